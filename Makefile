@@ -1,0 +1,36 @@
+# Everything runs in .venv, made from pyproject.toml and constraints.txt alone.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test env check proofs bench clean
+
+demo: .venv/.user
+	$(BIN)/vitral demo $(if $(OUT),--out $(OUT))
+
+test: check
+	$(BIN)/python -m pytest -m "not proof"
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+proofs: .venv/.dev
+	$(BIN)/python -m pytest -m proof
+
+env: .venv/.dev
+
+.venv/.user: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing vitral into .venv (a few minutes, once)"
+	$(PIP) -e .
+	touch $@
+
+.venv/.dev: .venv/.user
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

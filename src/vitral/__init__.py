@@ -1,0 +1,1 @@
+"""Vitral: the complete Vision Transformer."""
