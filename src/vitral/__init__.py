@@ -1,1 +1,33 @@
-"""Vitral: the complete Vision Transformer."""
+"""Vitral: the complete Vision Transformer, to train, evaluate and explain on your own images.
+
+import vitral
+run = vitral.train("photos/", model="S/16", epochs=20)
+clf = vitral.load(run)
+clf.predict("img.jpg").label
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from vitral.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from vitral.classifier import Classifier, create, load
+    from vitral.recipes import train
+
+__all__ = ["Classifier", "__version__", "create", "load", "train"]
+
+_HOMES = {
+    "Classifier": "vitral.classifier",
+    "create": "vitral.classifier",
+    "load": "vitral.classifier",
+    "train": "vitral.recipes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are resolved when first used, so that `import vitral` does not import torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitral' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,102 @@
+"""What exists, as tables: model("S/16", classes=10) reads a row of models.toml as a ModelSpec."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import fields, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from vitral.errors import ModelError, SpecError
+from vitral.spec import ModelSpec, ResNetSpec
+from vitral.spec.fields import suggest
+
+__all__ = ["model", "names"]
+
+PLAIN = re.compile(r"(?P<size>[\w-]+)/(?P<height>[1-9]\d*)(x(?P<width>[1-9]\d*))?")
+HYBRID = re.compile(r"(?P<stem>R\d*)\+(?P<size>[\w-]+)/(?P<stride>\d+)")
+BIT = re.compile(r"BiT-R(?P<depth>\d+)x(?P<factor>[1-9]\d*)")
+
+
+def model(name: str, **changes: Any) -> ModelSpec:
+    """The spec of a named model, with some of its fields changed.
+
+    The names are the paper's (`S/16`, `B/16x8` for patches 16 high and 8 wide, `R50+B/16`,
+    `BiT-R50x1`), timm's (`vit_small_patch16_224`) and torchvision's (`vit_b_16`). Changes are the
+    fields of ModelSpec: `model("S/16", size=128, classes=10, pool="mean")`. A pool other than
+    "cls" leaves the class token out, as in the authors' code, unless class_token=True asks for it.
+
+    Raises:
+        ModelError: no such model; the message suggests one.
+        SpecError: a change that ModelSpec does not have, or that does not fit.
+    """
+    values = _values(name.replace("μ", "mu"))
+    known = {field.name for field in fields(ModelSpec)}
+    for change in changes:
+        if change not in known:
+            raise SpecError(f"ModelSpec has no field '{change}'; {suggest(change, known)}")
+    return ModelSpec(**_merged({"name": name, **values}, changes))
+
+
+def names() -> tuple[str, ...]:
+    """Every listed name. Others exist too: any size with any patch, any stem with any size."""
+    table = _table()
+    listed = table["listed"]
+    plain = [f"{size}/{patch}" for size in table["sizes"] for patch in listed["patches"]]
+    bit = [f"BiT-R{depth}x{factor}" for depth in table["bit"] for factor in listed["factors"]]
+    return (*plain, *listed["hybrids"], *bit, *table["named"])
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files(__name__).joinpath("models.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _values(name: str) -> dict[str, Any]:
+    """The fields of a named model."""
+    table = _table()
+    if row := table["named"].get(name):
+        style = table["styles"][row["style"]]
+        changes = {key: row[key] for key in row if key not in ("model", "style")}
+        return _merged(_merged(_values(row["model"]), style), changes)
+    if (found := PLAIN.fullmatch(name)) and found["size"] in table["sizes"]:
+        height = int(found["height"])
+        return table["sizes"][found["size"]] | {"patch": (height, int(found["width"] or height))}
+    found = HYBRID.fullmatch(name)
+    stem = found and table["stems"].get(f"{found['stem']}/{found['stride']}")
+    if found and stem and found["size"] in table["sizes"]:
+        resnet = ResNetSpec(blocks=tuple(stem["blocks"]))
+        return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
+    if (found := BIT.fullmatch(name)) and found["depth"] in table["bit"]:
+        return _bit(tuple(table["bit"][found["depth"]]), int(found["factor"]))
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "`vitral models` lists what exists."
+    raise ModelError(f"There is no model '{name}'; {hint}")
+
+
+def _bit(blocks: tuple[int, ...], factor: int) -> dict[str, Any]:
+    resnet = ResNetSpec(
+        kind="v2",
+        blocks=blocks,
+        width=64 * factor,
+        norm_eps=1e-5,
+        weight_eps=1e-10,
+        weight_eps_in="var",
+        root_pool="zero",
+    )
+    absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "patch": (1, 1)}
+    return absent | {"width": resnet.outputs, "positions": "none", "pool": "mean", "resnet": resnet}
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Values with changes on top; a change of the pool decides about the class token."""
+    changes = dict(changes)
+    if isinstance(stem := changes.get("resnet"), dict) and values.get("resnet"):
+        changes["resnet"] = replace(values["resnet"], **stem)
+    if changes.get("pool", "cls") != "cls":
+        changes.setdefault("class_token", False)
+    return values | changes

@@ -1,0 +1,1 @@
+"""Pixels: where images come from and how they become tensors."""

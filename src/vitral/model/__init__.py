@@ -1,0 +1,47 @@
+"""The network: torch only. It has never heard of files, recipes, HTTP or datasets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from vitral.model.initialise import initialise
+from vitral.model.vit import Features, ViT
+from vitral.spec import ModelSpec, Noise
+
+__all__ = ["Features", "ViT", "build", "initialise"]
+
+
+def build(
+    spec: ModelSpec,
+    *,
+    drop_path: float = 0.0,
+    drop_path_rule: Literal["linear", "constant"] = "linear",
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    patch_dropout: float = 0.0,
+    checkpointing: bool = False,
+) -> ViT:
+    """The network of a spec, initialised as in the authors' code, on torch's default device.
+
+    The spec decides the weights; the rates are `vitral.spec.Noise`, for training alone, and
+    `checkpointing` recomputes each block in the backward pass instead of keeping its insides.
+    Under `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
+
+    Raises:
+        SpecError: a rate that is not in [0, 1).
+    """
+    noise = Noise(
+        drop_path=drop_path,
+        drop_path_rule=drop_path_rule,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        patch_dropout=patch_dropout,
+    )
+    device = torch.get_default_device()
+    with torch.device("meta"):  # torch's own first values would be drawn only to be replaced
+        network = ViT(spec, noise, checkpointing=checkpointing)
+    network.to_empty(device=device)
+    initialise(network)
+    return network

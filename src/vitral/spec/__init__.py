@@ -1,5 +1,8 @@
 """Frozen, validated descriptions of a model and of its images; no torch is imported here."""
 
 from vitral.spec.image import ImageSpec
+from vitral.spec.model import ModelSpec
+from vitral.spec.noise import Noise
+from vitral.spec.resnet import ResNetSpec
 
-__all__ = ["ImageSpec"]
+__all__ = ["ImageSpec", "ModelSpec", "Noise", "ResNetSpec"]

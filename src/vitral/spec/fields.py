@@ -1,11 +1,12 @@
-"""Checks that every frozen settings class shares: closed choices, pairs, unknown names."""
+"""What all settings classes share: building from plain values, closed choices, suggestions."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vitral.errors import SpecError
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean 'X'?' when something close is known, otherwise the list of known names."""
+    """'did you mean 'X'?' when something close is known, otherwise the list of known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}."
@@ -21,16 +22,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def choice(settings: object, name: str, owner: type) -> None:
     """Refuse a value that is not among the Literal options of a field."""
-    hint = get_type_hints(owner)[name]
-    options = [
-        option
-        for part in (get_args(hint) if get_origin(hint) is not Literal else (hint,))
-        for option in get_args(part)
-    ]
-    value = getattr(settings, name)
-    if value not in options:
-        shown = " | ".join(str(option) for option in options)
-        raise SpecError(f"{owner.__name__}.{name} is one of {shown}, not {value!r}.")
+    coerce(get_type_hints(owner)[name], getattr(settings, name), f"{owner.__name__}.{name}")
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
@@ -41,10 +33,88 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     return values
 
 
-def from_mapping(cls: type[T], values: dict[str, Any]) -> T:
-    """Build a settings class from plain values; unknown names are an error that suggests one."""
+def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build a settings class from plain JSON values, nested classes included.
+
+    Raises SpecError for an unknown name (with a suggestion), a missing one, or a wrong type.
+    """
+    hints = get_type_hints(cls)
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
             raise SpecError(f"{cls.__name__} has no field '{name}'; {suggest(name, known)}")
-    return cls(**values)
+    ready = {
+        name: coerce(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()
+    }
+    try:
+        return cls(**ready)
+    except TypeError as error:
+        raise SpecError(f"{cls.__name__}: {error}.") from None
+
+
+def coerce(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for, or a SpecError that says what is expected.
+
+    JSON has no tuples and does not tell 1 from 1.0, so lists become tuples and ints become floats
+    where the field is a float; nothing else is converted silently.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            shown = " | ".join(str(option) for option in arguments)
+            raise SpecError(f"{where} is one of {shown}, not {value!r}.")
+        return value
+    if origin is tuple:
+        return _coerce_tuple(arguments, value, where)
+    if is_dataclass(hint):
+        return _coerce_settings(hint, value, where)
+    return _coerce_plain(hint, value, where)
+
+
+def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    failure = SpecError(f"{where} cannot be {value!r}.")
+    for option in options:
+        if option is not type(None):
+            try:
+                return coerce(option, value, where)
+            except SpecError as error:
+                failure = error
+    raise failure
+
+
+def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SpecError(f"{where} is a list of values, not {value!r}.")
+    values = tuple(value)
+    if arguments[-1] is Ellipsis:
+        return tuple(coerce(arguments[0], item, where) for item in values)
+    if len(values) != len(arguments):
+        raise SpecError(f"{where} needs {len(arguments)} values, not {len(values)}: {value!r}.")
+    return tuple(coerce(hint, item, where) for hint, item in zip(arguments, values, strict=True))
+
+
+def _coerce_settings(cls: Any, value: Any, where: str) -> Any:
+    if isinstance(value, cls):
+        return value
+    if isinstance(value, str) and hasattr(cls, "parse"):
+        return cls.parse(value, where)
+    if isinstance(value, Mapping):
+        return from_mapping(cls, value)
+    raise SpecError(f"{where} holds the fields of {cls.__name__}, not {value!r}.")
+
+
+def _coerce_plain(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (bool, int, float, str):
+        if type(value) is not hint:
+            names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+            raise SpecError(f"{where} is {names[hint]}, not {value!r}.")
+        return value
+    raise TypeError(f"{where}: settings cannot hold the type {hint}")

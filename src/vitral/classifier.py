@@ -1,0 +1,216 @@
+"""What `vitral.load` returns: one artifact, ready to answer.
+
+clf = vitral.load("runs/flowers")
+clf.predict("tulip.jpg").label
+clf.explain("tulip.jpg").save("tulip.png")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vitral import catalog, explanation
+from vitral.errors import DataError, UsageError
+from vitral.evaluation import Evaluation, evaluate
+from vitral.explanation import Explanation
+from vitral.images import preprocess
+from vitral.images.datasets import labelled, open_dataset
+from vitral.images.loading import eval_batches
+from vitral.images.sources import Split
+from vitral.inference import Engine, Precision, best_device
+from vitral.model import build
+from vitral.weights import artifact
+from vitral.weights.artifact import Card
+
+Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The classes of one image.
+
+    Attributes:
+        path: where the image came from; "" for pixels given directly.
+        label, score: the most probable class and its probability.
+        top: (class, probability) pairs, best first.
+    """
+
+    path: str
+    label: str
+    score: float
+    top: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        top = [{"label": label, "score": score} for label, score in self.top]
+        return {"path": self.path, "label": self.label, "score": self.score, "top": top}
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A model with its preprocessing and class names.
+
+    Attributes:
+        engine: computes the logits.
+        card: the artifact's model.json.
+    """
+
+    engine: Engine
+    card: Card
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain nn.Module."""
+        return self.engine.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.card.classes
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Ready (normalised) images (B, C, H, W) -> float32 logits (B, classes), on the CPU."""
+        return self.engine.logits(images)
+
+    def predict(self, image: Picture, *, top: int = 5) -> Answer:
+        """The answer for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
+
+        Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
+        """
+        return self._answers([self._tensor(image)], [_name(image)], top)[0]
+
+    def predict_files(
+        self, paths: Iterable[Path], *, top: int = 5, batch: int = 32
+    ) -> Iterator[Answer | tuple[Path, DataError]]:
+        """One result per file, in order: its answer, or the reason why it could not be read."""
+        waiting: list[Path] = []
+        for path in paths:
+            waiting.append(path)
+            if len(waiting) == batch:
+                yield from self._predict_batch(waiting, top)
+                waiting = []
+        if waiting:
+            yield from self._predict_batch(waiting, top)
+
+    def labelled(self, data: str | Path) -> Split:
+        """The images of `data` to be scored on, with labels matched to `classes` by name.
+
+        The data that the model was trained on gives the images that training held out, never
+        those it learnt from; a folder gives its val/ or test/, or all its class folders.
+        Raises DataError for a class that the model does not know.
+        """
+        trained = self.card.made_by.get("data", {})
+        settings = self.card.made_by.get("recipe", {}).get("data", {})
+        size = max(self.card.images.size)
+        if trained and settings:
+            with contextlib.suppress(DataError):
+                again = open_dataset(
+                    data,
+                    seed=settings["split_seed"],
+                    val_fraction=settings["val_fraction"],
+                    size=size,
+                    count=settings["count"],
+                    allow_unreadable=True,
+                )
+                if again.fingerprint == trained["fingerprint"]:
+                    return again.val
+        return labelled(data, self.classes, size=size)
+
+    def evaluate(
+        self, data: str | Path | Split, *, batch: int = 64, workers: int = 0
+    ) -> Evaluation:
+        """Score a folder, a built-in source, or a split of `labelled`."""
+        split = data if isinstance(data, Split) else self.labelled(data)
+        batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
+        outputs = self.engine.run(batches)
+        keys = [split.key(int(i)) for i in outputs.indices]
+        return evaluate(outputs.logits, outputs.labels, self.classes, keys)
+
+    def explain(self, image: Picture) -> Explanation:
+        """What the model looked at in one picture."""
+        tensor = self._tensor(image)[None].to(self.engine.device)
+        return explanation.explain(self.model, tensor, self.card.images, self.classes)[0]
+
+    def _predict_batch(
+        self, paths: Sequence[Path], top: int
+    ) -> Iterator[Answer | tuple[Path, DataError]]:
+        results: dict[Path, Answer | tuple[Path, DataError]] = {}
+        tensors, names = [], []
+        for path in paths:
+            try:
+                tensors.append(self._tensor(path))
+                names.append(path)
+            except DataError as error:
+                results[path] = (path, error)
+        if tensors:
+            answers = self._answers(tensors, [str(name) for name in names], top)
+            results |= dict(zip(names, answers, strict=True))
+        yield from (results[path] for path in paths)
+
+    def _answers(self, tensors: Sequence[Tensor], names: Sequence[str], top: int) -> list[Answer]:
+        if top < 1:
+            raise UsageError(f"top is at least 1, not {top}.")
+        probabilities = self.logits(torch.stack(list(tensors))).softmax(dim=1)
+        best = probabilities.topk(min(top, len(self.classes)), dim=1)
+        answers = []
+        for name, scores, order in zip(names, best.values, best.indices, strict=True):
+            pairs = tuple(
+                (self.classes[i], float(score)) for i, score in zip(order, scores, strict=True)
+            )
+            answers.append(Answer(path=name, label=pairs[0][0], score=pairs[0][1], top=pairs))
+        return answers
+
+    def _tensor(self, image: Picture) -> Tensor:
+        if isinstance(image, str | os.PathLike):
+            path = Path(image)
+            try:
+                image = path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        elif isinstance(image, Image.Image):
+            image = np.asarray(image.convert("RGB"))
+        return preprocess.tensor(image, self.card.images)
+
+
+def load(
+    run: str | os.PathLike[str], *, device: str | None = None, precision: Precision = "auto"
+) -> Classifier:
+    """The classifier in a run folder (its best/) or an artifact folder.
+
+    Raises WeightsError when it is not one, or when tensors and model.json do not fit exactly.
+    """
+    model, card = artifact.load(artifact.locate(Path(run)))
+    chosen = best_device(device)
+    return Classifier(Engine(model.to(chosen), card.images, chosen, precision), card)
+
+
+def create(
+    name: str, *, classes: int = 1000, size: int | tuple[int, int] | None = None, seed: int = 0
+) -> nn.Module:
+    """A freshly initialised model of the catalogue, e.g. create("R50+B/16", classes=10).
+
+    Raises ModelError for an unknown name (with a suggestion), SpecError for a size that does not
+    fit its patches.
+    """
+    spec = (
+        catalog.model(name, classes=classes)
+        if size is None
+        else catalog.model(name, classes=classes, size=size)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(spec)
+
+
+def _name(image: Picture) -> str:
+    return str(image) if isinstance(image, str | os.PathLike) else ""

@@ -1,0 +1,287 @@
+"""From the bytes of an image file to the tensor that a model expects; nothing else does this.
+
+    tensor(data, spec) == normalise(pixels(data, spec), spec)        # float32 (3, height, width)
+
+Training, evaluation, prediction, serving and export all come through here, so that none of them
+can see an image differently. The result is the same to the bit on every call.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from functools import cache
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitral.errors import DataError
+from vitral.images.reading import PIXEL_LIMIT, check_pixels, reading
+from vitral.spec import ImageSpec
+
+# Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code.
+_REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5"}
+
+# Above this many pixels an image is halved in whole steps before it becomes an array: memory.
+_LARGE = 1 << 25
+
+# The long side of a centre crop is cut to this many short sides before resizing: a picture of
+# 1 × 20000 pixels would otherwise be blown up to gigabytes, of which one square is kept.
+_LONGEST = 4
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The file formats that Vitral reads, as Pillow names them; the common ones first."""
+    Image.init()
+    common = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+    others = [name for name in Image.ID if name not in common and name not in _REFUSED]
+    return tuple(name for name in common + others if name in Image.OPEN)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged block must not cost the picture
+        return 1
+    return value if value in _TURNS else 1
+
+
+class Picture:
+    """An image that is opened and not yet decoded, so that only what is needed is decoded.
+
+    Attributes:
+        size: (height, width) of the upright image, in pixels, before any shrinking.
+
+    Raises DataError, with the reason in a sentence, if the image cannot be read.
+    """
+
+    def __init__(self, source: bytes | np.ndarray) -> None:
+        with reading(source):
+            self._image = _opened(source)
+            check_pixels(self._image.size)
+            self._lazy = self._image.format in ("JPEG", "MPO")
+            if not self._lazy:  # other formats tell their orientation only once they are loaded
+                self._image = _upright_rgb(self._image)
+            width, height = self._image.size
+            turned = self._lazy and orientation(self._image) > 4
+            self.size = (width, height) if turned else (height, width)
+        self._source = source
+
+    def decode(self, shrink_to: tuple[int, int] | None = None) -> Image.Image:
+        """The upright RGB image; see the function decode. Call it once."""
+        with reading(self._source):
+            image = self._image
+            if self._lazy:
+                if shrink_to:
+                    turned = orientation(image) > 4
+                    image.draft(None, shrink_to if turned else (shrink_to[1], shrink_to[0]))
+                image = _upright_rgb(image)
+            if shrink_to and image.width * image.height > _LARGE:
+                factor = min(image.height // shrink_to[0], image.width // shrink_to[1])
+                image = image.reduce(factor) if factor > 1 else image
+            return image
+
+
+def decode(source: bytes | np.ndarray, *, shrink_to: tuple[int, int] | None = None) -> Image.Image:
+    """The upright RGB image in a file's bytes or in an array (H, W), (H, W, 3) or (H, W, 4).
+
+    Turned by EXIF; transparency pasted on white; 16-bit, 32-bit and float values scaled by their
+    range; the first frame of an animation. With shrink_to = (height, width) the image may come
+    back smaller, never below that size: JPEG then decodes only what is needed.
+
+    Raises DataError, with the reason in a sentence, for anything that cannot be read.
+    """
+    return Picture(source).decode(shrink_to)
+
+
+def pixels(source: bytes | np.ndarray, spec: ImageSpec) -> Tensor:
+    """The evaluation view of an image: uint8 (3, height, width) of spec.size, in any strides.
+
+    Raises DataError, with the reason in a sentence, if the image cannot be read.
+    """
+    if _is_rgb(source):
+        return _fit(np.require(source, requirements=["C", "W"]), spec)
+    picture = Picture(source)
+    height, width = _resized(picture.size, spec)
+    # Twice the size: what the JPEG decoder leaves out then never shows after the resize.
+    image = picture.decode(shrink_to=(2 * height, 2 * width))
+    return _fit(np.array(image), spec)
+
+
+def normalise(pixels: Tensor, spec: ImageSpec) -> Tensor:
+    """uint8 (..., 3, H, W) to float32 of the same shape: (value / 255 - mean) / std."""
+    mean = torch.tensor(spec.mean, device=pixels.device).view(-1, 1, 1)
+    std = torch.tensor(spec.std, device=pixels.device).view(-1, 1, 1)
+    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def tensor(source: bytes | np.ndarray, spec: ImageSpec) -> Tensor:
+    """What the model sees of one image: float32 (3, height, width)."""
+    return normalise(pixels(source, spec), spec)
+
+
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> Tensor:
+    """uint8 (H, W, 3) to uint8 (3, *size), antialiased."""
+    view = torch.from_numpy(image).permute(2, 0, 1)
+    if image.shape[:2] == size:
+        return view
+    interpolate = torch.nn.functional.interpolate
+    return interpolate(view[None], size=size, mode=interpolation, antialias=True)[0]
+
+
+def _fit(image: np.ndarray, spec: ImageSpec) -> Tensor:
+    """uint8 (H, W, 3) to uint8 (3, *spec.size) by the rule of spec.fit."""
+    height, width = spec.size
+    if image.shape[:2] == spec.size and spec.crop == 1:
+        return torch.from_numpy(image.copy()).permute(2, 0, 1)
+    match spec.fit:
+        case "squash":
+            return resize(image, spec.size, spec.interpolation)
+        case "pad":
+            inner = resize(image, _resized(image.shape[:2], spec), spec.interpolation)
+            fill = torch.tensor([round(255 * value) for value in spec.mean], dtype=torch.uint8)
+            canvas = fill.view(-1, 1, 1).expand(3, height, width).contiguous()
+            top, left = (height - inner.shape[1]) // 2, (width - inner.shape[2]) // 2
+            canvas[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
+            return canvas
+        case "crop":
+            image = _without_ends(image, height / width)
+            outer = resize(image, _resized(image.shape[:2], spec), spec.interpolation)
+            # round(x / 2), as torchvision and timm cut
+            top = round((outer.shape[1] - height) / 2)
+            left = round((outer.shape[2] - width) / 2)
+            return outer[:, top : top + height, left : left + width]
+
+
+def _resized(size: tuple[int, ...], spec: ImageSpec) -> tuple[int, int]:
+    """(height, width) to which an image of this size is resized before cutting or padding."""
+    height, width = size
+    match spec.fit:
+        case "squash":
+            return spec.size
+        case "pad":
+            scale = min(spec.size[0] / height, spec.size[1] / width)
+            goal = (max(1, round(height * scale)), max(1, round(width * scale)))
+            return min(goal[0], spec.size[0]), min(goal[1], spec.size[1])
+        case "crop":
+            # Whole numbers, so that the side that fits is exact and the other never too short.
+            goal = (int(spec.size[0] / spec.crop), int(spec.size[1] / spec.crop))
+            if width * goal[0] >= height * goal[1]:
+                return goal[0], goal[0] * width // height
+            return goal[1] * height // width, goal[1]
+
+
+def _without_ends(image: np.ndarray, ratio: float) -> np.ndarray:
+    """The middle of an image far longer than the ratio height / width asks for."""
+    height, width = image.shape[:2]
+    longest = max(1, int(_LONGEST * width * ratio)), max(1, int(_LONGEST * height / ratio))
+    top, left = max(0, height - longest[0]) // 2, max(0, width - longest[1]) // 2
+    return image[top : height - top, left : width - left]
+
+
+def _is_rgb(source: bytes | np.ndarray) -> TypeGuard[np.ndarray]:
+    if not isinstance(source, np.ndarray) or source.size == 0:
+        return False
+    return source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3
+
+
+def _opened(source: bytes | np.ndarray) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        if source.ndim == 3 and source.shape[2] == 1:
+            source = source[:, :, 0]
+        return Image.fromarray(np.ascontiguousarray(source))
+    return Image.open(io.BytesIO(source), formats=formats())
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Load, convert and turn; the large buffers are dropped as soon as they are used."""
+    image.load()
+    turn = orientation(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _grey_from_range(image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA") if image.mode != "RGBA" else image
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        image = white
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    return image.transpose(_TURNS[turn]) if turn > 1 else image
+
+
+def _grey_from_range(image: Image.Image) -> Image.Image:
+    """Mode L from 16-bit, 32-bit and float grey, scaled by the range of the values, on white."""
+    low, high = _range(image)
+    transparent = image.info.get("transparency")
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top, values in _strips(image):
+        part = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+        shown = np.rint(255 * ((part - low) / (high - low)).clip(0, 1)).astype(np.uint8)
+        if isinstance(transparent, int):
+            shown[values == transparent] = 255
+        grey[top : top + len(values)] = shown
+    image.close()  # gives its memory back before the next copy is made
+    return Image.fromarray(grey)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """(top row, values) of strips of a few megapixels, so that no second whole copy is needed."""
+    # Pillow reads a 32-bit TIFF as signed whatever its tag SampleFormat (339) says
+    tags = getattr(image, "tag_v2", {})
+    unsigned = image.format == "TIFF" and image.mode == "I" and tags.get(339, 1) in (1, (1,))
+    rows = max(1, (1 << 22) // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        values = np.asarray(strip)
+        yield top, values.view(np.uint32) if unsigned else values
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that become black and white.
+
+    16 bits: the whole range of the type. Wider numbers do not say what they mean, so the smallest
+    usual range that holds them all is taken, and otherwise their own lowest and highest.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return 0.0, 65535.0
+    low, high = np.inf, -np.inf
+    for _, values in _strips(image):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise DataError("The image has no finite value.")
+    for top in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
+        if low >= 0 and high <= top:
+            return 0.0, top
+    return (low, high) if high > low else (min(low, 0.0), max(2.0 * high, 1.0))
+
+
+__all__ = [
+    "PIXEL_LIMIT",
+    "Picture",
+    "decode",
+    "formats",
+    "normalise",
+    "orientation",
+    "pixels",
+    "resize",
+    "tensor",
+]

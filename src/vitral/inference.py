@@ -1,0 +1,114 @@
+"""One door to the engines: batches in, logits out. Today's engine is torch itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral.errors import MachineError
+from vitral.images import preprocess
+from vitral.images.loading import Batch
+from vitral.images.sources import Problem
+from vitral.spec import ImageSpec
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """The device called `name`, or the fastest one that is there; MachineError if it is not."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MachineError(
+            f"The device '{name}' cannot be used ({reason}). Leave --device out, or see "
+            f"`vitral doctor`."
+        ) from None
+    return device
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether to compute in bfloat16; 'auto' asks for hardware that multiplies it fast."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """bfloat16 autocast where `uses_bf16` says so, otherwise nothing."""
+    if not uses_bf16(precision, device):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What an engine says of a stream of batches, in the order of the stream.
+
+    Attributes:
+        logits: float32 (N, classes).
+        labels: int64 (N,).
+        indices: int64 (N,), positions in the split.
+        failed: images that could not be decoded and are therefore not among the N.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    failed: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A network on a device, with the preprocessing it expects.
+
+    Attributes:
+        model: the network; `run` and `logits` put it into evaluation mode and back.
+        images: its ImageSpec.
+        device, precision: where and how it computes.
+    """
+
+    model: nn.Module
+    images: ImageSpec
+    device: torch.device
+    precision: Precision = "auto"
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Normalised images (B, channels, height, width) -> float32 logits (B, classes), on CPU."""
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            logits = self.model(images.to(self.device)).float().cpu()
+        self.model.train(training)
+        return logits
+
+    def run(self, batches: Iterable[Batch]) -> Outputs:
+        """All logits of a stream of batches; every image that could be read counts once."""
+        logits, labels, indices = [], [], []
+        failed: list[Problem] = []
+        for batch in batches:
+            failed.extend(batch.failed)
+            if len(batch.images):
+                images = preprocess.normalise(batch.images.to(self.device), self.images)
+                logits.append(self.logits(images).numpy())
+                labels.append(batch.labels.numpy())
+                indices.append(batch.indices.numpy())
+        empty = np.zeros(0, np.int64)
+        return Outputs(
+            np.concatenate(logits) if logits else np.zeros((0, 0), np.float32),
+            np.concatenate(labels) if labels else empty,
+            np.concatenate(indices) if indices else empty,
+            tuple(failed),
+        )

@@ -1,0 +1,146 @@
+"""The parts of a block: attention (appendix A), MLP, and the residual branches (eq. 2 and 3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitral.errors import ModelError
+from vitral.model.positions import Place, rotate
+from vitral.spec import ModelSpec, Noise
+
+
+class Attention(nn.Module):
+    """Multi-head attention: [q, k, v] = z U_qkv, A = softmax(q k^T / sqrt(D_h)), A v U_msa."""
+
+    def __init__(self, spec: ModelSpec, noise: Noise, *, pooling: bool = False) -> None:
+        super().__init__()
+        self.heads, self.inner = spec.heads, spec.attention_width
+        head_width = self.inner // self.heads
+        self.scale, self.dropout = head_width**-0.5, noise.attention_dropout
+        self.qkv = nn.Linear(spec.width, 3 * self.inner, bias=spec.biases == "all")
+        self.out = nn.Linear(self.inner, spec.width, bias=spec.biases != "none")
+        self.q_norm = self.k_norm = self.relative = None
+        if spec.qk_norm and not pooling:
+            self.q_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
+            self.k_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
+        if spec.positions == "relative" and not pooling:
+            positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
+            self.relative = nn.Parameter(torch.empty(2 * positions - 1, head_width))
+
+    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+        """(B, T, width) to the same."""
+        q, k, v = self.project(x, place)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, self._relative(q, place), dropout)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # b h t d -> b t (h d)
+
+    def weights(self, x: Tensor, place: Place | None = None) -> Tensor:
+        """The softmax inside `forward`, (B, heads, T, T), row = query; in float32 or better.
+
+        Rows sum to 1, and weights @ v, the heads joined and sent through `out`, is forward(x).
+        In a block, x is the tokens after norm1.
+        """
+        q, k, _ = self.project(x, place)
+        relative = self._relative(q, place)
+        logits = q @ k.mT * self.scale if relative is None else q @ k.mT * self.scale + relative
+        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+    def project(self, x: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as they meet, (B, heads, T, head_width) each."""
+        parts = self.qkv(x).unflatten(2, (3, self.heads, -1))  # b t (n h d) -> b t n h d
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if place is not None and place.turn is not None:
+            q, k = rotate(q, place.turn), rotate(k, place.turn)
+        return q, k, v
+
+    def _relative(self, q: Tensor, place: Place | None) -> Tensor | None:
+        """Content query times the key of each offset (appendix D.4), scaled as content logits are.
+
+        Where the paper is silent, as Shaw et al. 2018: one table per block for all its heads.
+        """
+        if self.relative is None:
+            return None
+        if place is None or place.offsets is None:
+            raise ModelError(
+                "Relative attention needs place(spec, grid, tokens) beside the tokens."
+            )
+        offsets = place.offsets.expand(*q.shape[:2], -1, -1)
+        logits = (q @ self.relative.T * self.scale).gather(-1, offsets.clamp(min=0))
+        return logits.masked_fill(offsets < 0, 0)
+
+
+class Mlp(nn.Module):
+    """Dense, GELU, dense."""
+
+    def __init__(self, spec: ModelSpec, noise: Noise) -> None:
+        super().__init__()
+        self.gelu, self.dropout = "tanh" if spec.gelu == "tanh" else "none", noise.dropout
+        self.fc1 = nn.Linear(spec.width, spec.mlp_width, bias=spec.biases != "none")
+        self.fc2 = nn.Linear(spec.mlp_width, spec.width, bias=spec.biases != "none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same."""
+        x = F.gelu(self.fc1(x), approximate=self.gelu)
+        return self.fc2(dropped(x, self.dropout, self.training))
+
+
+class Block(nn.Module):
+    """z' = MSA(LN(z)) + z, then MLP(LN(z')) + z' (equations 2 and 3)."""
+
+    def __init__(self, spec: ModelSpec, noise: Noise, index: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
+        self.attention = Attention(spec, noise)
+        self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
+        self.mlp = Mlp(spec, noise)
+        self.scale1 = self.scale2 = None
+        if spec.layer_scale is not None:
+            self.scale1 = nn.Parameter(torch.empty(spec.width))
+            self.scale2 = nn.Parameter(torch.empty(spec.width))
+        self.dropout, self.drop_path = noise.dropout, noise.drop_path_of(index, spec.depth)
+
+    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+        """(B, T, width) to the same."""
+        x = x + self._branch(self.attention(self.norm1(x), place), self.scale1)
+        return x + self._branch(self.mlp(self.norm2(x)), self.scale2)
+
+    def _branch(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        x = dropped(x, self.dropout, self.training)
+        x = x if scale is None else x * scale
+        if self.training and self.drop_path:  # one draw per sample; the kept make up for the rest
+            keep = 1 - self.drop_path
+            x = x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+        return x
+
+
+class AttentionPool(nn.Module):
+    """big_vision's MAP head: a learned probe attends over the tokens, then x + MLP(LN(x))."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, spec.width))
+        self.attention = Attention(spec, Noise(), pooling=True)
+        self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
+        self.mlp = Mlp(spec, Noise())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, width) to (B, width)."""
+        qkv, inner = self.attention.qkv, self.attention.inner
+        weight = qkv.weight.split([inner, 2 * inner])  # the probe alone asks, the tokens answer
+        bias = (None, None) if qkv.bias is None else qkv.bias.split([inner, 2 * inner])
+        q = F.linear(self.probe.expand(len(x), -1, -1), weight[0], bias[0])
+        q = q.unflatten(2, (self.attention.heads, -1)).transpose(1, 2)
+        kv = F.linear(x, weight[1], bias[1]).unflatten(2, (2, self.attention.heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
+        pooled = self.attention.out(pooled)
+        return pooled + self.mlp(self.norm(pooled))
+
+
+def dropped(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout that costs nothing where there is none."""
+    return F.dropout(x, rate) if training and rate else x

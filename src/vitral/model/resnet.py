@@ -1,0 +1,121 @@
+"""Bottleneck ResNets with standardised convolutions: the hybrids' stem (V1) and BiT (V2)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitral.errors import ModelError
+from vitral.spec import ResNetSpec
+from vitral.spec.resnet import GROUPS
+
+
+class ResNet(nn.Module):
+    """Root and stages: images (B, channels, H, W) to maps (B, spec.outputs, H / stride, ...)."""
+
+    def __init__(self, spec: ResNetSpec, channels: int) -> None:
+        super().__init__()
+        self.root_pool = spec.root_pool
+        self.root = StandardisedConv(spec, channels, spec.width, 7, 2)
+        self.root_norm = norm(spec, spec.width) if spec.kind == "v1" else None
+        self.stages = nn.Sequential()
+        for stage, units in enumerate(spec.blocks):
+            middle = spec.width * 2**stage
+            first = Unit(spec, 2 * middle if stage else spec.width, middle, 2 if stage else 1)
+            rest = (Unit(spec, 4 * middle, middle) for _ in range(units - 1))
+            self.stages.append(nn.Sequential(first, *rest))
+        self.norm = norm(spec, spec.outputs) if spec.kind == "v2" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each halving of the side rounds up."""
+        x = self.root(x)
+        x = x if self.root_norm is None else F.relu(self.root_norm(x))
+        match self.root_pool:
+            case "same":
+                x = F.max_pool2d(padded_same(x, 3, 2, -math.inf), 3, 2)
+            case "zero":  # the map is not rectified yet, so a border of zeros can win over it
+                x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
+            case "infinite":
+                x = F.max_pool2d(x, 3, 2, padding=1)
+            case _:
+                raise ModelError(f"There is no root_pool '{self.root_pool}'.")
+        x = self.stages(x)
+        return x if self.norm is None else F.relu(self.norm(x))
+
+
+class Unit(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; V1 norms after each, V2 before."""
+
+    def __init__(self, spec: ResNetSpec, inputs: int, middle: int, stride: int = 1) -> None:
+        super().__init__()
+        self.kind, outputs = spec.kind, 4 * middle
+        self.conv1 = StandardisedConv(spec, inputs, middle, 1)
+        self.conv2 = StandardisedConv(spec, middle, middle, 3, stride)
+        self.conv3 = StandardisedConv(spec, middle, outputs, 1)
+        normed = (middle, middle, outputs) if spec.kind == "v1" else (inputs, middle, middle)
+        self.norm1, self.norm2, self.norm3 = (norm(spec, channels) for channels in normed)
+        self.shortcut = self.shortcut_norm = None
+        if inputs != outputs:
+            self.shortcut = StandardisedConv(spec, inputs, outputs, 1, stride)
+            self.shortcut_norm = norm(spec, outputs) if spec.kind == "v1" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, 4 * middle, H / stride, W / stride)."""
+        match self.kind:
+            case "v1":
+                y = F.relu(self.norm1(self.conv1(x)))
+                y = F.relu(self.norm2(self.conv2(y)))
+                y = self.norm3(self.conv3(y))
+                if self.shortcut is not None and self.shortcut_norm is not None:
+                    x = self.shortcut_norm(self.shortcut(x))
+                return F.relu(x + y)
+            case "v2":
+                y = F.relu(self.norm1(x))
+                x = x if self.shortcut is None else self.shortcut(y)  # BiT projects what is normed
+                y = self.conv2(F.relu(self.norm2(self.conv1(y))))
+                return x + self.conv3(F.relu(self.norm3(y)))
+            case _:
+                raise ModelError(f"There is no ResNet of kind '{self.kind}'.")
+
+
+class StandardisedConv(nn.Module):
+    """A convolution whose kernel has mean 0 and deviation 1 per output channel; no bias."""
+
+    def __init__(self, spec: ResNetSpec, inputs: int, outputs: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.spec, self.kernel, self.stride = spec, kernel, stride
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        weight = self.standardised().to(self.weight.dtype)
+        if self.spec.kind == "v2" or self.stride == 1:
+            return F.conv2d(x, weight, None, self.stride, self.kernel // 2)
+        return F.conv2d(padded_same(x, self.kernel, self.stride, 0.0), weight, None, self.stride)
+
+    def standardised(self) -> Tensor:
+        """The kernel that is applied, in float32 or better."""
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        var, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
+        match self.spec.weight_eps_in:
+            case "std":
+                return (weight - mean) / (var.sqrt() + self.spec.weight_eps)
+            case "var":
+                return (weight - mean) / (var + self.spec.weight_eps).sqrt()
+            case _:
+                raise ModelError(f"There is no weight_eps_in '{self.spec.weight_eps_in}'.")
+
+
+def norm(spec: ResNetSpec, channels: int) -> nn.GroupNorm:
+    """The one norm of both families."""
+    return nn.GroupNorm(GROUPS, channels, eps=spec.norm_eps)
+
+
+def padded_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
+    """TensorFlow's SAME: the odd pixel of padding goes below and to the right."""
+    border: list[int] = []
+    for side in (x.shape[3], x.shape[2]):
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        border += [total // 2, total - total // 2]
+    return F.pad(x, border, value=value)

@@ -1,0 +1,219 @@
+"""The Vision Transformer of the paper (equations 1 to 4), its hybrids, and a way to look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitral.errors import ModelError
+from vitral.model.layers import AttentionPool, Block, dropped
+from vitral.model.positions import Grid, Place, Positions, place
+from vitral.model.resnet import ResNet
+from vitral.spec import ModelSpec, Noise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """What the model makes of each image; the tokens are normed as the head sees them.
+
+    Attributes:
+        cls, distillation: (B, width), or None where the model has no such token.
+        registers: (B, registers, width).
+        patches: (B, rows * columns, width) in raster order.
+        grid: (rows, columns).
+        per_block: index -> (B, T, width) that enters that block; `depth` -> what leaves the last.
+    """
+
+    cls: Tensor | None
+    distillation: Tensor | None
+    registers: Tensor
+    patches: Tensor
+    grid: Grid
+    per_block: dict[int, Tensor]
+
+
+class ViT(nn.Module):
+    """The spec decides the weights, the noise what training adds; see `vitral.model.build`.
+
+    A spec with a ResNet of kind "v1" puts it before the patches (hybrid); one of kind "v2" is the
+    whole network (BiT): its cells are the tokens, and there are no blocks. `num_prefix` tokens
+    stand before the patches: class, distillation, registers.
+    """
+
+    def __init__(self, spec: ModelSpec, noise: Noise, *, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.spec, self.noise, self.checkpointing = spec, noise, checkpointing
+        self.num_prefix = spec.prefix
+        self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
+        inputs = spec.resnet.outputs if spec.resnet else spec.channels
+        bit, patches = spec.is_resnet, nn.Conv2d(inputs, spec.width, spec.patch, spec.patch)
+        self.patches = nn.Identity() if bit else patches
+        self.norm = nn.Identity() if bit else nn.LayerNorm(spec.width, eps=spec.norm_eps)
+        counts = (spec.class_token, spec.distillation_token, spec.registers)
+        self.cls, self.distillation, self.registers = (
+            nn.Parameter(torch.empty(1, count, spec.width)) if count else None for count in counts
+        )
+        inside = spec.positions in ("none", "relative", "rope2d")
+        self.positions = None if inside else Positions(spec)
+        self.blocks = nn.ModuleList(Block(spec, noise, index) for index in range(spec.depth))
+        self.pool = AttentionPool(spec) if spec.pool == "map" else None
+        self.pre_logits = self.head = self.distillation_head = None
+        if spec.representation:
+            self.pre_logits = nn.Linear(spec.width, spec.representation)
+        if spec.classes:
+            self.head = nn.Linear(spec.representation or spec.width, spec.classes)
+        if spec.distillation_token:
+            self.distillation_head = nn.Linear(spec.width, spec.classes)
+
+    def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
+        """Logits (B, classes) of images (B, channels, H, W); the representation if classes is 0.
+
+        With a distillation token, the mean of the two heads, in training too: DeiT's loss takes
+        them apart with `logits_per_head`.
+
+        Raises:
+            ModelError: images of another size than the spec's, unless any_size=True resizes the
+                positions to theirs.
+            SpecError: a size that is not a multiple of the patch.
+        """
+        logits = self.logits_per_head(images, any_size=any_size)
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
+
+    def logits_per_head(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, ...]:
+        """(B, classes) of the class token's head, then of the distillation token's if any."""
+        heads, read = (self.head, self.distillation_head), self._read(images, any_size)
+        return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
+
+    def representation(self, images: Tensor, *, any_size: bool = False) -> Tensor:
+        """(B, representation or width): what the head reads, y of equation 4 after pooling.
+
+        With a distillation token, the mean of what its two heads read.
+        """
+        read = self._read(images, any_size)
+        return read[0] if len(read) == 1 else torch.stack(read).mean(0)
+
+    def features(
+        self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
+    ) -> Features:
+        """Every token at the end, and the tokens that enter the blocks asked for (0 to depth).
+
+        Patches are never dropped here, not even in training.
+        """
+        if unknown := sorted(set(blocks) - set(range(self.spec.depth + 1))):
+            raise ModelError(f"Blocks are 0 to {self.spec.depth}; there is no {unknown[0]}.")
+        tokens, tables, where, grid = self._embed(images, any_size)
+        tokens, entered = self._run(tokens, tables, where, blocks)
+        if self.spec.pool_norm == "before" or self.spec.pool == "cls":
+            tokens = self.norm(tokens)
+        first = self.spec.class_token + self.spec.distillation_token
+        return Features(
+            cls=tokens[:, 0] if self.spec.class_token else None,
+            distillation=tokens[:, 1] if self.spec.distillation_token else None,
+            registers=tokens[:, first : self.num_prefix],
+            patches=tokens[:, self.num_prefix :],
+            grid=grid,
+            per_block=entered,
+        )
+
+    def attention_weights(
+        self, images: Tensor, blocks: Collection[int] | None = None, *, any_size: bool = False
+    ) -> list[Tensor]:
+        """One (B, heads, T, T) per block asked for (all by default), in order; rows are queries.
+
+        The softmax that `forward` computes, whatever kernel it runs on; every row sums to 1.
+        """
+        wanted = sorted(set(range(self.spec.depth) if blocks is None else blocks))
+        inputs = self.features(images, wanted, any_size=any_size)
+        where = place(self.spec, inputs.grid, inputs.patches)
+        weights = []
+        for index in wanted:
+            block = self.blocks[index]
+            assert isinstance(block, Block)
+            weights.append(block.attention.weights(block.norm1(inputs.per_block[index]), where))
+        return weights
+
+    def resized(self, size: tuple[int, int]) -> ViT:
+        """A copy for images of another size (height, width); spec.resample moves the positions."""
+        spec, weights = replace(self.spec, size=size), self.state_dict()
+        place(self.spec, spec.grid, next(self.parameters()))  # raises where nothing can move them
+        if self.positions is not None:
+            moved = self.positions.on(spec.grid)
+            weights |= {f"positions.{name}": table.detach() for name, table in moved.items()}
+        with torch.device("meta"):
+            model = ViT(spec, self.noise, checkpointing=self.checkpointing)
+        copies = {name: tensor.clone() for name, tensor in weights.items()}
+        model.load_state_dict(copies, assign=True)
+        return model.train(self.training)
+
+    def _embed(
+        self, images: Tensor, any_size: bool
+    ) -> tuple[Tensor, Tensor | None, Place | None, Grid]:
+        """Equation 1: the tokens; the tables added at blocks; attention's place; the grid."""
+        self.spec.check_images(images.shape, any_size)
+        maps = self.patches(self.stem(images))
+        grid = (maps.shape[2], maps.shape[3])
+        tokens = maps.flatten(2).transpose(1, 2)  # b d r c -> b (r c) d
+        before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
+        if before:
+            tokens = torch.cat([*(x.expand(len(tokens), -1, -1) for x in before), tokens], dim=1)
+        tables = None if self.positions is None else self.positions(grid, tokens)
+        if tables is not None and self.spec.positions_at == "stem":
+            tokens, tables = tokens + tables, None
+        tokens = dropped(tokens, self.noise.dropout, self.training)
+        return tokens, tables, place(self.spec, grid, tokens), grid
+
+    def _run(
+        self, x: Tensor, tables: Tensor | None, where: Place | None, wanted: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
+        entered: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x = x if tables is None else x + tables[index % len(tables)]  # its own, or the one
+            if index in wanted:
+                entered[index] = x
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, where, use_reentrant=False)
+            else:
+                x = block(x, where)
+        if self.spec.depth in wanted:
+            entered[self.spec.depth] = x
+        return x, entered
+
+    def _read(self, images: Tensor, any_size: bool) -> tuple[Tensor, ...]:
+        """What each head reads, (B, representation or width)."""
+        tokens, tables, where, grid = self._embed(images, any_size)
+        if self.training and self.noise.patch_dropout:
+            kept = self._drawn(tokens, grid)
+            tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
+            tables = None if tables is None else tables[:, kept]
+            where = None if where is None else where.of(kept, self.num_prefix)
+        tokens, _ = self._run(tokens, tables, where)
+        pooled = self._pooled(tokens)
+        pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
+        return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[:, 1]))
+
+    def _drawn(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
+        count, device = grid[0] * grid[1], tokens.device
+        keep = max(1, round(count * (1 - self.noise.patch_dropout)))
+        patches = torch.rand(len(tokens), count, device=device).argsort(1)[:, :keep].sort(1).values
+        prefix = torch.arange(self.num_prefix, device=device).expand(len(tokens), -1)
+        return torch.cat([prefix, patches + self.num_prefix], dim=1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """(B, width): equation 4, or the other ways to end."""
+        if self.spec.pool == "cls":
+            return self.norm(x[:, 0])  # of one token alone: before and after are the same
+        x = self.norm(x) if self.spec.pool_norm == "before" else x
+        match self.spec.pool:
+            case "mean":
+                x = x[:, self.num_prefix :].mean(1)
+            case "map" if self.pool is not None:
+                x = self.pool(x)
+            case _:
+                raise ModelError(f"There is no pool '{self.spec.pool}'.")
+        return self.norm(x) if self.spec.pool_norm == "after" else x

@@ -1,0 +1,28 @@
+"""Handwritten digits in a minute on two CPU cores: the run of `vitral demo`.
+
+    vitral train digits
+
+1,437 images to learn from, 360 to test on (scikit-learn's, 8x8 pixels). `select="last"`: the test
+images choose nothing, so their accuracy is an honest one.
+"""
+
+from vitral.images.settings import Augment
+from vitral.spec import ImageSpec, ModelSpec
+from vitral.training.recipe import Data, Optimizer, Recipe, epochs
+
+recipe = Recipe(
+    model=ModelSpec(
+        name="digits-vit", size=(16, 16), patch=(4, 4), width=64, depth=4, heads=4, mlp_width=256
+    ),
+    images=ImageSpec(size=(16, 16), interpolation="bilinear"),
+    data=Data(source="digits", batch=64),
+    augment=Augment(
+        crop="none", flip=0.0, rotate=12.0, translate=0.1, zoom=(0.85, 1.2), shear=12.0
+    ),
+    optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
+    length=epochs(60),
+    warmup=epochs(5),
+    evaluate_every=epochs(5),
+    ema=0.99,
+    select="last",
+)

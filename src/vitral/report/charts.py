@@ -1,0 +1,154 @@
+"""Line charts as SVG written by hand.
+
+They stand inside the page, so they take its fonts and its colours (light and dark) from the style
+sheet, keep text as text, and weigh a tenth of a plotting library's output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT = 400, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 36
+_MOST_POINTS = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """One line: its name, its pane (a name of style.PANE_NAMES), its points and their interval."""
+
+    name: str
+    pane: str
+    points: Sequence[Point]
+    band: Sequence[tuple[float, float, float]] = ()
+
+
+def line_chart(
+    series: Sequence[Series],
+    x_label: str,
+    title: str,
+    shown: Callable[[float], str] = "{:g}".format,
+    from_zero: bool = False,
+) -> Markup:
+    """An <svg> of the series, or nothing when no series has a point.
+
+    Args:
+        series: lines; those without points are left out.
+        x_label: what the x axis counts.
+        title: read out to those who do not see the chart.
+        shown: the text of a value on the y axis.
+        from_zero: whether the y axis begins at zero.
+    """
+    series = [line for line in series if line.points]
+    if not series:
+        return Markup("")
+    xs = [x for line in series for x, _ in line.points]
+    ys = [y for line in series for _, y in line.points]
+    ys += [y for line in series for _, *bounds in line.band for y in bounds]
+    x_ticks = ticks(0 if min(xs) >= 0 else min(xs), max(xs), 5)
+    y_ticks = ticks(0 if from_zero else min(ys), max(ys), 4)
+    end = x_ticks[-1] if x_ticks[-1] <= 1.03 * max(xs) else max(xs)
+    x_span = (min([x_ticks[0], *xs]), end)
+    y_span = (min([y_ticks[0], *ys]), max([y_ticks[-1], *ys]))
+    place = _Place(x_span, y_span)
+    parts = [_axes(place, x_ticks, y_ticks, x_label, shown)]
+    parts += [_line(place, line, shown) for line in series]
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(_WIDTH, _HEIGHT, title, Markup("").join(parts))
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) that enclose [low, high]."""
+    if high <= low:
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+class _Place:
+    """From values to the chart's coordinates."""
+
+    def __init__(self, x_span: Point, y_span: Point) -> None:
+        self.x_span, self.y_span = x_span, y_span
+
+    def x(self, value: float) -> float:
+        low, high = self.x_span
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_span
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _axes(
+    place: _Place,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    x_label: str,
+    shown: Callable[[float], str],
+) -> Markup:
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = [
+        Markup('<path class="grid" d="M{} {}H{}"/><text class="y" x="{}" y="{}">{}</text>').format(
+            _LEFT, place.y(y), right, _LEFT - 6, place.y(y) + 4, shown(y)
+        )
+        for y in y_ticks
+    ]
+    parts += [
+        Markup('<text class="x" x="{}" y="{}">{}</text>').format(place.x(x), bottom + 16, f"{x:g}")
+        for x in x_ticks
+        if x <= place.x_span[1]
+    ]
+    parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(_LEFT, bottom, right))
+    parts.append(
+        Markup('<text class="x" x="{}" y="{}">{}</text>').format(
+            (_LEFT + right) / 2, _HEIGHT - 4, x_label
+        )
+    )
+    return Markup("").join(parts)
+
+
+def _line(place: _Place, line: Series, shown: Callable[[float], str]) -> Markup:
+    points = thinned(line.points)
+    drawn = []
+    if len(line.band) > 1:
+        upper = [f"{place.x(x)} {place.y(high)}" for x, _, high in line.band]
+        lower = [f"{place.x(x)} {place.y(low)}" for x, low, _ in reversed(line.band)]
+        path = "M" + "L".join(upper + lower) + "Z"
+        drawn.append(Markup('<path class="band {}" d="{}"/>').format(line.pane, path))
+    path = "M" + "L".join(f"{place.x(x)} {place.y(y)}" for x, y in points)
+    drawn.append(Markup('<path class="line {}" d="{}"/>').format(line.pane, path))
+    x, y = points[-1]
+    tip = f"{line.name}: {shown(y)}"
+    drawn.append(
+        Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"><title>{}</title></circle>').format(
+            line.pane, place.x(x), place.y(y), tip
+        )
+    )
+    return Markup("").join(drawn)
+
+
+def thinned(points: Sequence[Point], most: int = _MOST_POINTS) -> list[Point]:
+    """At most `most` points: means of equal stretches, the last point kept as it is."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / (most - 1))
+    groups = [points[i : i + size] for i in range(0, len(points) - 1, size)]
+    means = [
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    ]
+    return [*means, points[-1]]

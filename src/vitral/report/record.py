@@ -1,0 +1,100 @@
+"""A run folder as a value; whatever is not there (yet) is None or empty."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitral.errors import DataError
+from vitral.evaluation import Prediction, read_predictions
+
+Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What a run folder says about the run.
+
+    Attributes:
+        name: of the folder.
+        recipe: the resolved recipe, nested plain values.
+        command: what was typed; environment: versions and machine.
+        training: lines of metrics.jsonl with a loss, by step.
+        validations: lines with a val_accuracy, by step.
+        card: content of best/model.json.
+        predictions: of predictions.csv.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    command: str
+    environment: dict[str, Any]
+    training: list[Line]
+    validations: list[Line]
+    card: dict[str, Any]
+    predictions: list[Prediction]
+
+
+def read(run: Path) -> Record:
+    """Read what there is; DataError when the folder holds no part of a run or a damaged one."""
+    parts = ("recipe.json", "metrics.jsonl", "predictions.csv", "best/model.json")
+    if not any((run / part).is_file() for part in parts):
+        raise DataError(
+            f"{run} is not a run folder: it has none of {', '.join(parts)}. Give the folder "
+            f"that `vitral train` printed."
+        )
+    content = _object(run / "recipe.json")
+    card = _object(run / "best" / "model.json")
+    made_by = _mapping(card.get("made_by"))
+    wrapped = isinstance(content.get("recipe"), dict)  # with the command and environment beside it
+    lines = _lines(run / "metrics.jsonl")
+    table = run / "predictions.csv"
+    return Record(
+        name=run.resolve().name,
+        recipe=(content["recipe"] if wrapped else content) or _mapping(made_by.get("recipe")),
+        command=str((content if wrapped else made_by).get("command") or ""),
+        environment=_mapping(made_by.get("environment") or content.get("environment")),
+        training=[line for line in lines if "loss" in line],
+        validations=[line for line in lines if "val_accuracy" in line],
+        card=card,
+        predictions=read_predictions(table) if table.is_file() else [],
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); restore it from a copy.") from None
+    return _mapping(values)
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    return values if isinstance(values, dict) else {}
+
+
+def _lines(path: Path) -> list[Line]:
+    """The log by step; a step that was run twice (killed, resumed) counts once, the last time."""
+    if not path.is_file():
+        return []
+    lines: dict[tuple[float, bool], Line] = {}
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(text)
+        except ValueError:  # the last line of a process that was killed
+            continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int | float):
+            finite = {name: value for name, value in values.items() if _finite(value)}
+            lines[values["step"], "val_accuracy" in values] = finite
+    return [lines[key] for key in sorted(lines)]
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_finite(item) for item in value)
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,67 @@
+"""What the verbs show on a terminal: tables of models and of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vitral.evaluation import Evaluation
+
+MOST_COLUMNS = 20  # classes of a confusion matrix that a terminal can show
+MOST_PAIRS = 20
+
+
+def models_table(rows: list[dict[str, Any]]) -> Table:
+    """Name, width, depth, heads, parameters and GFLOPs of each model."""
+    note = "One multiply-add counts as two FLOPs; one image, forward."
+    table = Table(title="Models (1000 classes)", header_style="bold", caption=note)
+    for column in ("name", "width", "depth", "heads", "M params", "GFLOPs", "at size"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row in rows:
+        height, width = row["size"]
+        table.add_row(
+            row["name"],
+            *(str(row[key]) if row[key] else "-" for key in ("width", "depth", "heads")),
+            f"{row['parameters'] / 1e6:,.2f}",
+            f"{row['gflops']:,.2f}",
+            f"{height}x{width}",
+        )
+    return table
+
+
+def evaluation_lines(evaluation: Evaluation) -> Iterator[str | Table]:
+    """Accuracy with its interval, then the confusion matrix, or its largest entries."""
+    low, high = evaluation.interval
+    yield (
+        f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 %: {100 * low:.2f} to "
+        f"{100 * high:.2f})  {evaluation.correct} of {evaluation.samples}"
+    )
+    if evaluation.top5 is not None:
+        yield f"top-5     {100 * evaluation.top5:.2f} %"
+    names = evaluation.classes
+    if len(names) <= MOST_COLUMNS:
+        yield _confusion(evaluation)
+        return
+    pairs = [
+        (int(count), names[truth], names[guess])
+        for truth, row in enumerate(evaluation.confusion)
+        for guess, count in enumerate(row)
+        if truth != guess and count
+    ]
+    for count, truth, guess in sorted(pairs, reverse=True)[:MOST_PAIRS]:
+        yield f"{count:5}  {truth} taken for {guess}"
+
+
+def _confusion(evaluation: Evaluation) -> Table:
+    table = Table(title="confusion: rows are the truth", header_style="bold")
+    table.add_column("")
+    for number in range(len(evaluation.classes)):
+        table.add_column(str(number), justify="right")
+    for number, name in enumerate(evaluation.classes):
+        counts = [str(int(count)) for count in evaluation.confusion[number]]
+        table.add_row(Text(f"{number} {name}"), *counts)
+    return table

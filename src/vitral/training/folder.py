@@ -1,0 +1,201 @@
+"""The run folder: what is written where, and whether it may be written at all.
+
+recipe.json       the resolved recipe, the data's fingerprint and the versions
+metrics.jsonl     one line per logged step and per validation
+state/            two resume slots
+best/ last/       artifacts
+predictions.csv   one line per validation image, by best/
+report.html       all of it for a person to look at
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitral import report
+from vitral.errors import UsageError
+from vitral.evaluation import Evaluation
+from vitral.images.datasets import Dataset
+from vitral.training.recipe import Recipe
+from vitral.training.state import Progress
+from vitral.version import VERSION
+from vitral.weights import storage
+from vitral.weights.artifact import Card
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its folder, and how its best/ does on the validation images."""
+
+    path: Path
+    evaluation: Evaluation
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def default_path(source: str, model: str) -> Path:
+    """runs/DATE_DATA_MODEL, with the time added when that is taken."""
+    now = datetime.now()
+    names = "_".join(
+        re.sub(r"[^\w.-]+", "-", part).strip("-") for part in (Path(source).name, model)
+    )
+    path = Path("runs") / f"{now:%Y-%m-%d}_{names}"
+    return path if not path.exists() else path.with_name(f"{path.name}_{now:%H%M%S}")
+
+
+def check_new(out: Path, source: str) -> None:
+    """Refuse a place that is taken, inside the data, or not writable; nothing is left behind."""
+    if (out / "recipe.json").exists():
+        raise UsageError(
+            f"{out} already holds a run. Go on with it: vitral train --resume {out}, or choose "
+            f"another folder with --out."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not empty. Choose a new folder with --out.")
+    data = Path(source)
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"--out {out} lies inside the images in {data}, where it would become a class. "
+            f"Choose a folder outside of it."
+        )
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise storage.explained(error, out) from None
+
+
+def complete(recipe: Recipe, data: Dataset) -> Recipe:
+    """The recipe with the classes of the data in its model."""
+    model = dataclasses.replace(recipe.model, classes=len(data.classes))
+    return dataclasses.replace(recipe, model=model)
+
+
+def create(out: Path, recipe: Recipe, data: Dataset) -> None:
+    """Make the folder and its recipe.json."""
+    content = {
+        "recipe": recipe.to_dict(),
+        "fingerprint": data.fingerprint,
+        "command": " ".join(sys.argv),
+        "environment": environment(),
+    }
+    storage.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def read(out: Path) -> tuple[Recipe, str]:
+    """The recipe of a run folder and the fingerprint of its data."""
+    path = out / "recipe.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Recipe.from_dict(content["recipe"]), content["fingerprint"]
+    except FileNotFoundError:
+        raise UsageError(
+            f"{out} is not a run folder: it has no recipe.json. Give the folder that "
+            f"`vitral train` printed."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def log(out: Path, line: dict[str, Any]) -> None:
+    """Append one line to metrics.jsonl."""
+    try:
+        with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise storage.explained(error, out / "metrics.jsonl") from None
+
+
+def rewind(out: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that come after the resumed step, and half-written ones."""
+    path = out / "metrics.jsonl"
+    if path.exists():
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        storage.write_text(path, "".join(kept))
+
+
+def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Evaluation) -> Card:
+    """The card of an artifact made at this moment of the run."""
+    made_by = {
+        "recipe": recipe.to_dict(),
+        "data": {
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "train": len(data.train),
+            data.val.name: len(data.val),
+        },
+        "step": progress.step,
+        "seconds": round(progress.seconds, 1),
+        "environment": environment(),
+    }
+    metrics = {
+        "accuracy": evaluation.accuracy,
+        "interval": list(evaluation.interval),
+        "samples": evaluation.samples,
+        "loss": evaluation.loss,
+        "split": data.val.name,
+        "selected": recipe.select,
+    }
+    return Card(
+        model=recipe.model,
+        images=recipe.images,
+        classes=data.classes,
+        made_by=made_by,
+        metrics=metrics,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    return {
+        "vitral": VERSION,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device or platform.machine(),
+        "cores": os.cpu_count(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def introduction(recipe: Recipe, data: Dataset, *, bf16: bool, device: object) -> list[str]:
+    """What a person should know before the first step."""
+    shown = [f"left out: {problem.path}: {problem.reason}" for problem in data.problems[:5]]
+    if len(data.problems) > 5:
+        shown.append(f"... and {len(data.problems) - 5} more notes on the data")
+    height, width = recipe.images.size
+    return [
+        f"data   {data.source}: {len(data.train):,} train, {len(data.val):,} {data.val.name}, "
+        f"{len(data.classes)} classes",
+        *shown,
+        f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters, "
+        f"{height}x{width} px",
+        f"plan   {recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}, "
+        f"{'bf16' if bf16 else 'fp32'} on {device}",
+    ]
+
+
+def write_report(out: Path, data: Dataset, evaluation: Evaluation) -> None:
+    """report.html with the most confident mistakes."""
+    report.write_report(out, examples=report.mistakes(data.val, evaluation))

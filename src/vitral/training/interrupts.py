@@ -1,0 +1,34 @@
+"""Ctrl-C: once finishes the step and saves, twice stops at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Ctrl-C (SIGINT) and SIGTERM ask once for a stop after the step; a second one stops at once.
+
+    Yields a list that is empty until then. Outside the main thread signals are left alone.
+    """
+    asked: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread
+        previous.clear()
+    try:
+        yield asked
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)

@@ -1,0 +1,188 @@
+"""The artifact folder: model.safetensors and model.json, the one thing that passes between verbs.
+
+my-model/
+├── model.safetensors   the tensors, under the network's own names
+└── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vitral.errors import SpecError, WeightsError
+from vitral.model import build
+from vitral.spec import ImageSpec, ModelSpec
+from vitral.weights import storage
+
+FORMAT = 1
+TENSORS, CARD = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """Everything of an artifact but its tensors; the content of model.json.
+
+    Attributes:
+        model: the network.
+        images: the preprocessing it was trained with.
+        classes: names in the order of the logits; empty for a model without a head.
+        made_by: where it came from (recipe, data, versions); plain JSON values.
+        metrics: what was measured of it; plain JSON values.
+    """
+
+    model: ModelSpec
+    images: ImageSpec
+    classes: tuple[str, ...] = ()
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse class names that do not match the head."""
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) != self.model.classes:
+            raise WeightsError(
+                f"The model has {self.model.classes} classes but {len(self.classes)} class names "
+                f"were given; there is one name per logit."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of model.json as plain values."""
+        return {
+            "format": FORMAT,
+            "model": self.model.to_dict(),
+            "images": self.images.to_dict(),
+            "classes": list(self.classes),
+            "made_by": dict(self.made_by),
+            "metrics": dict(self.metrics),
+        }
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+    """Write an artifact; `folder` is replaced as a whole or left as it was.
+
+    `tensors` is the state_dict of the network that `card.model` describes, checked key by key.
+    """
+    check(tensors, card.model, folder)
+    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def fill(fresh: Path) -> None:
+        storage.write_tensors(fresh / TENSORS, tensors)
+        (fresh / CARD).write_text(text, encoding="utf-8")
+
+    storage.write_folder(folder, fill)
+
+
+def load(folder: Path) -> tuple[nn.Module, Card]:
+    """The network in evaluation mode, and its card.
+
+    Raises WeightsError when a file is missing or broken, or when the keys or shapes of the tensors
+    are not exactly those of the network.
+    """
+    card = load_card(folder)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{folder} has no {TENSORS}. Copy the whole artifact folder, not model.json alone."
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{folder / TENSORS} cannot be read ({error}). It is damaged or incomplete; "
+            f"copy it again or use another checkpoint."
+        ) from None
+    check(tensors, card.model, folder)
+    with torch.device("meta"):  # first values would be drawn only to be replaced
+        model = build(card.model)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), card
+
+
+def load_card(folder: Path) -> Card:
+    """The card alone, without reading the tensors."""
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{folder} is not an artifact: it has no {CARD}. Give a run folder, an artifact "
+            f"folder (its best/ or last/), or convert the weights first."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); restore it from a copy.") from None
+    expected = {"format", "model", "images", "classes", "made_by", "metrics"}
+    if not isinstance(values, dict) or set(values) != expected:
+        found = set(values) if isinstance(values, dict) else set()
+        raise WeightsError(f"{path} does not have the right keys. {_sides(expected, found)}")
+    if values["format"] != FORMAT:
+        raise WeightsError(
+            f"{path} has format {values['format']}, this version of Vitral reads {FORMAT}. "
+            f"Install the version that wrote it."
+        )
+    try:
+        return Card(
+            model=ModelSpec.from_dict(values["model"]),
+            images=ImageSpec.from_dict(values["images"]),
+            classes=tuple(values["classes"]),
+            made_by=values["made_by"],
+            metrics=values["metrics"],
+        )
+    except (SpecError, TypeError) as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def locate(run: str | Path) -> Path:
+    """The artifact that RUN means: best/ (or last/) of a run folder, or the folder itself."""
+    folder = Path(run)
+    for name in ("best", "last"):
+        storage.recover(folder / name)
+        if (folder / name / CARD).exists():
+            return folder / name
+    if (folder / CARD).exists() or (folder / TENSORS).exists():
+        return folder
+    if not folder.exists():
+        raise WeightsError(f"{folder} does not exist. Give a run folder or an artifact folder.")
+    if (folder / "recipe.json").exists():
+        raise WeightsError(
+            f"{folder} is a run that has not been evaluated yet. Finish it with "
+            f"`vitral train --resume {folder}`."
+        )
+    raise WeightsError(
+        f"{folder} is neither a run folder nor an artifact: it has no best/, last/ or {CARD}."
+    )
+
+
+def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
+    """Raise WeightsError unless the tensors have exactly the names and shapes of the network."""
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in build(spec).state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    if set(expected) != set(found):
+        raise WeightsError(
+            f"The tensors in {where} do not fit the model '{spec.name}'. "
+            f"{_sides(set(expected), set(found))}"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise WeightsError(
+                f"{where}: tensor '{name}' has shape {found[name]}, the model '{spec.name}' "
+                f"needs {shape}. The tensors and model.json belong to different models."
+            )
+
+
+def _sides(expected: set[str], found: set[str]) -> str:
+    missing, unexpected = sorted(expected - found), sorted(found - expected)
+    return f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}."
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"

@@ -1,0 +1,117 @@
+"""Files and folders that are whole or absent, whatever kills the process that writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitral.errors import MachineError
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, flush it to the disk, then rename it.
+
+    Raises MachineError when the folder is read-only or the disk is full; `path` is then as before.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        needed = temporary.stat().st_size if temporary.is_file() else 0
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise explained(error, path, needed) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """write_file for UTF-8 text."""
+    write_file(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """One safetensors file, written in place: for use inside write_file and write_folder."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, path, metadata=dict(metadata or {}))
+    except SafetensorError as error:
+        full = "No space left" in str(error) or "os error 28" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` make a new folder beside `folder`, then put it in its place.
+
+    A folder cannot be replaced in one step, so a kill between the two renames leaves the old one
+    under `.NAME.old`; `recover` puts it back.
+    """
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    try:
+        recover(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        fill(fresh)
+        for file in fresh.iterdir():
+            _flush(file)
+        _flush(fresh)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        _flush(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise explained(error, folder) from None
+
+
+def recover(folder: Path) -> None:
+    """Undo a write_folder that was killed between its two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists():
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(folder)
+
+
+def explained(error: OSError, path: Path, needed: int = 0) -> MachineError:
+    """The sentence for an OSError met while writing `path` (`needed`: bytes, when known)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(_existing(path)).free
+        size = f"needs more than {needed / 1e6:.0f} MB, " if needed else ""
+        return MachineError(
+            f"The disk is full: {path} {size}{free / 1e6:.0f} MB are free. Free some space, "
+            f"or write elsewhere with --out; what was saved before is untouched."
+        )
+    return MachineError(
+        f"Cannot write {path}: {error.strerror or error}. Choose a writable place with --out."
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitral
+from conftest import draw_folder
+from vitral.classifier import Answer, Classifier
+from vitral.errors import DataError, ModelError, SpecError, UsageError
+from vitral.images.datasets import open_dataset
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/ (40 files in 2 classes) and run/, trained on them."""
+    path = tmp_path_factory.mktemp("classifier")
+    draw_folder(path / "photos", kinds=2, each=20)
+    vitral.train(
+        path / "photos",
+        model="mu/8",
+        size=32,
+        epochs=1,
+        out=path / "run",
+        changes=["data.workers=0", "data.batch=8"],
+    )
+    return path
+
+
+@pytest.fixture
+def clf(folder: Path) -> Classifier:
+    return vitral.load(folder / "run")
+
+
+def test_every_kind_of_picture_gives_the_same_answer(folder: Path, clf: Classifier) -> None:
+    path = next((folder / "photos").rglob("*.jpg"))
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    answers = [
+        clf.predict(picture)
+        for picture in (path, str(path), path.read_bytes(), image, np.asarray(image))
+    ]
+    assert {answer.label for answer in answers} <= set(clf.classes)
+    assert len({answer.top for answer in answers}) == 1
+    assert answers[0].path == str(path)
+    assert answers[2].path == ""
+    assert sum(score for _, score in answers[0].top) == pytest.approx(1, abs=1e-5)
+
+
+def test_top_and_what_cannot_be_read(clf: Classifier, tmp_path: Path) -> None:
+    grey = np.zeros((9, 9, 3), np.uint8)
+    assert len(clf.predict(grey, top=1).top) == 1
+    assert len(clf.predict(grey, top=50).top) == 2
+    with pytest.raises(UsageError):
+        clf.predict(grey, top=0)
+    with pytest.raises(DataError, match="cannot be read"):
+        clf.predict(tmp_path / "nothing.jpg")
+
+
+def test_files_are_answered_in_order_and_batches_change_nothing(
+    folder: Path, clf: Classifier, tmp_path: Path
+) -> None:
+    paths = sorted((folder / "photos").rglob("*.jpg"))[:7]
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    paths.insert(3, broken)
+    results = list(clf.predict_files(paths, batch=3))
+    assert isinstance(results[3], tuple)
+    assert results[3][0] == broken
+    for path, result in zip(paths, results, strict=True):
+        if path != broken:
+            assert isinstance(result, Answer)
+            assert result.path == str(path)
+            assert result.score == pytest.approx(clf.predict(path).score, abs=1e-5)
+
+
+def test_the_training_folder_is_scored_on_what_training_held_out(
+    folder: Path, clf: Classifier
+) -> None:
+    opened = open_dataset(folder / "photos")
+    split = clf.labelled(folder / "photos")
+    held_out = {opened.val.key(i) for i in range(len(opened.val))}
+    assert {split.key(i) for i in range(len(split))} == held_out
+    assert clf.evaluate(split).samples == len(held_out)
+
+
+def test_another_folder_is_scored_whole(clf: Classifier, tmp_path: Path) -> None:
+    other = draw_folder(tmp_path / "other", kinds=2, each=3, first=900)
+    assert clf.evaluate(other).samples == 6
+
+
+def test_logits_are_the_engine_and_the_model(clf: Classifier) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(clf.logits(images), clf.model(images), atol=1e-6)
+
+
+def test_explain(clf: Classifier, folder: Path, tmp_path: Path) -> None:
+    path = next((folder / "photos").rglob("*.jpg"))
+    explanation = clf.explain(path)
+    assert explanation.heat.shape == (4, 4)
+    assert explanation.top(1)[0][0] == clf.predict(path).label
+    explanation.save(tmp_path / "e.png")
+    with Image.open(tmp_path / "e.png") as figure:
+        assert figure.width > 200
+
+
+def test_create() -> None:
+    model = vitral.create("mu/16", classes=7, size=(32, 48))
+    assert model(torch.zeros(1, 3, 32, 48)).shape == (1, 7)
+    same = vitral.create("mu/16", classes=7, size=(32, 48))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True)
+    )
+    with pytest.raises(ModelError, match="did you mean"):
+        vitral.create("B/1 6")
+    with pytest.raises(SpecError, match="multiple"):
+        vitral.create("B/16", size=100)

@@ -1,0 +1,109 @@
+"""Rollout, attention distance and maps: the paper's anchors and their invariants."""
+
+import pytest
+import torch
+
+from vitral.errors import ModelError, UsageError
+from vitral.explanation import attention_distance, heatmap, patches_only, rollout
+
+
+def attention(blocks=4, batch=2, heads=3, tokens=10, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, heads, tokens, tokens)
+    return [(3 * torch.randn(shape, generator=generator)).softmax(-1) for _ in range(blocks)]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("blocks", [1, 24])
+def test_rollout_rows_sum_to_one(residual, blocks):
+    result = rollout(attention(blocks), residual=residual)
+    assert result.shape == (2, 10, 10)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.sum(-1), torch.ones(2, 10), atol=1e-5, rtol=0)
+    assert (result >= 0).all()
+
+
+def test_rollout_is_the_product_with_the_last_block_on_the_left():
+    weights = attention(3)
+    means = [block.double().mean(1) for block in weights]
+    plain = means[2] @ means[1] @ means[0]
+    half = [0.5 * mean + 0.5 * torch.eye(10) for mean in means]
+    torch.testing.assert_close(rollout(weights, residual=False), plain.float())
+    torch.testing.assert_close(rollout(weights), (half[2] @ half[1] @ half[0]).float())
+
+
+def test_rollout_of_identity_is_identity_and_bfloat16_is_welcome():
+    eye = torch.eye(6).expand(1, 2, 6, 6)
+    torch.testing.assert_close(rollout([eye, eye]), torch.eye(6)[None])
+    low = rollout([block.bfloat16() for block in attention(12)])
+    torch.testing.assert_close(low.sum(-1), torch.ones(2, 10), atol=1e-5, rtol=0)
+
+
+def test_rollout_refuses_what_it_cannot_multiply():
+    with pytest.raises(ModelError, match="no attention"):
+        rollout([])
+    with pytest.raises(UsageError, match="one \\(B, heads, N, N\\) per block"):
+        rollout([torch.ones(1, 2, 4, 4), torch.ones(1, 2, 5, 5)])
+    with pytest.raises(UsageError):
+        rollout([torch.ones(1, 4, 4)])
+
+
+@pytest.mark.parametrize(
+    ("grid", "patch", "pixels"),
+    [((14, 14), 16, 116.49), ((7, 7), 32, 115.50), ((24, 24), 16, 200.05), ((8, 8), 4, 16.55)],
+)
+def test_uniform_attention_has_the_distance_of_the_paper(grid, patch, pixels):
+    count = grid[0] * grid[1]
+    uniform = torch.full((2, 3, count, count), 1 / count)
+    distance = attention_distance(uniform, grid, patch)
+    assert distance.shape == (3,)
+    assert distance.tolist() == pytest.approx([pixels] * 3, abs=0.005)
+
+
+def test_attention_distance_anchors_by_hand():
+    eye = torch.eye(6).expand(1, 1, 6, 6)
+    assert attention_distance(eye, (2, 3), 16).tolist() == [0.0]
+    right = torch.zeros(1, 2, 6, 6)
+    right[0, 0, range(6), [1, 2, 1, 4, 5, 4]] = 1  # one patch along the row
+    right[0, 1, range(6), [3, 4, 5, 0, 1, 2]] = 1  # one patch along the column
+    assert attention_distance(right, (2, 3), 16).tolist() == [16.0, 16.0]
+    with pytest.raises(UsageError, match="patches_only"):
+        attention_distance(torch.ones(1, 1, 7, 7), (2, 3), 16)
+
+
+def test_patches_only_spreads_the_share_of_the_prefix():
+    weights = attention(1, tokens=11)[0]
+    kept = patches_only(weights, 2)
+    assert kept.shape == (2, 3, 9, 9)
+    torch.testing.assert_close(kept.sum(-1), torch.ones(2, 3, 9))
+    torch.testing.assert_close(
+        kept[0, 0, 0, 1] / kept[0, 0, 0, 0], weights[0, 0, 2, 3] / weights[0, 0, 2, 2]
+    )
+    only_prefix = torch.zeros(1, 1, 3, 3)
+    only_prefix[..., 0] = 1
+    assert patches_only(only_prefix, 1).isfinite().all()
+
+
+def test_heatmap_reads_the_class_token_row_in_raster_order():
+    rolled = torch.zeros(1, 8, 8)
+    rolled[0, 0] = torch.tensor([0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.6])  # cls, register, 2 × 3
+    heat = heatmap(rolled, (2, 3), num_prefix=2)
+    assert heat.shape == (1, 2, 3)
+    assert heat[0, 1, 2] == pytest.approx(1.0)
+    assert heat.sum() == pytest.approx(1.0)
+
+
+def test_heatmap_of_a_mean_pooled_model_is_the_mean_of_its_patches():
+    rolled = attention(1, tokens=6)[0].mean(1)
+    heat = heatmap(rolled, (2, 3), num_prefix=0, pool="mean")
+    torch.testing.assert_close(heat, rolled.mean(1).view(2, 2, 3))
+    with_register = heatmap(attention(1, tokens=7)[0], (2, 3), num_prefix=1, pool="mean")
+    assert with_register.shape == (2, 3, 2, 3)
+    torch.testing.assert_close(with_register.sum((-2, -1)), torch.ones(2, 3))
+
+
+def test_heatmap_refuses_what_does_not_fit():
+    with pytest.raises(UsageError, match="7 tokens are not 0 prefix tokens and 2×3 patches"):
+        heatmap(torch.ones(1, 7, 7), (2, 3), 0, "mean")
+    with pytest.raises(ModelError, match="no class token"):
+        heatmap(torch.ones(1, 6, 6), (2, 3), 0, "cls")

@@ -1,0 +1,208 @@
+"""Views: a function of the seed alone, leaving no trace in the global random numbers."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitral.errors import DataError
+from vitral.images.augment import Augment, mix, train_view, transforms
+from vitral.images.preprocess import pixels
+from vitral.spec import ImageSpec
+
+SPEC = ImageSpec(size=(32, 32))
+STILL = Augment(crop="none", flip=0)
+SETTINGS = {
+    "default": Augment(),
+    "still": STILL,
+    "warp": Augment(crop="none", rotate=20, translate=0.2, zoom=(0.8, 1.2), shear=10),
+    "randaugment": Augment(randaugment=(2, 9)),
+    "trivial": Augment(trivial=True),
+    "all": Augment(randaugment=(2, 9), jitter=0.4, erase=0.5, rotate=5),
+}
+
+
+def picture(height: int = 60, width: int = 90) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 2, y * 4, (x + y) % 256], axis=-1).astype(np.uint8)
+
+
+def jpeg(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("source", [picture(), jpeg(picture())], ids=["array", "jpeg"])
+def test_a_view_depends_on_its_seed_alone(name, source):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = train_view(source, SETTINGS[name], SPEC, 5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(train_view(source, SETTINGS[name], SPEC, 5), first)
+    assert first.shape == (3, 32, 32) and first.dtype == torch.uint8
+    others = [train_view(source, SETTINGS[name], SPEC, seed) for seed in range(6, 14)]
+    changed = any(not torch.equal(first, other) for other in others)
+    assert changed == (name != "still")
+
+
+def test_without_changes_the_view_is_the_evaluation_view():
+    for source in (picture(), jpeg(picture())):
+        assert torch.equal(train_view(source, STILL, SPEC, 3), pixels(source, SPEC))
+
+
+def test_flips_come_as_often_as_asked_for():
+    once = pixels(picture(), SPEC)
+    augment = Augment(crop="none", flip=0.25)
+    views = [train_view(picture(), augment, SPEC, seed) for seed in range(400)]
+    flipped = [torch.equal(view, once.flip(-1)) for view in views]
+    assert all(f or torch.equal(v, once) for f, v in zip(flipped, views, strict=True))
+    assert 70 < sum(flipped) < 130
+
+
+def test_crops_follow_scale_and_ratio():
+    """A picture whose values are its coordinates tells where a crop came from."""
+    size = 256
+    y, x = np.mgrid[0:size, 0:size]
+    image = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
+    augment = Augment(flip=0, crop_scale=(0.1, 0.5))
+    spec = ImageSpec(size=(64, 64), interpolation="bilinear")
+    areas, ratios = [], []
+    for seed in range(300):
+        view = train_view(image, augment, spec, seed).float()
+        width = (view[0, :, -1].mean() - view[0, :, 0].mean()).item() * 64 / 63
+        height = (view[1, -1].mean() - view[1, 0].mean()).item() * 64 / 63
+        areas.append(width * height / size**2)
+        ratios.append(width / height)
+    assert min(areas) > 0.085 and max(areas) < 0.52
+    assert abs(np.mean(areas) - 0.3) < 0.02 and abs(np.mean(np.log(ratios))) < 0.03
+    assert min(ratios) > 0.72 and max(ratios) < 1.38
+
+
+def test_a_crop_that_never_fits_falls_back_to_the_middle():
+    augment = Augment(flip=0, crop_scale=(0.9, 1.0))
+    view = train_view(picture(10, 400), augment, SPEC, 0)
+    assert torch.equal(view, train_view(picture(10, 400), augment, SPEC, 1))
+
+
+def test_draft_decoding_shows_the_same_crop():
+    y, x = np.mgrid[0:800, 0:1200]
+    large = np.stack([x // 5, y // 4, (x + y) // 8], axis=-1).astype(np.uint8)
+    for seed in range(5):
+        drafted = train_view(jpeg(large), Augment(), SPEC, seed).float()
+        whole = train_view(np.asarray(Image.open(io.BytesIO(jpeg(large)))), Augment(), SPEC, seed)
+        assert (drafted - whole.float()).abs().mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("augment", "check"),
+    [
+        (Augment(crop="none", flip=0, zoom=(2.0, 2.0)), lambda view: view[0] > 100),
+        (Augment(crop="none", flip=0, zoom=(0.5, 0.5)), lambda view: view[0, 8:24, 8:24] > 0),
+    ],
+)
+def test_zoom_enlarges_and_shrinks_about_the_centre(augment, check):
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[8:24, 8:24] = 200
+    view = train_view(image, augment, SPEC, 0)
+    lit = (view[0] > 100).sum().item()
+    assert lit == {2.0: 1024, 0.5: 64}[augment.zoom[0]]
+    ys, xs = np.nonzero((view[0] > 100).numpy())
+    assert ys.mean() == xs.mean() == 15.5
+
+
+def test_warps_keep_angles_on_pictures_that_are_not_square():
+    """A turned bar keeps its length and width: the two sides of the grid differ, pixels do not."""
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[28:36, 44:84] = 255
+    spec = ImageSpec(size=(64, 128))
+    for seed in range(8):
+        view = train_view(image, Augment(crop="none", flip=0, rotate=90), spec, seed)
+        ys, xs = np.nonzero((view[0] > 127).numpy())
+        long, short = np.sqrt(np.sort(np.linalg.eigvalsh(np.cov(xs, ys)))[::-1] * 12)
+        assert abs(long - 40) < 1.5 and abs(short - 8) < 1.5
+        assert abs(xs.mean() - 63.5) < 0.6 and abs(ys.mean() - 31.5) < 0.6
+
+
+def test_translation_stays_within_its_limit():
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[14:18, 14:18] = 255
+    augment = Augment(crop="none", flip=0, translate=0.25)
+    centres = []
+    for seed in range(60):
+        ys, xs = np.nonzero((train_view(image, augment, SPEC, seed)[0] > 127).numpy())
+        centres.append((ys.mean() - 15.5, xs.mean() - 15.5))
+    assert 6 < np.abs(centres).max() <= 8.5
+
+
+def test_an_unreadable_source_is_a_data_error():
+    with pytest.raises(DataError, match="empty"):
+        train_view(b"", Augment(), SPEC, 0)
+
+
+# ------------------------------------------------------------------ mixing
+
+
+@pytest.mark.parametrize(
+    "settings", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}]
+)
+def test_mixed_targets_sum_to_one_and_weigh_what_is_seen(settings):
+    """Each image holds one value, its label, so the mean of a mixture is the mean of its target."""
+    labels = torch.arange(6)
+    images = labels.float().view(6, 1, 1, 1).expand(6, 3, 32, 32).contiguous()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    for seed in range(12):
+        mixed, targets = mix(images, labels, 6, Augment(**settings), seed)
+        assert torch.allclose(targets.sum(1), torch.ones(6), atol=1e-6)
+        seen = mixed.mean((1, 2, 3))
+        assert torch.allclose(seen, (targets * labels).sum(1), atol=1e-4)
+    again, _ = mix(images, labels, 6, Augment(**settings), 11)
+    assert torch.equal(mixed, again) and torch.equal(torch.get_rng_state(), state)
+    assert images[1].unique().tolist() == [1.0]
+
+
+def test_with_both_each_batch_takes_one():
+    labels = torch.arange(4)
+    images = labels.float().view(4, 1, 1, 1).expand(4, 3, 16, 16).contiguous()
+    augment = Augment(mixup=1.0, cutmix=1.0)
+    cut = [mix(images, labels, 4, augment, seed)[0].frac().abs().max() == 0 for seed in range(40)]
+    assert 8 < sum(cut) < 32
+
+
+def test_without_mixing_targets_are_one_hot():
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([2, 0, 1])
+    same, targets = mix(images, labels, 3, Augment(), 0)
+    assert same is images and targets.argmax(1).tolist() == [2, 0, 1]
+    assert targets.dtype == torch.float32 and targets.sum() == 3
+
+
+# ------------------------------------------------------------------ torchvision
+
+
+def test_torchvision_comes_late_and_even_where_its_import_failed_before():
+    assert transforms() is transforms() and hasattr(transforms(), "RandAugment")
+    code = """
+import sys
+import numpy as np
+from vitral.images.augment import Augment, train_view, transforms
+from vitral.spec import ImageSpec
+
+train_view(np.zeros((9, 9, 3), np.uint8), Augment(rotate=5), ImageSpec(size=8), 0)
+assert "torchvision" not in sys.modules
+try:
+    import torchvision  # as a user's own code may have tried
+except RuntimeError:
+    pass
+transforms().RandAugment()
+import torchvision
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

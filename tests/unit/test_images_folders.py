@@ -1,0 +1,104 @@
+"""Folders as people make them: hidden files, links, twins, cut-off files."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vitral.errors import DataError
+from vitral.images.folders import check_header, scan, split_folders, walk
+
+
+def picture(path: Path, colour: str = "red", format: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), colour).save(path, format)
+    return path
+
+
+def test_train_and_held_out_by_their_usual_names(tmp_path):
+    assert split_folders(tmp_path) == (None, None)
+    for name in ("Train", "test", "valid"):
+        (tmp_path / name).mkdir()
+    assert split_folders(tmp_path) == (tmp_path / "Train", tmp_path / "valid")
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    for name in ("test", "cat"):
+        (tmp_path / name).mkdir()
+    assert split_folders(tmp_path) == (None, None)
+
+
+def test_nested_files_hidden_files_and_other_files(tmp_path):
+    picture(tmp_path / "cat" / "a.jpg")
+    picture(tmp_path / "cat" / "deep" / "er" / "b.png")
+    picture(tmp_path / "cat" / "no_extension", format="PNG")
+    picture(tmp_path / "cat" / "wrong.gif", format="JPEG")
+    picture(tmp_path / "cat" / ".hidden.jpg")
+    picture(tmp_path / "cat" / ".ipynb_checkpoints" / "a.jpg")
+    picture(tmp_path / "cat" / "__MACOSX" / "a.jpg")
+    picture(tmp_path / ".cache" / "a.jpg")
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "cat" / "notes.txt").write_text("no image, and no fault")
+    (tmp_path / "cat" / "download.jpg").write_text("<html>")
+    (tmp_path / "empty").mkdir()
+    found = scan(tmp_path, tmp_path)
+    assert found.names == ["cat/a.jpg", "cat/deep/er/b.png", "cat/no_extension", "cat/wrong.gif"]
+    assert set(found.classes) == {"cat"} and found.empty == ["empty"]
+    assert [problem.path for problem in found.problems] == ["cat/download.jpg"]
+    assert found.sizes == [(tmp_path / name).stat().st_size for name in found.names]
+
+
+def test_a_loop_is_passed_over_and_a_linked_file_is_read_once(tmp_path):
+    real = picture(tmp_path / "cat" / "z.jpg")
+    picture(tmp_path / "dog" / "d.jpg")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "cat" / "self").symlink_to(tmp_path / "cat", target_is_directory=True)
+    (tmp_path / "cat" / "a.jpg").symlink_to(real)
+    (tmp_path / "cat" / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    outside = picture(tmp_path.parent / f"{tmp_path.name}_outside" / "o.jpg")
+    (tmp_path / "cat" / "linked").symlink_to(outside.parent, target_is_directory=True)
+    found = scan(tmp_path, tmp_path)
+    assert found.names == ["cat/linked/o.jpg", "cat/z.jpg", "dog/d.jpg"]
+    codes = {problem.path: problem.code for problem in found.problems}
+    assert codes == {"cat/loop": "loop", "cat/self": "loop", "cat/gone.jpg": "unreadable"}
+
+
+def test_twins_of_a_name_are_one_class(tmp_path):
+    composed, split = (unicodedata.normalize(form, "고양이") for form in ("NFC", "NFD"))
+    picture(tmp_path / composed / "a.jpg")
+    picture(tmp_path / split / "b.jpg")
+    found = scan(tmp_path, tmp_path)
+    assert found.classes == [composed, composed] and len(found.names) == 2
+    assert [problem.code for problem in found.problems] == ["twins"]
+
+
+def test_walk_is_sorted(tmp_path):
+    for name in ("b/2.jpg", "a/10.jpg", "a/9.jpg", "c.jpg"):
+        picture(tmp_path / name)
+    walked = [
+        Path(entry.path).relative_to(tmp_path).as_posix() for entry in walk(tmp_path, [], tmp_path)
+    ]
+    assert walked == ["a/10.jpg", "a/9.jpg", "b/2.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_cut_off_file_is_found_and_data_after_the_end_is_not_held_against_it(tmp_path, format):
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, format)
+    whole, path = buffer.getvalue(), tmp_path / "file"
+    for extra in (b"", b"\0" * 100, b"motion photo" * 1000):
+        path.write_bytes(whole + extra)
+        check_header(path)
+    for share in (0.02, 0.3, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(DataError):
+            check_header(path)
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot be opened"):
+        scan(tmp_path / "gone", tmp_path)

@@ -1,0 +1,50 @@
+"""Splits and the readers behind them."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vitral.errors import DataError
+from vitral.images.sources import Arrays, Files, Problem, Scenes, Split
+
+
+def split() -> Split:
+    images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2, 1).repeat(3, axis=3)
+    reader = Arrays(images, tuple(f"made/{row}" for row in range(5)))
+    return Split("train", np.array([0, 1, 0]), np.array([4, 2, 0]), reader)
+
+
+def test_rows_lead_to_samples_and_their_names():
+    made = split()
+    assert len(made) == 3 and made.key(0) == "made/4" and made.read(1)[0, 0, 0] == 8
+
+
+def test_select_and_relabel():
+    chosen = split().select([2, 0])
+    assert [chosen.key(index) for index in range(2)] == ["made/0", "made/4"]
+    assert chosen.labels.tolist() == [0, 0]
+    assert replace(chosen, labels=np.array([7, 8])).labels.tolist() == [7, 8]
+
+
+def test_files_are_read_and_a_missing_one_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"data")
+    reader = Files(str(tmp_path), ("a/1.jpg", "a/2.jpg"))
+    assert reader.read(0) == b"data" and reader.key(1) == "a/2.jpg"
+    with pytest.raises(DataError, match="No such file"):
+        reader.read(1)
+
+
+def test_scenes_are_drawn_on_demand():
+    reader = Scenes(seed=0, size=16)
+    assert reader.read(3).shape == (16, 16, 3) and reader.key(3) == "shapes/3"
+
+
+@pytest.mark.parametrize("value", [split(), Scenes(0, 8), Problem("a.jpg", "The file is empty.")])
+def test_everything_travels_to_a_worker(value):
+    again = pickle.loads(pickle.dumps(value))
+    assert type(again) is type(value) and repr(again) == repr(value)

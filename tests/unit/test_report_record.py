@@ -1,0 +1,73 @@
+"""Reading a run folder: whole, in parts, killed and resumed, damaged."""
+
+import json
+
+import pytest
+
+from vitral.errors import DataError
+from vitral.report import record
+
+
+def write(run, name, content):
+    path = run / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def test_an_empty_folder_is_no_run(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DataError, match="is not a run folder"):
+            record.read(folder)
+
+
+def test_parts_may_be_missing(tmp_path):
+    write(tmp_path, "recipe.json", {"seed": 3})
+    found = record.read(tmp_path)
+    assert found.recipe == {"seed": 3}
+    assert (found.training, found.validations, found.predictions, found.card) == ([], [], [], {})
+    assert found.command == ""
+    assert found.name == tmp_path.name
+
+
+def test_recipe_with_or_without_its_wrapping(tmp_path):
+    write(tmp_path, "recipe.json", {"recipe": {"seed": 3}, "command": "vitral train x/"})
+    card = {"made_by": {"environment": {"torch": "2.13.0"}, "recipe": {"seed": 4}}}
+    write(tmp_path, "best/model.json", card)
+    found = record.read(tmp_path)
+    assert found.recipe == {"seed": 3}
+    assert found.command == "vitral train x/"
+    assert found.environment == {"torch": "2.13.0"}
+    (tmp_path / "recipe.json").unlink()
+    assert record.read(tmp_path).recipe == {"seed": 4}
+
+
+def test_a_killed_and_resumed_log_counts_every_step_once(tmp_path):
+    lines = [
+        {"step": 1, "epoch": 0.1, "loss": 2.0, "lr": 0.1},
+        {"step": 3, "epoch": 0.3, "loss": 1.5, "lr": 0.1},
+        {"step": 2, "epoch": 0.2, "loss": 1.9, "lr": 0.1},
+        {"step": 3, "epoch": 0.3, "loss": 1.4, "lr": 0.1},
+        {"step": 3, "epoch": 0.3, "val_accuracy": 0.5, "val_interval": [0.4, 0.6]},
+        {"step": 4, "epoch": 0.4, "loss": float("nan"), "lr": 0.1},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines) + '\n[1]\n{"step": 5, "lo'
+    write(tmp_path, "metrics.jsonl", text)
+    found = record.read(tmp_path)
+    assert [(line["step"], line["loss"]) for line in found.training] == [
+        (1, 2.0),
+        (2, 1.9),
+        (3, 1.4),
+    ]
+    assert [line["val_accuracy"] for line in found.validations] == [0.5]
+
+
+def test_predictions_are_read(tmp_path):
+    write(tmp_path, "predictions.csv", "path,label,predicted,score\n1.jpg,가,나,0.5\n")
+    assert record.read(tmp_path).predictions[0].label == "가"
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "best/model.json"])
+def test_a_damaged_part_is_named(tmp_path, name):
+    write(tmp_path, name, '{"half":')
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        record.read(tmp_path)

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import draw_folder
+from vitral import catalog
+from vitral.errors import MachineError, UsageError
+from vitral.images.datasets import open_dataset
+from vitral.spec import ImageSpec
+from vitral.training import folder
+from vitral.training.recipe import Data, Recipe
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    data = draw_folder(tmp_path / "photos", kinds=2, each=5)
+    return Recipe(
+        model=catalog.model("mu/16", size=32),
+        images=ImageSpec(size=(32, 32)),
+        data=Data(source=str(data)),
+    )
+
+
+def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
+    data = open_dataset(recipe.data.source)
+    complete = folder.complete(recipe, data)
+    assert complete.model.classes == 2
+    folder.create(tmp_path / "run", complete, data)
+    assert folder.read(tmp_path / "run") == (complete, data.fingerprint)
+    record = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
+    assert record["environment"]["torch"]
+    lines = folder.introduction(complete, data, bf16=False, device="cpu")
+    assert "2 classes" in lines[0]
+    assert "fp32 on cpu" in lines[-1]
+
+
+def test_read_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run folder"):
+        folder.read(tmp_path)
+    for content in ("{", "{}", '{"recipe": {"sede": 1}, "fingerprint": ""}'):
+        (tmp_path / "recipe.json").write_text(content)
+        with pytest.raises(UsageError, match="cannot be read"):
+            folder.read(tmp_path)
+
+
+def test_places_for_a_run(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    folder.check_new(tmp_path / "new", str(data))
+    folder.check_new(tmp_path / "data-elsewhere", str(data))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "link").symlink_to(data)
+    for inside in (data / "run", data, tmp_path / "link" / "run"):
+        with pytest.raises(UsageError, match="inside"):
+            folder.check_new(inside, str(data))
+    with pytest.raises(MachineError, match="Cannot write"):
+        folder.check_new(Path("/proc/run"), str(data))
+
+
+def test_default_places_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = folder.default_path("/data/my photos/", "Ti/16")
+    assert first.name.endswith("_my-photos_Ti-16")
+    first.mkdir(parents=True)
+    assert not folder.default_path("/data/my photos/", "Ti/16").exists()
+
+
+def test_the_log_goes_back_with_a_resume(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        folder.log(tmp_path, {"step": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "half')
+    folder.rewind(tmp_path, 2)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    folder.rewind(tmp_path / "nowhere", 2)

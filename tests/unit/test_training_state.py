@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vitral import catalog
+from vitral.errors import WeightsError
+from vitral.model import build
+from vitral.training import state
+from vitral.training.optimizer import Average, adamw
+from vitral.training.recipe import Optimizer
+from vitral.training.state import Progress
+
+
+def session(seed: int, steps: int) -> tuple[nn.Module, Average, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = build(catalog.model("mu/16", size=32, classes=3))
+    average, optimizer = Average(model, 0.9), adamw(model, Optimizer())
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+        average.update(model, step)
+    return model, average, optimizer
+
+
+def test_a_state_comes_back_whole(tmp_path: Path) -> None:
+    model, average, optimizer = session(0, 3)
+    tensors = state.gather(model, average.model, optimizer)
+    assert any(name.endswith("/exp_avg_sq") for name in tensors)
+    state.save(tmp_path, tensors, Progress(step=3, best_accuracy=0.5, seconds=1.5))
+    loaded = state.load(tmp_path)
+    assert loaded
+    assert loaded[1] == Progress(step=3, best_accuracy=0.5, seconds=1.5)
+
+    other, other_average, other_optimizer = session(1, 0)
+    state.scatter(loaded[0], other, other_average.model, other_optimizer)
+    again = state.gather(other, other_average.model, other_optimizer)
+    assert set(again) == set(tensors)
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_two_slots_in_turn_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    tensors = {"model/w": torch.arange(1000.0)}
+    for step in (1, 2, 3):
+        state.save(tmp_path, tensors, Progress(step=step))
+    assert {path.name for path in tmp_path.iterdir()} == set(state.SLOTS)
+    newest = state.load(tmp_path)
+    assert newest
+    assert newest[1].step == 3
+
+    slot = tmp_path / "a.safetensors"  # holds steps 1 and then 3
+    content = bytearray(slot.read_bytes())
+    content[-5] ^= 1
+    slot.write_bytes(content)
+    older = state.load(tmp_path)
+    assert older
+    assert older[1].step == 2
+
+    slot.write_bytes(content[: len(content) // 2])
+    assert state.load(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(b"")
+    assert state.load(tmp_path) is None
+
+
+def test_no_state(tmp_path: Path) -> None:
+    assert state.load(tmp_path / "nowhere") is None
+
+
+def test_the_state_of_another_recipe_is_refused() -> None:
+    model, average, optimizer = session(0, 1)
+    tensors = state.gather(model, average.model, optimizer)
+    wider = build(catalog.model("mu/8", size=32, classes=3))
+    with pytest.raises(WeightsError, match="another recipe"):
+        state.scatter(tensors, wider, Average(wider, 0.9).model, adamw(wider, Optimizer()))

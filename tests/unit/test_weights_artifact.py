@@ -1,0 +1,90 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitral import catalog
+from vitral.errors import WeightsError
+from vitral.model import build
+from vitral.spec import ImageSpec
+from vitral.weights import artifact
+from vitral.weights.artifact import Card
+
+SPEC = catalog.model("mu/16", size=32, classes=2)
+CARD = Card(
+    model=SPEC,
+    images=ImageSpec(size=(32, 32), fit="pad"),
+    classes=("고양이", "dog"),
+    made_by={"recipe": {"seed": 3}},
+    metrics={"accuracy": 0.5},
+)
+
+
+@pytest.mark.parametrize("name", ["mu/16", "mu/16x8", "R+Ti/16", "BiT-R26x1"])
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, name: str) -> None:
+    spec = catalog.model(name, size=64, classes=2)
+    model = build(spec)
+    card = replace(CARD, model=spec)
+    artifact.save(tmp_path / "a", model.state_dict(), card)
+    loaded, read = artifact.load(tmp_path / "a")
+    assert read == card
+    assert not loaded.training
+    assert all(
+        torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in model.state_dict().items()
+    )
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), loaded(images))
+
+
+def test_class_names_are_readable_in_the_file(tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a", build(SPEC).state_dict(), CARD)
+    assert "고양이" in (tmp_path / "a" / "model.json").read_text(encoding="utf-8")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"model.json", "model.safetensors"}
+
+
+def test_what_does_not_fit_is_not_saved(tmp_path: Path) -> None:
+    tensors = build(SPEC).state_dict()
+    other = build(catalog.model("mu/8", size=32, classes=2)).state_dict()
+    with pytest.raises(WeightsError, match="has shape"):
+        artifact.save(tmp_path / "a", other, CARD)
+    with pytest.raises(WeightsError, match=r"Missing: cls. Unexpected: none."):
+        artifact.save(tmp_path / "a", {k: v for k, v in tensors.items() if k != "cls"}, CARD)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(WeightsError, match="one name per logit"):
+        replace(CARD, classes=("one",))
+
+
+def test_many_wrong_keys_are_listed_short(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"and \d+ more. Unexpected: none"):
+        artifact.save(tmp_path / "a", {}, CARD)
+
+
+def test_locate(tmp_path: Path) -> None:
+    for name in ("last", "best"):
+        artifact.save(tmp_path / "run" / name, build(SPEC).state_dict(), CARD)
+        assert artifact.locate(tmp_path / "run") == tmp_path / "run" / name
+    assert artifact.locate(tmp_path / "run" / "last") == tmp_path / "run" / "last"
+    (tmp_path / "run" / "best").rename(tmp_path / "run" / ".best.old")  # killed while saving
+    assert artifact.locate(tmp_path / "run") == tmp_path / "run" / "best"
+    with pytest.raises(WeightsError, match="does not exist"):
+        artifact.locate(tmp_path / "nowhere")
+    (tmp_path / "begun").mkdir()
+    with pytest.raises(WeightsError, match="neither a run folder nor an artifact"):
+        artifact.locate(tmp_path / "begun")
+    (tmp_path / "begun" / "recipe.json").write_text("{}")
+    with pytest.raises(WeightsError, match="--resume"):
+        artifact.locate(tmp_path / "begun")
+
+
+def test_a_card_alone(tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a", build(SPEC).state_dict(), CARD)
+    assert artifact.load_card(tmp_path / "a") == CARD
+    card = tmp_path / "a" / "model.json"
+    values = json.loads(card.read_text(encoding="utf-8"))
+    for wrong in ([], {**values, "images": {"size": 0}}, {**values, "classes": 3}):
+        card.write_text(json.dumps(wrong))
+        with pytest.raises(WeightsError, match=r"model\.json"):
+            artifact.load_card(tmp_path / "a")

@@ -1,0 +1,69 @@
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vitral.errors import MachineError
+from vitral.weights import storage
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_is_whole_or_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    storage.write_text(path, "old 한글")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(MachineError, match=r"disk is full.*MB are free"):
+        storage.write_file(path, fail)
+    assert path.read_text(encoding="utf-8") == "old 한글"
+    assert files(path.parent) == {"file.txt"}
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="Choose a writable place"):
+        storage.write_text(tmp_path / "file" / "below", "x")
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    storage.write_folder(folder, lambda fresh: storage.write_text(fresh / "a", "1"))
+    storage.write_folder(folder, lambda fresh: storage.write_text(fresh / "b", "2"))
+    assert files(folder) == {"b"}
+    assert files(tmp_path) == {"best"}
+
+    def fail(fresh: Path) -> None:
+        (fresh / "c").write_text("3")
+        raise OSError(errno.EIO, "broken disk")
+
+    with pytest.raises(MachineError, match="broken disk"):
+        storage.write_folder(folder, fail)
+    assert files(folder) == {"b"}
+    assert files(tmp_path) == {"best"}
+
+
+def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:
+    old, folder = tmp_path / ".best.old", tmp_path / "best"
+    old.mkdir()
+    (old / "weights").write_text("kept")
+    storage.recover(folder)
+    assert (folder / "weights").read_text() == "kept"
+    old.mkdir()  # killed after the second rename: the new folder stands, the old one is rubbish
+    storage.recover(folder)
+    assert files(tmp_path) == {"best"}
+
+
+def test_tensors(tmp_path: Path) -> None:
+    strided = torch.arange(6.0).view(2, 3).t()
+    storage.write_tensors(tmp_path / "t", {"a": strided}, {"k": "v"})
+    assert torch.equal(load_file(tmp_path / "t")["a"], strided)
+    with pytest.raises(OSError, match=r".+"):
+        storage.write_tensors(tmp_path / "nowhere" / "t", {"a": strided})
