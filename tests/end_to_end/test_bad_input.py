@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from conftest import draw_folder, hashes
+from drawn import draw_folder, hashes
 
 Vitral = Callable[..., tuple[int, str, str]]
 QUICK = ("--model", "mu/8", "--size", "32", "--epochs", "1", "--set", "data.workers=0")

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from conftest import draw_folder
+from drawn import draw_folder
 from vitral import train
 from vitral.images.samples import KINDS
 

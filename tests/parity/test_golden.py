@@ -1,18 +1,14 @@
 """The authors' own JAX code, run on random weights and recorded, against Vitral."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import golden
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vitral.model import build
 from vitral.spec import ModelSpec
-
-sys.path.insert(0, str(Path(__file__).parent))
-import golden
 
 TRANSFORMERS = ("vitjax_token_48x80", "vitjax_hybrid_64x64", "bv_gap_sincos_rep", "bv_map_scan")
 

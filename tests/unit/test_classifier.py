@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import vitral
-from conftest import draw_folder
+from drawn import draw_folder
 from vitral.classifier import Answer, Classifier
 from vitral.errors import DataError, ModelError, SpecError, UsageError
 from vitral.images.datasets import open_dataset

@@ -203,27 +203,24 @@ def living_group(group: int) -> list[int]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_go_when_the_parent_does_and_say_nothing(how):
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", READER],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert parent.stdout is not None and parent.stderr is not None
-    assert parent.stdout.readline() == "ready\n"
-    assert len(living_group(parent.pid)) >= 3
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)  # as the terminal does it: to the workers too
-    else:
-        parent.send_signal(how)
-    parent.wait(20)
+    ) as parent:
+        assert parent.stdout is not None and parent.stderr is not None
+        assert parent.stdout.readline() == "ready\n", parent.stderr.read()
+        assert len(living_group(parent.pid)) >= 3
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)  # as the terminal does it: to the workers too
+        else:
+            parent.send_signal(how)
+        said = parent.stderr.read()
     deadline = time.monotonic() + 20
     while living_group(parent.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not living_group(parent.pid)
-    said = parent.stderr.read()
-    parent.stdout.close()
-    parent.stderr.close()
     assert said.count("Traceback") == (1 if how == signal.SIGINT else 0), said
-    assert "DataLoader worker" not in said and "leaked" not in said
+    assert "DataLoader worker" not in said and "leaked" not in said, said

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import draw_folder
+from drawn import draw_folder
 from vitral import catalog
 from vitral.errors import MachineError, UsageError
 from vitral.images.datasets import open_dataset

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import draw_folder
+from drawn import draw_folder
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
 from vitral.recipes import Request, resolve
 from vitral.training import loop, state

@@ -73,8 +73,9 @@ def _values(name: str) -> dict[str, Any]:
         return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
     if (found := BIT.fullmatch(name)) and found["depth"] in table["bit"]:
         return _bit(tuple(table["bit"][found["depth"]]), int(found["factor"]))
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "`vitral models` lists what exists."
+    folded = {known.casefold(): known for known in names()}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    hint = f"did you mean '{folded[close[0]]}'?" if close else "`vitral models` lists what exists."
     raise ModelError(f"There is no model '{name}'; {hint}")
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -191,11 +192,17 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """Ctrl-C is the parent's to handle, and a worker whose parent is killed goes with it.
-
-    Left to itself it would notice within 5 seconds, with a traceback about a lost connection.
-    """
+    """Ctrl-C is the parent's to handle; a worker goes with its parent, and without a word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
+    sys.excepthook = _unless_lost
+    if sys.platform == "linux":  # elsewhere torch's own watch ends it within 5 seconds
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
     torch.set_num_threads(1)
+
+
+def _unless_lost(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """The thread that hands batches over would print how the parent hung up on it."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

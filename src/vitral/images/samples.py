@@ -12,7 +12,8 @@ linear classifier on raw pixels stays near chance, a trained network exceeds 95 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -33,6 +34,9 @@ KINDS = (
     "star",
     "triangle",
 )
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
 
 _EDGE = 2  # drawn this many times larger than asked, then averaged down: smooth edges
 _CORNERS = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6}
@@ -72,21 +76,20 @@ def draw(seed: int, index: int, size: int | tuple[int, int]) -> Scene:
     dice = iter(generator.random(256).tolist())
 
     base = 30 + 190 * np.array([next(dice) for _ in range(3)])
-    canvas = _background(generator, base, (_EDGE * height, _EDGE * width))
+    canvas = _background(generator, base, (height, width))
     brush = ImageDraw.Draw(canvas)
-    side = _EDGE * min(height, width)
-    frame = np.array([_EDGE * width, _EDGE * height], dtype=np.float64)
+    frame = float(_EDGE * width), float(_EDGE * height)
     for _ in range(4 + int(6 * next(dice))):
-        _distract(brush, dice, frame, side)
+        _distract(brush, dice, frame)
 
-    radius = side * (0.18 + 0.15 * next(dice))
-    centre = radius + (frame - 2 * radius) * [next(dice), next(dice)]
-    outline = _placed(_outline(KINDS[label]), radius, 2 * np.pi * next(dice), centre)
+    radius = min(frame) * (0.18 + 0.15 * next(dice))
+    x, y = (radius + (side - 2 * radius) * next(dice) for side in frame)
+    outline = _placed(_outline(KINDS[label]), radius, 2 * math.pi * next(dice), (x, y))
     brush.polygon(outline, fill=_apart_from(base, dice))
     stencil = Image.new("L", canvas.size, 0)
     ImageDraw.Draw(stencil).polygon(outline, fill=255)
     if next(dice) < 0.5:
-        _stroke(brush, dice, frame, side)  # a thin stroke may cross the object
+        _stroke(brush, dice, frame)  # a thin stroke may cross the object
 
     grain = generator.standard_normal((height, width, 1), dtype=np.float32)
     picture = grain * np.float32(2 + 8 * next(dice)) + np.asarray(canvas.reduce(_EDGE))
@@ -100,8 +103,13 @@ def _hash(seed: int, index: int, purpose: str) -> int:
 
 
 @cache
-def _outline(kind: str) -> np.ndarray:
-    """The closed outline of a kind as points (n, 2) within the unit circle, pointing upwards."""
+def _outline(kind: str) -> tuple[Point, ...]:
+    """The closed outline of a kind within the unit circle."""
+    return tuple((x, y) for x, y in _curve(kind).tolist())
+
+
+def _curve(kind: str) -> np.ndarray:
+    """The outline as an array (n, 2)."""
     if kind == "disc":
         return _arc(0, 2, 48)
     if kind == "ring":  # out and back again: one line leads from the outer circle to the inner
@@ -141,12 +149,10 @@ def _arc(start: float, stop: float, count: int) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def _placed(
-    outline: np.ndarray, radius: float, turn: float, centre: np.ndarray
-) -> list[tuple[float, float]]:
-    cosine, sine = np.cos(turn), np.sin(turn)
-    points = radius * outline @ np.array([[cosine, sine], [-sine, cosine]]) + centre
-    return [(x, y) for x, y in points.tolist()]
+def _placed(outline: Sequence[Point], radius: float, turn: float, centre: Point) -> list[Point]:
+    cosine, sine = radius * math.cos(turn), radius * math.sin(turn)
+    x, y = centre
+    return [(x + cosine * u - sine * v, y + sine * u + cosine * v) for u, v in outline]
 
 
 def _background(
@@ -158,46 +164,48 @@ def _background(
     grid = base + spread * generator.uniform(-1, 1, (rows, columns, 1))
     grid += 12 * generator.uniform(-1, 1, (rows, columns, 3))
     patches = Image.fromarray(grid.clip(0, 255).astype(np.uint8))
-    return patches.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    fine = patches.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return fine.resize((_EDGE * size[1], _EDGE * size[0]), Image.Resampling.NEAREST)
 
 
-def _apart_from(base: np.ndarray, dice: Iterator[float]) -> tuple[int, int, int]:
+def _apart_from(base: np.ndarray, dice: Iterator[float]) -> Colour:
     """A colour that can be told from the background's."""
-    colours = 255 * np.array([[next(dice) for _ in range(3)] for _ in range(5)])
-    distance = np.sqrt(((colours - base) ** 2).sum(axis=1))
-    far = np.flatnonzero(distance > 120)
-    red, green, blue = colours[far[0] if len(far) else distance.argmax()].astype(int).tolist()
-    return red, green, blue
+    colours = [_colour(dice) for _ in range(5)]
+    distances = [math.dist(colour, base) for colour in colours]
+    far = [number for number, distance in enumerate(distances) if distance > 120]
+    return colours[far[0] if far else distances.index(max(distances))]
 
 
-def _colour(dice: Iterator[float]) -> tuple[int, int, int]:
+def _colour(dice: Iterator[float]) -> Colour:
     return int(256 * next(dice)), int(256 * next(dice)), int(256 * next(dice))
 
 
-def _stroke(
-    brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: np.ndarray, side: int
-) -> None:
+def _place(dice: Iterator[float], frame: Point) -> Point:
+    return frame[0] * next(dice), frame[1] * next(dice)
+
+
+def _stroke(brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: Point) -> None:
     """A line through the picture, thinner than any part of an object."""
-    ends = [tuple(frame * [next(dice), next(dice)]) for _ in range(2)]
-    brush.line(ends, fill=_colour(dice), width=max(1, round(side / 70)))
+    ends = [_place(dice, frame), _place(dice, frame)]
+    brush.line(ends, fill=_colour(dice), width=max(1, round(min(frame) / 70)))
 
 
-def _distract(
-    brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: np.ndarray, side: int
-) -> None:
+def _distract(brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: Point) -> None:
     """A stroke, a cluster of crumbs, or a ragged chip: nothing as large as an object."""
-    choice = next(dice)
+    choice, side = next(dice), min(frame)
     if choice < 0.35:
-        _stroke(brush, dice, frame, side)
+        _stroke(brush, dice, frame)
         return
-    centre = frame * [next(dice), next(dice)]
-    colour = _colour(dice)
+    centre, colour = _place(dice, frame), _colour(dice)
     if choice < 0.6:  # crumbs
         for _ in range(4):
-            x, y = centre + side * 0.12 * np.array([next(dice) - 0.5, next(dice) - 0.5])
+            x, y = (middle + 0.12 * side * (next(dice) - 0.5) for middle in centre)
             radius = side * (0.008 + 0.014 * next(dice))
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
         return
-    radius = side * (0.04 + 0.05 * next(dice))  # a chip with five uneven corners
-    corners = _outline("pentagon") * [[0.4 + 0.6 * next(dice)] for _ in range(5)]
+    corners = []  # a chip with five uneven corners
+    for x, y in _outline("pentagon"):
+        length = 0.4 + 0.6 * next(dice)
+        corners.append((length * x, length * y))
+    radius = side * (0.04 + 0.05 * next(dice))
     brush.polygon(_placed(corners, radius, 6 * next(dice), centre), fill=colour)

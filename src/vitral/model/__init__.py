@@ -1,7 +1,5 @@
 """The network: torch only. It has never heard of files, recipes, HTTP or datasets."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """The parts of a block: attention (appendix A), MLP, and the residual branches (eq. 2 and 3)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,9 +63,7 @@ class Attention(nn.Module):
         if self.relative is None:
             return None
         if place is None or place.offsets is None:
-            raise ModelError(
-                "Relative attention needs place(spec, grid, tokens) beside the tokens."
-            )
+            raise ModelError("Relative attention needs place(spec, grid, tokens) with the tokens.")
         offsets = place.offsets.expand(*q.shape[:2], -1, -1)
         logits = (q @ self.relative.T * self.scale).gather(-1, offsets.clamp(min=0))
         return logits.masked_fill(offsets < 0, 0)
@@ -97,10 +93,9 @@ class Block(nn.Module):
         self.attention = Attention(spec, noise)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec, noise)
-        self.scale1 = self.scale2 = None
-        if spec.layer_scale is not None:
-            self.scale1 = nn.Parameter(torch.empty(spec.width))
-            self.scale2 = nn.Parameter(torch.empty(spec.width))
+        scaled = spec.layer_scale is not None
+        self.scale1 = nn.Parameter(torch.empty(spec.width)) if scaled else None
+        self.scale2 = nn.Parameter(torch.empty(spec.width)) if scaled else None
         self.dropout, self.drop_path = noise.dropout, noise.drop_path_of(index, spec.depth)
 
     def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
@@ -113,7 +108,7 @@ class Block(nn.Module):
         x = x if scale is None else x * scale
         if self.training and self.drop_path:  # one draw per sample; the kept make up for the rest
             keep = 1 - self.drop_path
-            x = x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+            x = x * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep).div_(keep)
         return x
 
 
@@ -129,15 +124,14 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) to (B, width)."""
-        qkv, inner = self.attention.qkv, self.attention.inner
+        qkv, heads, inner = self.attention.qkv, self.attention.heads, self.attention.inner
         weight = qkv.weight.split([inner, 2 * inner])  # the probe alone asks, the tokens answer
         bias = (None, None) if qkv.bias is None else qkv.bias.split([inner, 2 * inner])
-        q = F.linear(self.probe.expand(len(x), -1, -1), weight[0], bias[0])
-        q = q.unflatten(2, (self.attention.heads, -1)).transpose(1, 2)
-        kv = F.linear(x, weight[1], bias[1]).unflatten(2, (2, self.attention.heads, -1))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
-        pooled = self.attention.out(pooled)
+        q = F.linear(self.probe.expand(x.shape[0], -1, -1), weight[0], bias[0])
+        k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
+        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v).flatten(1)  # b h 1 d -> b (h d)
+        pooled = self.attention.out(mixed)
         return pooled + self.mlp(self.norm(pooled))
 
 

@@ -4,8 +4,6 @@ Appendix D.4 of the paper compares them. Tokens are class, distillation, registe
 have a position), then patches in raster order.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
@@ -36,7 +34,7 @@ class Place(NamedTuple):
     turn: Tensor | None = None
     offsets: Tensor | None = None
 
-    def of(self, kept: Tensor, prefix: int) -> Place:
+    def of(self, kept: Tensor, prefix: int) -> "Place":
         """The place of some of the tokens: (B, T) indices that begin with the whole prefix."""
         turn, offsets = self
         if turn is not None:
@@ -48,17 +46,13 @@ class Place(NamedTuple):
 
 def place(spec: ModelSpec, grid: Grid, like: Tensor) -> Place | None:
     """What attention needs to know on that grid: a rotation, offsets, or nothing."""
-    match spec.positions:
-        case "rope2d":
-            return Place(turn=rotation(spec, grid, like))
-        case "relative" if grid == spec.grid:
-            return Place(offsets=raster_offsets(spec, like))
-        case "relative":
-            raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
-        case "none" | "learned" | "learned2d" | "sincos2d" | "sincos2d_mae":
-            return None
-        case _:
-            raise ModelError(f"There are no positions '{spec.positions}'.")
+    if spec.positions == "rope2d":
+        return Place(turn=rotation(spec, grid, like))
+    if spec.positions != "relative":
+        return None
+    if grid != spec.grid:
+        raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
+    return Place(offsets=raster_offsets(spec, like))
 
 
 class Positions(nn.Module):
@@ -83,7 +77,7 @@ class Positions(nn.Module):
             case "learned":
                 prefix, patches = learned["table"].tensor_split([spec.position_prefix], dim=1)
             case "learned2d":
-                patches = joined(learned["columns"], learned["rows"])
+                patches = _joined(learned["columns"], learned["rows"])
                 prefix = learned.get("prefix", patches[:, :0])
             case "sincos2d" | "sincos2d_mae":
                 patches = sincos2d(spec, grid, like)
@@ -110,7 +104,7 @@ def resample(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
     """(tables, rows * columns, width) on another grid, by the rule of whoever made the weights."""
     if old == new:
         return table
-    image = table.to(precise(table)).unflatten(1, old).permute(0, 3, 1, 2)  # n (r c) d -> n d r c
+    image = table.to(_precise(table)).unflatten(1, old).permute(0, 3, 1, 2)  # n (r c) d -> n d r c
     return F.interpolate(image, new, **RULES[rule]).flatten(2).transpose(1, 2).to(table.dtype)
 
 
@@ -121,10 +115,10 @@ def sincos2d(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
     """
     quarter = spec.width // 4
     steps = quarter - (spec.positions == "sincos2d")
-    count = torch.arange(max(quarter, *grid), device=like.device, dtype=precise(like))
+    count = torch.arange(max(quarter, *grid), device=like.device, dtype=_precise(like))
     angles = count.outer(10000.0 ** -(count[:quarter] / steps))
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)[None]
-    return joined(waves[:, : grid[1]], waves[:, : grid[0]]).to(like.dtype)
+    return _joined(waves[:, : grid[1]], waves[:, : grid[0]]).to(like.dtype)
 
 
 def rotation(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
@@ -134,10 +128,10 @@ def rotation(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
     turns with the row, the next with the column; the second half repeats the first.
     """
     quarter = spec.attention_width // spec.heads // 4
-    count = torch.arange(max(quarter, *grid), device=like.device, dtype=precise(like))
+    count = torch.arange(max(quarter, *grid), device=like.device, dtype=_precise(like))
     frequencies = 2 * math.pi * spec.rope_base ** -(count[:quarter] / quarter)
     rows, columns = (((2 * count[:n] + 1) / n - 1).outer(frequencies)[None] for n in grid)
-    angles = joined(columns, rows)[0].roll(quarter, dims=1).repeat(1, 2)  # [x, y] -> [y, x, y, x]
+    angles = _joined(columns, rows)[0].roll(quarter, dims=1).repeat(1, 2)  # [x, y] -> [y, x, y, x]
     return torch.stack([angles.cos(), angles.sin()])
 
 
@@ -158,13 +152,11 @@ def raster_offsets(spec: ModelSpec, like: Tensor) -> Tensor:
     return offsets.masked_fill((p[:, None] < 0) | (p < 0), -1)
 
 
-def joined(columns: Tensor, rows: Tensor) -> Tensor:
-    """(tables, N, 2 d): the column's part, then the row's, of every patch in raster order."""
+def _joined(columns: Tensor, rows: Tensor) -> Tensor:  # (n, c, d), (n, r, d) -> (n, r c, 2 d)
     grid = (rows.shape[1], columns.shape[1])
     both = [columns[:, None].expand(-1, *grid, -1), rows[:, :, None].expand(-1, *grid, -1)]
     return torch.cat(both, dim=-1).flatten(1, 2)
 
 
-def precise(like: Tensor) -> torch.dtype:
-    """float32, or better where the tensor is."""
+def _precise(like: Tensor) -> torch.dtype:
     return torch.promote_types(like.dtype, torch.float32)

@@ -23,7 +23,7 @@ class ResNet(nn.Module):
         for stage, units in enumerate(spec.blocks):
             middle = spec.width * 2**stage
             first = Unit(spec, 2 * middle if stage else spec.width, middle, 2 if stage else 1)
-            rest = (Unit(spec, 4 * middle, middle) for _ in range(units - 1))
+            rest = (Unit(spec, 4 * middle, middle, 1) for _ in range(units - 1))
             self.stages.append(nn.Sequential(first, *rest))
         self.norm = norm(spec, spec.outputs) if spec.kind == "v2" else None
 
@@ -47,7 +47,7 @@ class ResNet(nn.Module):
 class Unit(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut; V1 norms after each, V2 before."""
 
-    def __init__(self, spec: ResNetSpec, inputs: int, middle: int, stride: int = 1) -> None:
+    def __init__(self, spec: ResNetSpec, inputs: int, middle: int, stride: int) -> None:
         super().__init__()
         self.kind, outputs = spec.kind, 4 * middle
         self.conv1 = StandardisedConv(spec, inputs, middle, 1)
@@ -62,21 +62,16 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * middle, H / stride, W / stride)."""
-        match self.kind:
-            case "v1":
-                y = F.relu(self.norm1(self.conv1(x)))
-                y = F.relu(self.norm2(self.conv2(y)))
-                y = self.norm3(self.conv3(y))
-                if self.shortcut is not None and self.shortcut_norm is not None:
-                    x = self.shortcut_norm(self.shortcut(x))
-                return F.relu(x + y)
-            case "v2":
-                y = F.relu(self.norm1(x))
-                x = x if self.shortcut is None else self.shortcut(y)  # BiT projects what is normed
-                y = self.conv2(F.relu(self.norm2(self.conv1(y))))
-                return x + self.conv3(F.relu(self.norm3(y)))
-            case _:
-                raise ModelError(f"There is no ResNet of kind '{self.kind}'.")
+        if self.kind == "v1":
+            y = F.relu(self.norm1(self.conv1(x)))
+            y = F.relu(self.norm2(self.conv2(y)))
+            if self.shortcut is not None and self.shortcut_norm is not None:
+                x = self.shortcut_norm(self.shortcut(x))
+            return F.relu(x + self.norm3(self.conv3(y)))
+        y = F.relu(self.norm1(x))
+        x = x if self.shortcut is None else self.shortcut(y)  # BiT projects what is normed
+        y = self.conv2(F.relu(self.norm2(self.conv1(y))))
+        return x + self.conv3(F.relu(self.norm3(y)))
 
 
 class StandardisedConv(nn.Module):
@@ -96,15 +91,11 @@ class StandardisedConv(nn.Module):
 
     def standardised(self) -> Tensor:
         """The kernel that is applied, in float32 or better."""
-        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        eps, precise = self.spec.weight_eps, torch.promote_types(self.weight.dtype, torch.float32)
+        weight = self.weight.to(precise)
         var, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        match self.spec.weight_eps_in:
-            case "std":
-                return (weight - mean) / (var.sqrt() + self.spec.weight_eps)
-            case "var":
-                return (weight - mean) / (var + self.spec.weight_eps).sqrt()
-            case _:
-                raise ModelError(f"There is no weight_eps_in '{self.spec.weight_eps_in}'.")
+        in_std = self.spec.weight_eps_in == "std"
+        return (weight - mean) / (var.sqrt() + eps if in_std else (var + eps).sqrt())
 
 
 def norm(spec: ResNetSpec, channels: int) -> nn.GroupNorm:

@@ -1,7 +1,5 @@
 """The Vision Transformer of the paper (equations 1 to 4), its hybrids, and a way to look inside."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -20,12 +18,9 @@ from vitral.spec import ModelSpec, Noise
 class Features:
     """What the model makes of each image; the tokens are normed as the head sees them.
 
-    Attributes:
-        cls, distillation: (B, width), or None where the model has no such token.
-        registers: (B, registers, width).
-        patches: (B, rows * columns, width) in raster order.
-        grid: (rows, columns).
-        per_block: index -> (B, T, width) that enters that block; `depth` -> what leaves the last.
+    `patches` are (B, rows * columns, width) in raster order; `cls` and `distillation` (B, width),
+    or None where there is no such token; `registers` (B, registers, width). `per_block` maps an
+    index to the (B, T, width) that enters that block, and `depth` to what leaves the last.
     """
 
     cls: Tensor | None
@@ -126,17 +121,16 @@ class ViT(nn.Module):
 
         The softmax that `forward` computes, whatever kernel it runs on; every row sums to 1.
         """
-        wanted = sorted(set(range(self.spec.depth) if blocks is None else blocks))
-        inputs = self.features(images, wanted, any_size=any_size)
-        where = place(self.spec, inputs.grid, inputs.patches)
-        weights = []
-        for index in wanted:
-            block = self.blocks[index]
-            assert isinstance(block, Block)
-            weights.append(block.attention.weights(block.norm1(inputs.per_block[index]), where))
-        return weights
+        wanted = range(self.spec.depth) if blocks is None else blocks
+        seen = self.features(images, wanted, any_size=any_size)
+        where = place(self.spec, seen.grid, seen.patches)
+        return [
+            block.attention.weights(block.norm1(seen.per_block[index]), where)
+            for index, block in enumerate(self.blocks)
+            if index in wanted and isinstance(block, Block)
+        ]
 
-    def resized(self, size: tuple[int, int]) -> ViT:
+    def resized(self, size: tuple[int, int]) -> "ViT":
         """A copy for images of another size (height, width); spec.resample moves the positions."""
         spec, weights = replace(self.spec, size=size), self.state_dict()
         place(self.spec, spec.grid, next(self.parameters()))  # raises where nothing can move them
@@ -159,7 +153,9 @@ class ViT(nn.Module):
         tokens = maps.flatten(2).transpose(1, 2)  # b d r c -> b (r c) d
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
         if before:
-            tokens = torch.cat([*(x.expand(len(tokens), -1, -1) for x in before), tokens], dim=1)
+            tokens = torch.cat(
+                [*(x.expand(tokens.shape[0], -1, -1) for x in before), tokens], dim=1
+            )
         tables = None if self.positions is None else self.positions(grid, tokens)
         if tables is not None and self.spec.positions_at == "stem":
             tokens, tables = tokens + tables, None
@@ -200,8 +196,10 @@ class ViT(nn.Module):
         """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
         count, device = grid[0] * grid[1], tokens.device
         keep = max(1, round(count * (1 - self.noise.patch_dropout)))
-        patches = torch.rand(len(tokens), count, device=device).argsort(1)[:, :keep].sort(1).values
-        prefix = torch.arange(self.num_prefix, device=device).expand(len(tokens), -1)
+        patches = (
+            torch.rand(tokens.shape[0], count, device=device).argsort(1)[:, :keep].sort(1).values
+        )
+        prefix = torch.arange(self.num_prefix, device=device).expand(tokens.shape[0], -1)
         return torch.cat([prefix, patches + self.num_prefix], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from vitral.training.recipe import Data, Optimizer, Recipe, epochs
 
 recipe = Recipe(
     model=ModelSpec(
-        name="digits-vit", size=(16, 16), patch=(4, 4), width=64, depth=4, heads=4, mlp_width=256
+        name="digits-vit", size=(24, 24), patch=(4, 4), width=64, depth=4, heads=4, mlp_width=256
     ),
-    images=ImageSpec(size=(16, 16), interpolation="bilinear"),
+    images=ImageSpec(size=(24, 24), interpolation="bilinear"),
     data=Data(source="digits", batch=64),
     augment=Augment(
         crop="none", flip=0.0, rotate=12.0, translate=0.1, zoom=(0.85, 1.2), shear=12.0
@@ -23,6 +23,7 @@ recipe = Recipe(
     length=epochs(60),
     warmup=epochs(5),
     evaluate_every=epochs(5),
+    label_smoothing=0.1,
     ema=0.99,
     select="last",
 )

@@ -129,6 +129,9 @@ def _line(place: _Place, line: Series, shown: Callable[[float], str]) -> Markup:
         lower = [f"{place.x(x)} {place.y(low)}" for x, low, _ in reversed(line.band)]
         path = "M" + "L".join(upper + lower) + "Z"
         drawn.append(Markup('<path class="band {}" d="{}"/>').format(line.pane, path))
+    for x, low, high in line.band if len(line.band) == 1 else ():
+        whisker = f"M{place.x(x)} {place.y(low)}L{place.x(x)} {place.y(high)}"
+        drawn.append(Markup('<path class="line {}" d="{}"/>').format(line.pane, whisker))
     path = "M" + "L".join(f"{place.x(x)} {place.y(y)}" for x, y in points)
     drawn.append(Markup('<path class="line {}" d="{}"/>').format(line.pane, path))
     x, y = points[-1]

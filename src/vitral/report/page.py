@@ -84,6 +84,7 @@ def _content(found: Record, examples: Sequence[Example]) -> dict[str, Any]:
         # a long table begins with what needs attention
         "ranked": scores if few else sorted(scores, key=lambda score: score.recall or 0.0),
         "few": few,
+        "upright": all(len(name) <= 3 for name in classes),
         "matrix": _cells(matrix) if few else [],
         "confusions": _confusions(classes, matrix)[: 10 if few else MOST_CONFUSIONS],
         "curves": curves(found),
@@ -149,12 +150,13 @@ def _model(found: Record) -> dict[str, str]:
         spec = None
     if spec is None:
         return {}
+    flops = spec.flops()
     facts = {
         "model": spec.name,
         "parameters": f"{spec.parameters / 1e6:.3g} M",
         "image": "{} × {} px".format(*spec.size),
         "patches": "{} × {}".format(*spec.grid),
-        "compute": f"{spec.flops() / 1e9:.3g} GFLOPs",
+        "compute": f"{flops / 1e9:.3g} GFLOPs" if flops > 1e8 else f"{flops / 1e6:.3g} MFLOPs",
     }
     if spec.is_resnet:
         del facts["patches"]

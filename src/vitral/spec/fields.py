@@ -6,11 +6,17 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vitral.errors import SpecError
 
 T = TypeVar("T")
+
+
+@cache
+def _hints(owner: Any) -> dict[str, Any]:  # a millisecond each time otherwise
+    return get_type_hints(owner)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -22,7 +28,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def choice(settings: object, name: str, owner: type) -> None:
     """Refuse a value that is not among the Literal options of a field."""
-    coerce(get_type_hints(owner)[name], getattr(settings, name), f"{owner.__name__}.{name}")
+    coerce(_hints(owner)[name], getattr(settings, name), f"{owner.__name__}.{name}")
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:

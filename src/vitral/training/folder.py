@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitral import report
 from vitral.errors import UsageError
 from vitral.evaluation import Evaluation
 from vitral.images.datasets import Dataset
+from vitral.spec import ImageSpec
 from vitral.training.recipe import Recipe
 from vitral.training.state import Progress
 from vitral.version import VERSION
@@ -90,7 +93,7 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
     content = {
         "recipe": recipe.to_dict(),
         "fingerprint": data.fingerprint,
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["vitral", *sys.argv[1:]]),
         "environment": environment(),
     }
     storage.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
@@ -196,6 +199,10 @@ def introduction(recipe: Recipe, data: Dataset, *, bf16: bool, device: object) -
     ]
 
 
-def write_report(out: Path, data: Dataset, evaluation: Evaluation) -> None:
-    """report.html with the most confident mistakes."""
-    report.write_report(out, examples=report.mistakes(data.val, evaluation))
+def write_report(
+    out: Path, data: Dataset, evaluation: Evaluation, model: nn.Module, images: ImageSpec
+) -> None:
+    """report.html with the most confident mistakes and what the model looked at in them."""
+    seen = model.cpu() if hasattr(model, "attention_weights") else None
+    examples = report.mistakes(data.val, evaluation, model=seen, image_spec=images)
+    report.write_report(out, examples=examples)

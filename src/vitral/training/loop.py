@@ -226,17 +226,15 @@ def evaluate_model(session: Session, model: nn.Module) -> scores.Evaluation:
 
 def finish(session: Session) -> Run:
     """Write last/, predictions.csv of best/, and the report."""
-    progress = session.progress
-    evaluation = session.evaluation
-    if evaluation is None:  # resumed after the last step
-        evaluation = evaluate_model(session, session.average.model)
-    save_artifact(session, "last", evaluation)
-    best = evaluation
+    progress, best = session.progress, session.evaluation
+    if best is None:  # resumed after the last step
+        best = evaluate_model(session, session.average.model)
+    save_artifact(session, "last", best)
+    model, _ = artifact.load(session.out / "best")
     if progress.best_step != progress.step:
-        model, _ = artifact.load(session.out / "best")
         best = evaluate_model(session, model.to(session.device))
     scores.write_predictions(session.out / "predictions.csv", best)
-    folder.write_report(session.out, session.data, best)
+    folder.write_report(session.out, session.data, best, model, session.recipe.images)
     low, high = (100 * bound for bound in best.interval)
     session.display.note(
         f"done in {clock(progress.seconds)}: {100 * best.accuracy:.2f} % "
@@ -266,8 +264,9 @@ def log_step(session: Session) -> None:
         "epoch": session.epoch,
         "loss": progress.loss_sum / max(progress.loss_count, 1),
         "lr": session.optimizer.param_groups[0]["lr"],
-        "images_per_second": round(session.display.images_per_second, 2),
         "seconds": round(progress.seconds, 2),
     }
+    if rate := session.display.images_per_second:
+        line["images_per_second"] = round(rate, 2)
     progress.loss_sum, progress.loss_count = 0.0, 0
     folder.log(session.out, line)

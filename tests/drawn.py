@@ -1,0 +1,32 @@
+"""Folders of drawn images, and a way to show that none of their files changed."""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from vitral.images.samples import KINDS, draw, label_of
+
+
+def draw_folder(folder: Path, kinds: int, each: int, size: int = 32, first: int = 0) -> Path:
+    """Class folders with `each` JPEG scenes of the first `kinds` shapes."""
+    counts = dict.fromkeys(range(kinds), 0)
+    index = first
+    while min(counts.values()) < each:
+        label = label_of(7, index)
+        if label in counts and counts[label] < each:
+            path = folder / KINDS[label] / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(7, index, size).image).save(path, quality=92)
+            counts[label] += 1
+        index += 1
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Content of every file below a folder, to show that none was changed."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,50 @@
+import io
+
+import numpy as np
+from rich.console import Console
+
+from vitral.evaluation import evaluate
+from vitral.terminal import evaluation_lines, models_table
+
+
+def shown(*parts: object) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=120)
+    for part in parts:
+        console.print(part, markup=False)
+    return file.getvalue()
+
+
+def test_models_table() -> None:
+    row = {
+        "name": "B/16",
+        "width": 768,
+        "depth": 12,
+        "heads": 12,
+        "parameters": 86_567_656,
+        "gflops": 35.1,
+        "size": [224, 224],
+    }
+    text = shown(models_table([row, {**row, "name": "BiT", "heads": 0}]))
+    for word in ("B/16", "768", "86.57", "35.10", "224x224"):
+        assert word in text
+    assert "-" in next(line for line in text.splitlines() if "BiT" in line).split()
+
+
+def test_few_classes_show_the_whole_matrix() -> None:
+    logits = np.array([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]])
+    text = shown(*evaluation_lines(evaluate(logits, [0, 1, 1], ["[a]", "나"], ["x", "y", "z"])))
+    assert "66.67 %" in text
+    assert "2 of 3" in text
+    assert "[a]" in text
+    assert "나" in text
+
+
+def test_many_classes_show_the_most_common_confusions() -> None:
+    classes = [f"class{i}" for i in range(30)]
+    logits = np.eye(30)[[0, 0, 0, 1, 2]]
+    evaluation = evaluate(logits, [0, 3, 3, 1, 4], classes, list("abcde"))
+    text = shown(*evaluation_lines(evaluation))
+    assert "top-5" in text
+    assert "2  class3 taken for class0" in text
+    assert text.index("class3 taken for class0") < text.index("class4 taken for class2")
