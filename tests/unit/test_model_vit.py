@@ -256,6 +256,8 @@ def test_attention_weights_rebuild_the_forward_pass(changes):
     assert (x - features.per_block[2]).abs().max() < 1e-12
     only = network.attention_weights(images, [1])
     assert len(only) == 1 and torch.equal(only[0], weights[1])
+    with pytest.raises(ModelError, match="tiny has no 2"):
+        network.attention_weights(images, [2])
 
 
 def test_attention_weights_carry_gradients_for_explanations():

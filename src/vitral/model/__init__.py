@@ -23,12 +23,9 @@ def build(
 ) -> ViT:
     """The network of a spec, initialised as in the authors' code, on torch's default device.
 
-    The spec decides the weights; the rates are `vitral.spec.Noise`, for training alone, and
-    `checkpointing` recomputes each block in the backward pass instead of keeping its insides.
-    Under `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
-
-    Raises:
-        SpecError: a rate that is not in [0, 1).
+    The spec decides the weights; the rates are `vitral.spec.Noise`, for training alone, refused
+    outside [0, 1); `checkpointing` recomputes blocks in the backward pass to save memory. Under
+    `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
     """
     noise = Noise(
         drop_path=drop_path,
@@ -37,9 +34,8 @@ def build(
         attention_dropout=attention_dropout,
         patch_dropout=patch_dropout,
     )
-    device = torch.get_default_device()
     with torch.device("meta"):  # torch's own first values would be drawn only to be replaced
         network = ViT(spec, noise, checkpointing=checkpointing)
-    network.to_empty(device=device)
+    network.to_empty(device=torch.get_default_device())
     initialise(network)
     return network

@@ -22,25 +22,21 @@ def initialise(network: ViT, *, head_bias: float = 0.0, generator: Generator | N
     sigmoid loss). Random values come from the generator, or from torch's global seed.
     """
     spec = network.spec
+    zero_branches = spec.resnet is not None and spec.resnet.kind == "v1"
+    probe = math.sqrt(6 / (1 + spec.width))  # Xavier's bound of one row
     normal = partial(init.normal_, generator=generator)
     xavier = partial(init.xavier_uniform_, generator=generator)
-    probe = math.sqrt(6 / (1 + spec.width))  # Xavier's bound of one row
-
-    def each_projection(value: Tensor) -> None:  # not the fused matrix, whose bound is smaller
-        for projection in value.chunk(3):
-            xavier(projection)
 
     def lecun_normal(value: Tensor) -> None:  # variance 1 / inputs after the cut, as in flax
         std = math.sqrt(1 / value[0].numel()) / CUT
         init.trunc_normal_(value, std=std, a=-2 * std, b=2 * std, generator=generator)
 
-    zero_branches = spec.resnet is not None and spec.resnet.kind == "v1"
-    table: dict[str, Callable[..., object]] = {
+    table: dict[str, Callable[..., object]] = {  # the first rule that fits the whole name counts
         r"(distillation_)?head\.weight": init.zeros_,
         r"(distillation_)?head\.bias": partial(init.constant_, val=head_bias),
         r"stem\..*norm3\.weight": init.zeros_ if zero_branches else init.ones_,
         r".*norm\d?\.weight": init.ones_,
-        r".*\.qkv\.weight": each_projection,
+        r".*\.qkv\.weight": lambda qkv: [xavier(w) for w in qkv.chunk(3)],  # each for itself
         r".*\.(out|fc1|fc2)\.weight": xavier,
         r".*\.(fc1|fc2)\.bias": partial(normal, std=1e-6),
         r"(patches|pre_logits|stem\..*)\.weight": lecun_normal,

@@ -37,18 +37,17 @@ class Attention(nn.Module):
     def weights(self, x: Tensor, place: Place | None = None) -> Tensor:
         """The softmax inside `forward`, (B, heads, T, T), row = query; in float32 or better.
 
-        Rows sum to 1, and weights @ v, the heads joined and sent through `out`, is forward(x).
-        In a block, x is the tokens after norm1.
+        Rows sum to 1; weights @ v, the heads joined, through `out` is forward(x). x is normed.
         """
         q, k, _ = self.project(x, place)
-        relative = self._relative(q, place)
-        logits = q @ k.mT * self.scale if relative is None else q @ k.mT * self.scale + relative
+        logits, relative = q @ k.mT * self.scale, self._relative(q, place)
+        logits = logits if relative is None else logits + relative
         return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def project(self, x: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as they meet, (B, heads, T, head_width) each."""
-        parts = self.qkv(x).unflatten(2, (3, self.heads, -1))  # b t (n h d) -> b t n h d
-        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        parts = self.qkv(x).chunk(3, dim=-1)  # each b t (h d) -> b h t d
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if place is not None and place.turn is not None:
@@ -130,9 +129,8 @@ class AttentionPool(nn.Module):
         q = F.linear(self.probe.expand(x.shape[0], -1, -1), weight[0], bias[0])
         k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
         q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v).flatten(1)  # b h 1 d -> b (h d)
-        pooled = self.attention.out(mixed)
-        return pooled + self.mlp(self.norm(pooled))
+        x = self.attention.out(F.scaled_dot_product_attention(q, k, v).flatten(1))
+        return x + self.mlp(self.norm(x))
 
 
 def dropped(x: Tensor, rate: float, training: bool) -> Tensor:

@@ -36,23 +36,18 @@ class Place(NamedTuple):
 
     def of(self, kept: Tensor, prefix: int) -> "Place":
         """The place of some of the tokens: (B, T) indices that begin with the whole prefix."""
-        turn, offsets = self
-        if turn is not None:
-            turn = turn[:, kept[:, prefix:] - prefix].unsqueeze(2)
-        if offsets is not None:
-            offsets = offsets[kept[:, :, None], kept[:, None, :]].unsqueeze(1)
-        return Place(turn, offsets)
+        turn = None if self.turn is None else self.turn[:, kept[:, None, prefix:] - prefix]
+        pairs = (kept[:, None, :, None], kept[:, None, None, :])
+        return Place(turn, None if self.offsets is None else self.offsets[pairs])
 
 
 def place(spec: ModelSpec, grid: Grid, like: Tensor) -> Place | None:
     """What attention needs to know on that grid: a rotation, offsets, or nothing."""
-    if spec.positions == "rope2d":
-        return Place(turn=rotation(spec, grid, like))
-    if spec.positions != "relative":
-        return None
-    if grid != spec.grid:
+    if spec.positions == "relative" and grid != spec.grid:
         raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
-    return Place(offsets=raster_offsets(spec, like))
+    if spec.positions == "relative":
+        return Place(offsets=raster_offsets(spec, like))
+    return Place(turn=rotation(spec, grid, like)) if spec.positions == "rope2d" else None
 
 
 class Positions(nn.Module):
@@ -80,8 +75,7 @@ class Positions(nn.Module):
                 patches = _joined(learned["columns"], learned["rows"])
                 prefix = learned.get("prefix", patches[:, :0])
             case "sincos2d" | "sincos2d_mae":
-                patches = sincos2d(spec, grid, like)
-                prefix = patches[:, :0]
+                prefix, patches = sincos2d(spec, grid, like).tensor_split([0], dim=1)
             case _:
                 raise ModelError(f"positions='{spec.positions}' are not added to tokens.")
         none = patches.new_zeros(len(patches), spec.prefix - prefix.shape[1], spec.width)

@@ -1,6 +1,7 @@
 """Bottleneck ResNets with standardised convolutions: the hybrids' stem (V1) and BiT (V2)."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,16 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: ResNetSpec, channels: int) -> None:
         super().__init__()
-        self.root_pool = spec.root_pool
+        self.root_pool, norm = spec.root_pool, partial(nn.GroupNorm, GROUPS, eps=spec.norm_eps)
         self.root = StandardisedConv(spec, channels, spec.width, 7, 2)
-        self.root_norm = norm(spec, spec.width) if spec.kind == "v1" else None
+        self.root_norm = norm(spec.width) if spec.kind == "v1" else None
         self.stages = nn.Sequential()
         for stage, units in enumerate(spec.blocks):
             middle = spec.width * 2**stage
             first = Unit(spec, 2 * middle if stage else spec.width, middle, 2 if stage else 1)
             rest = (Unit(spec, 4 * middle, middle, 1) for _ in range(units - 1))
             self.stages.append(nn.Sequential(first, *rest))
-        self.norm = norm(spec, spec.outputs) if spec.kind == "v2" else None
+        self.norm = norm(spec.outputs) if spec.kind == "v2" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Each halving of the side rounds up."""
@@ -50,15 +51,16 @@ class Unit(nn.Module):
     def __init__(self, spec: ResNetSpec, inputs: int, middle: int, stride: int) -> None:
         super().__init__()
         self.kind, outputs = spec.kind, 4 * middle
+        norm = partial(nn.GroupNorm, GROUPS, eps=spec.norm_eps)
         self.conv1 = StandardisedConv(spec, inputs, middle, 1)
         self.conv2 = StandardisedConv(spec, middle, middle, 3, stride)
         self.conv3 = StandardisedConv(spec, middle, outputs, 1)
         normed = (middle, middle, outputs) if spec.kind == "v1" else (inputs, middle, middle)
-        self.norm1, self.norm2, self.norm3 = (norm(spec, channels) for channels in normed)
+        self.norm1, self.norm2, self.norm3 = (norm(channels) for channels in normed)
         self.shortcut = self.shortcut_norm = None
         if inputs != outputs:
             self.shortcut = StandardisedConv(spec, inputs, outputs, 1, stride)
-            self.shortcut_norm = norm(spec, outputs) if spec.kind == "v1" else None
+            self.shortcut_norm = norm(outputs) if spec.kind == "v1" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * middle, H / stride, W / stride)."""
@@ -84,10 +86,10 @@ class StandardisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        weight = self.standardised().to(self.weight.dtype)
-        if self.spec.kind == "v2" or self.stride == 1:
-            return F.conv2d(x, weight, None, self.stride, self.kernel // 2)
-        return F.conv2d(padded_same(x, self.kernel, self.stride, 0.0), weight, None, self.stride)
+        padding = self.kernel // 2
+        if self.spec.kind == "v1" and self.stride > 1:
+            x, padding = padded_same(x, self.kernel, self.stride, 0.0), 0
+        return F.conv2d(x, self.standardised().to(x.dtype), None, self.stride, padding)
 
     def standardised(self) -> Tensor:
         """The kernel that is applied, in float32 or better."""
@@ -96,11 +98,6 @@ class StandardisedConv(nn.Module):
         var, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         in_std = self.spec.weight_eps_in == "std"
         return (weight - mean) / (var.sqrt() + eps if in_std else (var + eps).sqrt())
-
-
-def norm(spec: ResNetSpec, channels: int) -> nn.GroupNorm:
-    """The one norm of both families."""
-    return nn.GroupNorm(GROUPS, channels, eps=spec.norm_eps)
 
 
 def padded_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:

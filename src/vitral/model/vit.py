@@ -41,8 +41,8 @@ class ViT(nn.Module):
 
     def __init__(self, spec: ModelSpec, noise: Noise, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.spec, self.noise, self.checkpointing = spec, noise, checkpointing
-        self.num_prefix = spec.prefix
+        self.spec, self.noise, self.num_prefix = spec, noise, spec.prefix
+        self.checkpointing = checkpointing
         self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
         inputs = spec.resnet.outputs if spec.resnet else spec.channels
         bit, patches = spec.is_resnet, nn.Conv2d(inputs, spec.width, spec.patch, spec.patch)
@@ -52,17 +52,14 @@ class ViT(nn.Module):
         self.cls, self.distillation, self.registers = (
             nn.Parameter(torch.empty(1, count, spec.width)) if count else None for count in counts
         )
-        inside = spec.positions in ("none", "relative", "rope2d")
-        self.positions = None if inside else Positions(spec)
+        added = spec.positions not in ("none", "relative", "rope2d")
+        self.positions = Positions(spec) if added else None
         self.blocks = nn.ModuleList(Block(spec, noise, index) for index in range(spec.depth))
         self.pool = AttentionPool(spec) if spec.pool == "map" else None
-        self.pre_logits = self.head = self.distillation_head = None
-        if spec.representation:
-            self.pre_logits = nn.Linear(spec.width, spec.representation)
-        if spec.classes:
-            self.head = nn.Linear(spec.representation or spec.width, spec.classes)
-        if spec.distillation_token:
-            self.distillation_head = nn.Linear(spec.width, spec.classes)
+        hidden, distilled = spec.representation, spec.distillation_token
+        self.pre_logits = nn.Linear(spec.width, hidden) if hidden else None
+        self.head = nn.Linear(hidden or spec.width, spec.classes) if spec.classes else None
+        self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
 
     def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Logits (B, classes) of images (B, channels, H, W); the representation if classes is 0.
@@ -70,10 +67,8 @@ class ViT(nn.Module):
         With a distillation token, the mean of the two heads, in training too: DeiT's loss takes
         them apart with `logits_per_head`.
 
-        Raises:
-            ModelError: images of another size than the spec's, unless any_size=True resizes the
-                positions to theirs.
-            SpecError: a size that is not a multiple of the patch.
+        Raises ModelError for images of another size than the spec's, unless any_size=True resizes
+        the positions to theirs; SpecError for a size that is not a multiple of the patch.
         """
         logits = self.logits_per_head(images, any_size=any_size)
         return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
@@ -84,10 +79,7 @@ class ViT(nn.Module):
         return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
 
     def representation(self, images: Tensor, *, any_size: bool = False) -> Tensor:
-        """(B, representation or width): what the head reads, y of equation 4 after pooling.
-
-        With a distillation token, the mean of what its two heads read.
-        """
+        """(B, representation or width): what the head reads, y of equation 4; of two, the mean."""
         read = self._read(images, any_size)
         return read[0] if len(read) == 1 else torch.stack(read).mean(0)
 
@@ -122,6 +114,8 @@ class ViT(nn.Module):
         The softmax that `forward` computes, whatever kernel it runs on; every row sums to 1.
         """
         wanted = range(self.spec.depth) if blocks is None else blocks
+        if unknown := sorted(set(wanted) - set(range(self.spec.depth))):
+            raise ModelError(f"Blocks are numbered from 0; {self.spec.name} has no {unknown[0]}.")
         seen = self.features(images, wanted, any_size=any_size)
         where = place(self.spec, seen.grid, seen.patches)
         return [
@@ -139,8 +133,7 @@ class ViT(nn.Module):
             weights |= {f"positions.{name}": table.detach() for name, table in moved.items()}
         with torch.device("meta"):
             model = ViT(spec, self.noise, checkpointing=self.checkpointing)
-        copies = {name: tensor.clone() for name, tensor in weights.items()}
-        model.load_state_dict(copies, assign=True)
+        model.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
         return model.train(self.training)
 
     def _embed(
@@ -152,10 +145,8 @@ class ViT(nn.Module):
         grid = (maps.shape[2], maps.shape[3])
         tokens = maps.flatten(2).transpose(1, 2)  # b d r c -> b (r c) d
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
-        if before:
-            tokens = torch.cat(
-                [*(x.expand(tokens.shape[0], -1, -1) for x in before), tokens], dim=1
-            )
+        prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
+        tokens = torch.cat([*prefix, tokens], dim=1) if prefix else tokens
         tables = None if self.positions is None else self.positions(grid, tokens)
         if tables is not None and self.spec.positions_at == "stem":
             tokens, tables = tokens + tables, None
@@ -194,12 +185,10 @@ class ViT(nn.Module):
 
     def _drawn(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
-        count, device = grid[0] * grid[1], tokens.device
+        count, (batch, _, _), device = grid[0] * grid[1], tokens.shape, tokens.device
         keep = max(1, round(count * (1 - self.noise.patch_dropout)))
-        patches = (
-            torch.rand(tokens.shape[0], count, device=device).argsort(1)[:, :keep].sort(1).values
-        )
-        prefix = torch.arange(self.num_prefix, device=device).expand(tokens.shape[0], -1)
+        patches = torch.rand(batch, count, device=device).argsort(1)[:, :keep].sort(1).values
+        prefix = torch.arange(self.num_prefix, device=device).expand(batch, -1)
         return torch.cat([prefix, patches + self.num_prefix], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:

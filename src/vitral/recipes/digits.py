@@ -12,7 +12,7 @@ from vitral.training.recipe import Data, Optimizer, Recipe, epochs
 
 recipe = Recipe(
     model=ModelSpec(
-        name="digits-vit", size=(24, 24), patch=(4, 4), width=64, depth=4, heads=4, mlp_width=256
+        name="digits-vit", size=(24, 24), patch=(6, 6), width=64, depth=4, heads=4, mlp_width=256
     ),
     images=ImageSpec(size=(24, 24), interpolation="bilinear"),
     data=Data(source="digits", batch=64),

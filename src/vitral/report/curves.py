@@ -40,7 +40,7 @@ def curves(found: Record) -> list[Curve]:
     note = "of the validation images, with its 95 % interval"
     drawn = [
         _curve("Accuracy", note, axis, [accuracy], percent),
-        _curve("Loss", "cross-entropy in nats", axis, [loss, val_loss], "{:.3g}".format),
+        _curve("Loss", "cross-entropy in nats", axis, [loss, val_loss], "{:.4g}".format),
         _curve("Learning rate", "of the optimizer", axis, [lr], short),
         _curve("Speed", "training images per second", axis, [speed], number),
     ]

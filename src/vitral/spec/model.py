@@ -43,7 +43,7 @@ class ModelSpec:
             input, "shared" adds one table at every block's input (table 8).
         prefix_positions: whether the class and distillation tokens have a position too (vit_jax:
             yes, big_vision: no). Registers never have one.
-        rope_base: longest period of "rope2d" in half images.
+        rope_base: base of the periods of "rope2d", in half images (DINOv3: 100).
         pool: "cls" takes the class token, "mean" averages the patches, "map" attends over all
             tokens with a learned probe.
         pool_norm: whether the final norm comes "before" (the authors) or "after" pooling (MAE).

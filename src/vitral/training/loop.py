@@ -91,14 +91,12 @@ def fit(session: Session) -> Run:
         start_step=progress.step,
         workers=session.workers,
     )
-    began, before = time.monotonic(), progress.seconds
     saved = time.monotonic()
     with session.display, contextlib.closing(batches), interrupts() as asked:
         if session.owes_validation:  # stopped between the step and its validation
             validate(session)
         while progress.step < total:
             advance(session, next(batches), log_every)
-            progress.seconds = before + time.monotonic() - began
             validates = session.owes_validation and not asked
             if validates:
                 validate(session)
@@ -122,6 +120,7 @@ def advance(session: Session, batch: Batch, log_every: int) -> None:
         progress.loss_sum += step(session, batch)
         progress.loss_count += 1
     progress.step += 1
+    session.tick()
     if progress.step % log_every == 0 or progress.step == session.total:
         log_step(session)
 
@@ -184,6 +183,7 @@ def validate(session: Session) -> scores.Evaluation:
     progress, display = session.progress, session.display
     evaluation = evaluate_model(session, session.average.model)
     session.evaluation, progress.validated_step = evaluation, progress.step
+    session.tick()
     folder.log(
         session.out,
         {

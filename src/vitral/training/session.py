@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +36,12 @@ class Session:
     progress: state.Progress
     display: Display
     evaluation: scores.Evaluation | None = None
+    ticked: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """Add the time since the last tick to what the run has taken so far."""
+        now = time.monotonic()
+        self.progress.seconds, self.ticked = self.progress.seconds + now - self.ticked, now
 
     @property
     def epoch_steps(self) -> int:
