@@ -104,7 +104,8 @@ def refuse_many_unreadable(
     examples = "; ".join(f"{problem.path}: {problem.reason}" for problem in bad[:3])
     raise DataError(
         f"{len(bad)} of {readable + len(bad)} files under {root} cannot be read, more than 1 %. "
-        f"Remove them, or go on without them: --set data.allow_unreadable=true. For example {examples}"
+        f"Remove them, or go on without them: --set data.allow_unreadable=true. "
+        f"For example {examples}"
     )
 
 
