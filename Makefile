@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test env check proofs bench clean
+.PHONY: demo test env check proofs benchmarks clean
 
 demo: .venv/.user
 	$(BIN)/vitral demo $(if $(OUT),--out $(OUT))
@@ -19,6 +19,12 @@ check: .venv/.dev
 
 proofs: .venv/.dev
 	$(BIN)/python -m pytest -m proof
+
+# On an otherwise idle machine; PHOTOS=folder adds one epoch on real photographs.
+benchmarks: .venv/.dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/first_runs.py $(if $(PHOTOS),--photos $(PHOTOS))
+	$(BIN)/python benchmarks/forward.py
 
 env: .venv/.dev
 
