@@ -1,7 +1,7 @@
 """Forward, and forward with backward, beside timm, transformers, torchvision and vit-pytorch.
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/forward.py [--models Ti/16 S/16 B/16]
-        [--dtypes float32 bfloat16] [--batch 8] [--rounds 15] [--threads 2] [--compile]
+        [--dtypes float32 bfloat16] [--batch N] [--rounds 15] [--threads 2] [--compile]
 
 Every library runs the same architecture at the same size, dtype and number of threads in one
 process, one call each in turn and in another order every round, so that a busy machine slows all
@@ -29,6 +29,7 @@ from vitral.images import augment
 from vitral.model import build
 from vitral.spec import ModelSpec
 
+BATCH = {"Ti/16": 8, "S/16": 4, "B/16": 2, "L/16": 1}
 PEERS = ("timm", "transformers", "torchvision", "vit_pytorch")
 TIMM = {"Ti/16": "vit_tiny_patch16_224", "S/16": "vit_small_patch16_224"}
 TIMM |= {"B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}
@@ -141,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["Ti/16", "S/16", "B/16"], choices=TIMM)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, help="default: 8, 4, 2 and 1 from Ti to L")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -152,13 +153,14 @@ def main() -> None:
     rows = []
     for name in arguments.models:
         for dtype in arguments.dtypes:
-            images = torch.randn(arguments.batch, 3, 224, 224).to(
+            images = torch.randn(arguments.batch or BATCH[name], 3, 224, 224).to(
                 arguments.device, getattr(torch, dtype)
             )
             networks = networks_of(name, arguments, images.dtype)
             for call in (forward, forward_backward):
                 result = compare(networks, images, call, arguments.rounds)
-                rows.append({"model": name, "dtype": dtype, "pass": call.__name__} | result)
+                case = {"model": name, "dtype": dtype, "pass": call.__name__, "batch": len(images)}
+                rows.append(case | result)
                 shown = "  ".join(
                     f"{library} {1000 * row['seconds']:.0f} ms ratio {row['vitral_ratio']:.3f} "
                     f"[{row['quartiles'][0]:.3f}, {row['quartiles'][1]:.3f}]"

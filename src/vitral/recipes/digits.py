@@ -17,10 +17,10 @@ recipe = Recipe(
     images=ImageSpec(size=(24, 24), interpolation="bilinear"),
     data=Data(source="digits", batch=64),
     augment=Augment(
-        crop="none", flip=0.0, rotate=12.0, translate=0.1, zoom=(0.85, 1.2), shear=12.0
+        crop="none", flip=0.0, rotate=12.0, translate=0.1, zoom=(0.85, 1.2), shear=12.0, mixup=0.2
     ),
-    optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
-    length=epochs(60),
+    optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
+    length=epochs(70),
     warmup=epochs(5),
     evaluate_every=epochs(5),
     label_smoothing=0.1,
