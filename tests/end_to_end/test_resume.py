@@ -19,7 +19,7 @@ SETTINGS = [
     f"--set=length={STEPS} steps",
     "--set=warmup=10 steps",
     "--set=evaluate_every=20 steps",
-    "--set=save_seconds=0.05",
+    "--set=save_seconds=0.5",
     "--set=augment.mixup=0.2",
     "--set=data.workers=1",
 ]
