@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import pictures, randomised, tiny
 from torch.nn import functional as F
 
 from vitral.errors import ModelError
+from vitral.model import build
 from vitral.model.layers import Attention, Block
 from vitral.model.positions import place
-from vitral.spec import Noise
+from vitral.spec import ModelSpec, Noise
 
 CASES = [
     tiny(),
@@ -170,3 +173,54 @@ def test_attention_takes_a_head_width_of_its_own():
     attention = Attention(tiny(head_width=5), Noise())
     assert attention.qkv.weight.shape == (60, 32) and attention.out.weight.shape == (32, 20)
     assert attention.scale == pytest.approx(5**-0.5)
+
+
+def sharp(spec):
+    """A block whose attention is far from uniform, and normed tokens."""
+    torch.manual_seed(0)
+    network = build(spec)
+    attention = network.blocks[0].attention
+    torch.nn.init.normal_(attention.qkv.weight, std=0.5)
+    return attention, torch.randn(2, 5, spec.width)
+
+
+SHARP = ModelSpec(name="x", size=16, patch=8, width=64, depth=1, heads=2, mlp_width=8, classes=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_rebuild_forward_in_half_precision(dtype):
+    attention, x = sharp(SHARP)
+    attention, x = attention.to(dtype), x.to(dtype)
+    with torch.no_grad():
+        _, _, v = attention.project(x)
+        mixed = attention.weights(x) @ v.float()
+        rebuilt = attention.out(mixed.transpose(1, 2).flatten(2).to(dtype))
+        expected = attention(x)
+    error = (rebuilt - expected).float().norm() / expected.float().norm()
+    assert error < 0.01
+
+
+def test_weights_do_not_overflow_where_forward_does_not():
+    attention, _ = sharp(SHARP)
+    with torch.no_grad():
+        attention.qkv.weight.zero_()
+        attention.qkv.weight[:128] = torch.cat([torch.eye(64)] * 2) * 40
+        attention, x = attention.half(), torch.randn(1, 5, 64).half()
+        assert attention(x).isfinite().all()
+        assert attention.weights(x).isfinite().all()
+
+
+def test_weights_are_float32_under_autocast():
+    attention, x = sharp(SHARP)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        weights = attention.weights(x)
+    assert weights.dtype == torch.float32
+    assert (weights.sum(-1) - 1).abs().max() < 1e-5
+
+
+def test_rotation_is_never_left_out_silently():
+    attention, x = sharp(replace(SHARP, positions="rope2d"))
+    with pytest.raises(ModelError, match="place"):
+        attention(x)
+    with pytest.raises(ModelError, match="place"):
+        attention.weights(x)

@@ -6,8 +6,10 @@ import torch
 from networks import STEM, pictures, randomised, tiny, tiny_bit
 from torch.nn import functional as F
 
+from vitral.catalog import model
 from vitral.errors import ModelError, SpecError
 from vitral.model import ViT, build
+from vitral.spec import ModelSpec
 
 POSITIONS = ("none", "learned", "learned2d", "sincos2d", "sincos2d_mae", "relative", "rope2d")
 PLACES = ("stem", "every", "shared")
@@ -250,7 +252,7 @@ def test_attention_weights_rebuild_the_forward_pass(changes):
     features = network.features(images, [0, 1, 2])
     block, x = network.blocks[1], features.per_block[1]
     assert (weights[1].sum(-1) - 1).abs().max() < 1e-12
-    v = block.attention.project(block.norm1(x))[2]
+    v = network.queries_keys_values(images, 1)[2]
     x = x + block.attention.out((weights[1] @ v).transpose(1, 2).flatten(2))
     x = x + block.mlp(block.norm2(x))
     assert (x - features.per_block[2]).abs().max() < 1e-12
@@ -388,3 +390,52 @@ def test_export_with_a_dynamic_batch(spec):
     exported = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}})
     more = pictures(spec, batch=5, seed=9)
     assert (exported.module()(more) - network(more)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("positions", ["learned", "relative", "rope2d"])
+def test_queries_keys_and_values_of_any_block(positions):
+    spec = ModelSpec(
+        name="x",
+        size=(16, 24),
+        patch=8,
+        width=32,
+        depth=3,
+        heads=2,
+        mlp_width=8,
+        classes=3,
+        positions=positions,
+    )
+    network = randomised(spec).eval()
+    with torch.no_grad():
+        q, k, v = network.queries_keys_values(pictures(spec), 1)
+        weights = network.attention_weights(pictures(spec), [1])[0]
+    assert q.shape == k.shape == v.shape == (len(pictures(spec)), 2, spec.tokens, 16)
+    if positions != "relative":
+        assert torch.allclose((q @ k.mT / 4).softmax(-1), weights, atol=1e-6)
+    with pytest.raises(ModelError, match="Blocks are 0 to 2; there is no 3"):
+        network.queries_keys_values(pictures(spec), 3)
+
+
+def test_attention_comes_in_the_order_asked_for():
+    spec = ModelSpec(name="x", size=16, patch=8, width=32, depth=3, heads=2, mlp_width=8, classes=3)
+    network = randomised(spec).eval()
+    with torch.no_grad():
+        one, other = network.attention_weights(pictures(spec), iter([2, 0]))
+        whole = network.attention_weights(pictures(spec))
+    assert torch.equal(one, whole[2])
+    assert torch.equal(other, whole[0])
+
+
+def test_a_resized_copy_stays_frozen():
+    network = build(
+        ModelSpec(name="x", size=16, patch=8, width=32, depth=1, heads=2, mlp_width=8, classes=3)
+    )
+    network.blocks.requires_grad_(False)
+    copy = network.resized((32, 32))
+    for name, parameter in network.named_parameters():
+        assert copy.get_parameter(name).requires_grad == parameter.requires_grad
+
+
+def test_a_bit_takes_no_noise():
+    with pytest.raises(SpecError, match="no dropout or drop path"):
+        build(model("BiT-R26x1", size=64, classes=2), drop_path=0.1)

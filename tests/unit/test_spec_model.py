@@ -8,7 +8,7 @@ from networks import BIT, STEM, TINY, tiny, tiny_bit
 
 from vitral.catalog import model, names
 from vitral.errors import ModelError, SpecError
-from vitral.spec import ModelSpec
+from vitral.spec import ModelSpec, ResNetSpec
 
 
 @pytest.mark.parametrize(
@@ -166,3 +166,33 @@ def test_no_torch_is_imported():
     code = "import sys, vitral.catalog as c; c.model('S/16').flops(); print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm_eps": None},
+        {"rope_base": None},
+        {"norm_eps": True},
+        {"layer_scale": float("inf")},
+        {"size": 224.0},
+        {"size": None},
+        {"size": True},
+        {"patch": True},
+        {"patch": None},
+        {"resnet": "R50"},
+        {"resnet": {"blocks": (1,)}},
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind_are_refused_with_a_sentence(change):
+    with pytest.raises(SpecError):
+        tiny(**change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"blocks": 3}, {"blocks": (True,)}, {"norm_eps": None}, {"weight_eps": float("nan")}]
+)
+def test_stems_of_the_wrong_kind_are_refused_with_a_sentence(change):
+    with pytest.raises(SpecError):
+        ResNetSpec(**change)

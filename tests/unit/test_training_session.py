@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_a_run_of_less_than_a_step_has_one(tmp_path: Path) -> None:
 
 def test_workers(tmp_path: Path) -> None:
     assert begin(tmp_path).workers == 0
-    assert begin(tmp_path, "data.workers=3").workers == 3
+    assert begin(tmp_path, "data.workers=2").workers == 2
+    assert begin(tmp_path, "data.workers=100000").workers <= 2 * (os.cpu_count() or 1)
     assert begin(tmp_path, "data.count=20", data="shapes").workers >= 1
 
 

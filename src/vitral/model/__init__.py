@@ -4,11 +4,13 @@ from typing import Literal
 
 import torch
 
+from vitral.errors import SpecError
 from vitral.model.initialise import initialise
+from vitral.model.positions import place
 from vitral.model.vit import Features, ViT
 from vitral.spec import ModelSpec, Noise
 
-__all__ = ["Features", "ViT", "build", "initialise"]
+__all__ = ["Features", "ViT", "build", "initialise", "place"]
 
 
 def build(
@@ -24,7 +26,7 @@ def build(
     """The network of a spec, initialised as in the authors' code, on torch's default device.
 
     The spec decides the weights; the rates are `vitral.spec.Noise`, for training alone, refused
-    outside [0, 1); `checkpointing` recomputes blocks in the backward pass to save memory. Under
+    outside [0, 1) and for a BiT. `checkpointing` recomputes blocks in the backward pass. Under
     `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
     """
     noise = Noise(
@@ -34,6 +36,10 @@ def build(
         attention_dropout=attention_dropout,
         patch_dropout=patch_dropout,
     )
+    if spec.is_resnet and noise != Noise():
+        raise SpecError(
+            f"{spec.name} is a ResNet without blocks; it takes no dropout or drop path."
+        )
     with torch.device("meta"):  # torch's own first values would be drawn only to be replaced
         network = ViT(spec, noise, checkpointing=checkpointing)
     network.to_empty(device=torch.get_default_device())

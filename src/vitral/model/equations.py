@@ -41,7 +41,7 @@ def z_0(spec: ModelSpec, w: Weights, images: Tensor) -> Tensor:
     E = w["patches.weight"].permute(2, 3, 1, 0).flatten(0, 2)  # d c p q -> (p q c) d
     patches = x_p(spec, images) @ E + w["patches.bias"]
     tokens = {
-        name: w[name].expand(len(images), -1, -1) for name in w if name in ("cls", "registers")
+        name: w[name].expand(len(images), -1, -1) for name in ("cls", "registers") if name in w
     }
     if spec.positions == "learned":
         E_pos = w["positions.table"][0]

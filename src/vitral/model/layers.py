@@ -19,6 +19,7 @@ class Attention(nn.Module):
         self.scale, self.dropout = head_width**-0.5, noise.attention_dropout
         self.qkv = nn.Linear(spec.width, 3 * self.inner, bias=spec.biases == "all")
         self.out = nn.Linear(self.inner, spec.width, bias=spec.biases != "none")
+        self.turns = spec.positions == "rope2d" and not pooling
         self.q_norm = self.k_norm = self.relative = None
         if spec.qk_norm and not pooling:
             self.q_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
@@ -38,11 +39,13 @@ class Attention(nn.Module):
         """The softmax inside `forward`, (B, heads, T, T), row = query; in float32 or better.
 
         Rows sum to 1; weights @ v, the heads joined, through `out` is forward(x). x is normed.
+        Rotated and relative positions need their place, `vitral.model.place(spec, grid, tokens)`.
         """
         q, k, _ = self.project(x, place)
-        logits, relative = q @ k.mT * self.scale, self._relative(q, place)
-        logits = logits if relative is None else logits + relative
-        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        relative, precise = self._relative(q, place), torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):  # as the fused kernels accumulate
+            logits = (q.to(precise) * self.scale) @ k.to(precise).mT
+        return (logits if relative is None else logits + relative).softmax(-1)
 
     def project(self, x: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as they meet, (B, heads, T, head_width) each."""
@@ -50,7 +53,9 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if place is not None and place.turn is not None:
+        if self.turns:
+            if place is None or place.turn is None:
+                raise ModelError("Rotated attention needs place(spec, grid, tokens) of its tokens.")
             q, k = rotate(q, place.turn), rotate(k, place.turn)
         return q, k, v
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
-from vitral.model.layers import AttentionPool, Block, dropped
+from vitral.model.layers import Attention, AttentionPool, Block, dropped
 from vitral.model.positions import Grid, Place, Positions, place
 from vitral.model.resnet import ResNet
 from vitral.spec import ModelSpec, Noise
@@ -113,16 +113,29 @@ class ViT(nn.Module):
 
         The softmax that `forward` computes, whatever kernel it runs on; every row sums to 1.
         """
-        wanted = range(self.spec.depth) if blocks is None else blocks
+        wanted = tuple(range(self.spec.depth) if blocks is None else blocks)
         if unknown := sorted(set(wanted) - set(range(self.spec.depth))):
             raise ModelError(f"Blocks are numbered from 0; {self.spec.name} has no {unknown[0]}.")
         seen = self.features(images, wanted, any_size=any_size)
         where = place(self.spec, seen.grid, seen.patches)
-        return [
-            block.attention.weights(block.norm1(seen.per_block[index]), where)
-            for index, block in enumerate(self.blocks)
-            if index in wanted and isinstance(block, Block)
-        ]
+        parts = {index: self._attention(index, seen.per_block[index]) for index in wanted}
+        return [attention.weights(x, where) for attention, x in map(parts.__getitem__, wanted)]
+
+    def queries_keys_values(
+        self, images: Tensor, block: int, *, any_size: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of one block as they meet (equation 5), (B, heads, T, head_width) each."""
+        if block not in range(self.spec.depth):
+            raise ModelError(f"Blocks are 0 to {self.spec.depth - 1}; there is no {block}.")
+        seen = self.features(images, [block], any_size=any_size)
+        attention, x = self._attention(block, seen.per_block[block])
+        return attention.project(x, place(self.spec, seen.grid, seen.patches))
+
+    def _attention(self, index: int, entered: Tensor) -> tuple[Attention, Tensor]:
+        """The attention of a block, and what it reads of the tokens that entered the block."""
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block.attention, block.norm1(entered)
 
     def resized(self, size: tuple[int, int]) -> "ViT":
         """A copy for images of another size (height, width); spec.resample moves the positions."""
@@ -134,6 +147,8 @@ class ViT(nn.Module):
         with torch.device("meta"):
             model = ViT(spec, self.noise, checkpointing=self.checkpointing)
         model.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
+        for name, parameter in self.named_parameters():
+            model.get_parameter(name).requires_grad_(parameter.requires_grad)
         return model.train(self.training)
 
     def _embed(

@@ -65,6 +65,8 @@ def resolve(request: Request) -> Recipe:
         data=data,
         seed=recipe.seed if request.seed is None else request.seed,
     )
+    if model.is_resnet:  # no residual branches of a transformer to drop
+        recipe = replace(recipe, drop_path=0.0, dropout=0.0)
     if request.epochs is not None:
         recipe = _shortened(recipe, request.epochs)
     return override(recipe, request.changes) if request.changes else recipe

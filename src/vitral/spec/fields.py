@@ -33,8 +33,8 @@ def choice(settings: object, name: str, owner: type) -> None:
 
 def pair(name: str, value: Any) -> tuple[int, int]:
     """(height, width) from an int or a pair of positive ints."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+    values = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(values) != 2 or not all(type(v) is int and v > 0 for v in values):
         raise SpecError(f"{name} is a positive number or (height, width), not {value!r}.")
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -37,8 +38,8 @@ class ModelSpec:
         registers: extra tokens after the class token that are dropped at the output.
         positions: "none", "learned" (one row per position, in raster order), "learned2d" (a table
             of rows and one of columns, half the width each), "sincos2d" (big_vision's fixed
-            table), "sincos2d_mae" (MAE's), "relative" (keys per raster offset, in each block),
-            "rope2d" (DINOv3's rotation of queries and keys).
+            table), "sincos2d_mae" (MAE's), "relative" (keys per raster offset, in each
+            block; the class token stands before the first patch), "rope2d" (DINOv3's rotation of queries and keys).
         positions_at: "stem" adds the positions once, "every" adds each block's own table at its
             input, "shared" adds one table at every block's input (table 8).
         prefix_positions: whether the class and distillation tokens have a position too (vit_jax:
@@ -94,6 +95,8 @@ class ModelSpec:
         """Normalise the types and refuse what does not fit together, with the reason."""
         object.__setattr__(self, "size", pair("ModelSpec.size", self.size))
         object.__setattr__(self, "patch", pair("ModelSpec.patch", self.patch))
+        if not isinstance(self.resnet, ResNetSpec | None):
+            raise SpecError(f"ModelSpec.resnet is a ResNetSpec or None, not {self.resnet!r}.")
         for name in CHOICES:
             choice(self, name, ModelSpec)
         self._check_numbers()
@@ -150,7 +153,8 @@ class ModelSpec:
 
         Counted as torch's FlopCounterMode counts them: matrix products, convolutions and
         attention; norms, activations and additions are left out. The size is the spec's unless
-        given.
+        given. (torch 2.13 does not count its fused attention kernel on the CPU; on the meta
+        device or with SDPBackend.MATH the two agree.)
         """
         return counts.flops(self, self.size if size is None else pair("size", size))
 
@@ -210,7 +214,9 @@ class ModelSpec:
                 raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")
         for name in ("norm_eps", "rope_base", "layer_scale"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value > 0):
+            if value is None and name == "layer_scale":
+                continue
+            if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise SpecError(f"ModelSpec.{name} is greater than 0, not {value!r}.")
 
     def _check_tokens(self) -> None:

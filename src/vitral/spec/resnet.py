@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -49,18 +50,22 @@ class ResNetSpec:
 
     def __post_init__(self) -> None:
         """Refuse values that no network could have."""
+        if not isinstance(self.blocks, list | tuple):
+            raise SpecError(f"ResNetSpec.blocks are units per stage, not {self.blocks!r}.")
         object.__setattr__(self, "blocks", tuple(self.blocks))
         for name in ("kind", "weight_eps_in", "root_pool"):
             choice(self, name, ResNetSpec)
-        if not all(isinstance(units, int) and units > 0 for units in self.blocks):
+        if not all(type(units) is int and units > 0 for units in self.blocks):
             raise SpecError(f"ResNetSpec.blocks are positive numbers, not {self.blocks}.")
         if not isinstance(self.width, int) or self.width <= 0 or self.width % GROUPS:
             raise SpecError(
                 f"ResNetSpec.width is a multiple of {GROUPS} (the groups of its norms), "
                 f"not {self.width}."
             )
-        if self.norm_eps <= 0 or self.weight_eps <= 0:
-            raise SpecError("ResNetSpec.norm_eps and weight_eps are greater than 0.")
+        for name in ("norm_eps", "weight_eps"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise SpecError(f"ResNetSpec.{name} is greater than 0, not {value!r}.")
         if (self.kind == "v1") != (self.root_pool == "same"):
             raise SpecError(
                 f"ResNetSpec.root_pool '{self.root_pool}' does not belong to kind '{self.kind}': "

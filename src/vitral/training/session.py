@@ -68,11 +68,11 @@ class Session:
     @property
     def workers(self) -> int:
         """Loading processes; they never change what is loaded."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         if self.recipe.data.workers is not None:
-            return self.recipe.data.workers
+            return min(self.recipe.data.workers, 2 * cores)  # a thousand would stop the machine
         if isinstance(self.data.train.reader, Arrays):
             return 0  # a process boundary costs more than drawing a tiny picture
-        cores = len(os.sched_getaffinity(0))
         return max(1, min(16, cores - 1))
 
 
