@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/forward.py [--models Ti/16 S/16 B/16]
         [--dtypes float32 bfloat16] [--batch N] [--rounds 15] [--threads 2] [--compile]
 
-Every library runs the same architecture at the same size, dtype and number of threads in one
-process, one call each in turn and in another order every round, so that a busy machine slows all
+Every library runs the same architecture (vit-pytorch: its own two norms more around the patch
+embedding and no qkv bias) at the same size, dtype and number of threads in one process, one call
+each in turn and in another order every round, so that a busy machine slows all
 of them alike. A ratio is Vitral's time over theirs in the same round: its median and quartiles.
-Writes benchmarks/results/forward.json. vit-pytorch takes part where it is installed.
+Writes benchmarks/results/forward.json.
 """
 
 import argparse
@@ -131,6 +132,8 @@ def networks_of(
     for library in PEERS:
         if importlib.util.find_spec(library):
             networks[library] = peer(library, name, spec)
+        else:
+            print(f"{library} is not installed: not compared")
     for network in networks.values():
         network.to(arguments.device, dtype).eval()
         if arguments.compile:

@@ -39,7 +39,8 @@ class ModelSpec:
         positions: "none", "learned" (one row per position, in raster order), "learned2d" (a table
             of rows and one of columns, half the width each), "sincos2d" (big_vision's fixed
             table), "sincos2d_mae" (MAE's), "relative" (keys per raster offset, in each
-            block; the class token stands before the first patch), "rope2d" (DINOv3's rotation of queries and keys).
+            block; the class token stands before the first patch), "rope2d" (DINOv3's rotation of
+            queries and keys).
         positions_at: "stem" adds the positions once, "every" adds each block's own table at its
             input, "shared" adds one table at every block's input (table 8).
         prefix_positions: whether the class and distillation tokens have a position too (vit_jax:
