@@ -2,12 +2,13 @@
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/forward.py [--models Ti/16 S/16 B/16]
         [--dtypes float32 bfloat16] [--batch N] [--rounds 15] [--threads 2] [--compile]
+        [--name forward]
 
 Every library runs the same architecture (vit-pytorch: its own two norms more around the patch
 embedding and no qkv bias) at the same size, dtype and number of threads in one process, one call
 each in turn and in another order every round, so that a busy machine slows all
 of them alike. A ratio is Vitral's time over theirs in the same round: its median and quartiles.
-Writes benchmarks/results/forward.json.
+Writes benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--name", default="forward", help="of the file under results/")
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -171,7 +173,7 @@ def main() -> None:
                 )
                 print(f"{name} {dtype} {call.__name__}: {shown}", flush=True)
     versions = {name: metadata.version(name) for name in PEERS if importlib.util.find_spec(name)}
-    print(write("forward", {"settings": vars(arguments), "peers": versions, "rows": rows}))
+    print(write(arguments.name, {"settings": vars(arguments), "peers": versions, "rows": rows}))
 
 
 if __name__ == "__main__":

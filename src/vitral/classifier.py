@@ -109,21 +109,21 @@ class Classifier:
         those it learnt from; a folder gives its val/ or test/, or all its class folders.
         Raises DataError for a class that the model does not know.
         """
-        trained = self.card.made_by.get("data", {})
-        settings = self.card.made_by.get("recipe", {}).get("data", {})
         size = max(self.card.images.size)
-        if trained and settings:
-            with contextlib.suppress(DataError):
-                again = open_dataset(
-                    data,
-                    seed=settings["split_seed"],
-                    val_fraction=settings["val_fraction"],
-                    size=size,
-                    count=settings["count"],
-                    allow_unreadable=True,
-                )
-                if again.fingerprint == trained["fingerprint"]:
-                    return again.val
+        trained: Any = self.card.made_by.get("data")
+        recipe: Any = self.card.made_by.get("recipe")
+        # what another version or another program wrote there only costs this convenience
+        with contextlib.suppress(DataError, KeyError, TypeError, UsageError):
+            again = open_dataset(
+                data,
+                seed=recipe["data"]["split_seed"],
+                val_fraction=recipe["data"]["val_fraction"],
+                size=size,
+                count=recipe["data"]["count"],
+                allow_unreadable=True,
+            )
+            if again.fingerprint == trained["fingerprint"]:
+                return again.val
         return labelled(data, self.classes, size=size)
 
     def evaluate(
@@ -138,7 +138,11 @@ class Classifier:
 
     def explain(self, image: Picture) -> Explanation:
         """What the model looked at in one picture."""
-        tensor = self._tensor(image)[None].to(self.engine.device)
+        try:
+            tensor = self._tensor(image)[None]
+        except DataError as error:
+            raise DataError(f"{_name(image) or 'The picture'}: {error}") from None
+        tensor = tensor.to(self.engine.device)
         return explanation.explain(self.model, tensor, self.card.images, self.classes)[0]
 
     def _predict_batch(
@@ -175,10 +179,9 @@ class Classifier:
             path = Path(image)
             try:
                 image = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-        elif isinstance(image, Image.Image):
-            image = np.asarray(image.convert("RGB"))
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise DataError(f"{path} cannot be read: {reason}.") from None
         return preprocess.tensor(image, self.card.images)
 
 

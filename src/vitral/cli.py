@@ -5,8 +5,10 @@ Torch is imported by the verb that needs it, so that `vitral --help` answers at 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +17,7 @@ import typer
 from rich.console import Console
 
 from vitral import terminal
-from vitral.errors import UsageError, VitralError
+from vitral.errors import Interrupted, MachineError, UsageError, VitralError
 from vitral.version import VERSION
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 Data = Annotated[str, typer.Argument(help="Folder of class folders, or digits, or shapes.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder or artifact folder.")]
@@ -74,13 +76,15 @@ def demo(
     _summary(run)
     out.print(
         f"\none digit    {path / 'digit.png'} is {answer.label} ({answer.score:.3f}), "
-        f"explained in {path / 'explained.png'}"
+        f"explained in {path / 'explained.png'}",
+        markup=False,
     )
+    place = shlex.quote(str(path))
     out.print("\nNow type:")
     for line in (
-        f"vitral predict {path} {path / 'digit.png'} --top 3",
-        f"vitral evaluate {path} digits",
-        f"vitral explain {path} {path / 'digit.png'} --out {path / 'explained'}",
+        f"vitral predict {place} {place}/digit.png --top 3",
+        f"vitral evaluate {place} digits",
+        f"vitral explain {place} {place}/digit.png --out {place}/explained",
         "vitral train YOUR_PHOTOS/        # a folder with one folder of images per class",
     ):
         out.print(f"  {line}", markup=False)
@@ -110,14 +114,15 @@ def train(
     from vitral.training.folder import default_path
 
     if resume is not None:
-        if data is not None or any((model, recipe, epochs, size, batch, seed, set_, out_)):
+        others = (data, model, recipe, epochs, size, batch, seed, set_ or None, out_)
+        if any(value is not None for value in others):
             raise UsageError(
                 "--resume goes on exactly as the run began, so it takes no data or settings: "
                 f"vitral train --resume {resume}"
             )
         _summary(loop.resume(resume, device=device))
         return
-    if data is None:
+    if not data:
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     request = Request(
         data=data,
@@ -133,7 +138,11 @@ def train(
     path = out_ or default_path(data, resolved.model.name)
     run = loop.train(resolved, path, device=device)
     _summary(run)
-    out.print(f"next: vitral predict {path} PHOTO.jpg   vitral evaluate {path} {data}")
+    place = shlex.quote(str(path))
+    out.print(
+        f"next: vitral predict {place} PHOTO.jpg   vitral evaluate {place} {shlex.quote(data)}",
+        markup=False,
+    )
 
 
 @app.command()
@@ -158,7 +167,8 @@ def evaluate(
     if as_json:
         _json({**evaluation.to_dict(), "split": split.name})
     else:
-        out.print(f"data      {data}: {len(split):,} {split.name} images", markup=False)
+        learnt = ", those it learnt from included if they are there" * (split.name == "all")
+        out.print(f"data      {data}: {len(split):,} {split.name} images{learnt}", markup=False)
         for part in terminal.evaluation_lines(evaluation):
             out.print(part, markup=False)
 
@@ -177,9 +187,10 @@ def predict(
     from vitral.errors import DataError
     from vitral.images.datasets import find_images
 
-    classifier = load(run, device=device)
+    classifier, files = load(run, device=device), find_images(images)
+    _spare(csv, files)
     results, unreadable = [], 0
-    for result in classifier.predict_files(find_images(images), top=top):
+    for result in classifier.predict_files(files, top=top):
         if isinstance(result, Answer):
             results.append(result.to_dict())
             line = "  ".join(f"{label} {score:.3f}" for label, score in result.top)
@@ -210,6 +221,7 @@ def explain(
     """Show what the model looked at in one image."""
     from vitral.classifier import load
 
+    _spare(out_, [image])
     explanation = load(run, device=device).explain(image)
     explanation.save(out_)
     for label, score in explanation.top():
@@ -254,17 +266,28 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown is escaped instead
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="vitral")
-    except VitralError as error:
+    except SystemExit as stop:
+        if stop.code == Interrupted.exit_code:
+            _complain("Stopped at once. A run goes on with: vitral train --resume RUN")
+        raise
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (VitralError, OSError) as error:
         if debug:
             raise
         _complain(str(error))
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, VitralError) else MachineError.exit_code)
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"vitral: {message}", markup=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    console.print(f"vitral: {message}", markup=False)
 
 
 def _row(spec: ModelSpec) -> dict[str, Any]:
@@ -277,6 +300,16 @@ def _row(spec: ModelSpec) -> dict[str, Any]:
         "gflops": gflops,
         "size": list(spec.size),
     }
+
+
+def _spare(target: Path | None, images: list[Path]) -> None:
+    """Refuse to write over an image that was given."""
+    if (
+        target is not None
+        and target.is_file()
+        and any(target.samefile(i) for i in images if i.exists())
+    ):
+        raise UsageError(f"{target} is one of the images; write somewhere else.")
 
 
 def _json(values: Any) -> None:
@@ -305,7 +338,6 @@ def _summary(run: Run) -> None:
 
 def _write_answers(path: Path, results: list[dict[str, Any]]) -> None:
     import csv
-    import io
 
     from vitral.weights import storage
 

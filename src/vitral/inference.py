@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.errors import MachineError
+from vitral.errors import MachineError, UsageError
 from vitral.images import preprocess
 from vitral.images.loading import Batch
 from vitral.images.sources import Problem
@@ -26,9 +26,9 @@ def best_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:100]
         raise MachineError(
             f"The device '{name}' cannot be used ({reason}). Leave --device out, or see "
             f"`vitral doctor`."
@@ -38,6 +38,8 @@ def best_device(name: str | None = None) -> torch.device:
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to compute in bfloat16; 'auto' asks for hardware that multiplies it fast."""
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision is one of {get_args(Precision)}, not {precision!r}.")
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

@@ -4,6 +4,8 @@ leaves the user's files as they were."""
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -228,3 +230,91 @@ def test_resume_of_what_is_no_run(vitral: Vitral, tmp_path: Path, run: Path) -> 
     refused(vitral("train", "--resume", tmp_path), 2, "not a run folder")
     refused(vitral("train", "digits", "--resume", run), 2, "--resume")
     refused(vitral("train"), 2, "vitral train PHOTOS/")
+
+
+def test_an_image_is_never_written_over(vitral: Vitral, run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "my.png"
+    Image.new("RGB", (20, 30), "red").save(picture)
+    before = picture.read_bytes()
+    refused(vitral("explain", run, picture, "--out", picture), 2, "one of the images")
+    refused(vitral("predict", run, picture, "--csv", picture), 2, "one of the images")
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["--epochs", "inf"], "A length is"),
+        (["--epochs", "0"], "longer than 0"),
+        (["--batch", "0"], "at least 1"),
+        (["--seed", "99999999999999999999999999"], "seed"),
+        (["--seed", "-1"], "seed"),
+        (["--set", "length=1.2.3 epochs"], "20 epochs"),
+        (["--set", "images.mean=[NaN,1,1]"], "finite"),
+        (["--set", "images.std=[1e-320,1,1]"], "std > 0"),
+        (["--set", "images.mean=[0.5,0.5]", "--set", "images.std=[0.5,0.5]"], "3 values"),
+        (["--set", "model.channels=1"], "3 channels"),
+        (["--set", "model.width=1000000000"], "16,777,216"),
+        (["--set", "model.depth=1000000000"], "depth"),
+        (["--set", "optimizer.weight_decay=Infinity"], "weight_decay"),
+        (["--set", "data.source=elsewhere"], "the data is not one"),
+        (["--device", "abacus"], "cannot be used"),
+        (["--device", "meta"], "cannot be used"),
+    ],
+    ids=str,
+)
+def test_settings_that_no_run_can_use(
+    vitral: Vitral, untouched: Path, tmp_path: Path, settings: list[str], words: str
+) -> None:
+    code, _, err = vitral("train", untouched, *QUICK[:4], *settings, "--out", tmp_path / "run")
+    assert code in (2, 5), err
+    assert "Traceback" not in err
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_odd_names_go_through_unchanged(vitral: Vitral, run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a:smile:[red]b 한.jpg"
+    Image.new("RGB", (20, 30), "red").save(picture)
+    assert str(picture) in vitral("predict", run, picture)[1]
+    stray = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    shutil.copyfile(picture, stray)
+    code, out, _ = vitral("predict", run, stray, "--json", "--csv", tmp_path / "a.csv")
+    assert code == 0
+    assert "caf" in json.loads(out)["results"][0]["path"]
+    assert "caf" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+
+
+def test_a_class_name_that_is_no_valid_text_trains(vitral: Vitral, photos: Path) -> None:
+    first = sorted(photos.iterdir())[0]
+    first.rename(os.fsdecode(os.fsencode(photos) + b"/caf\xe9"))
+    run = photos.parent / "run"
+    code, _, err = vitral("train", photos, *QUICK, "--out", run)
+    assert code == 0, err
+    assert vitral("evaluate", run, photos)[0] == 0
+
+
+def test_a_path_that_is_too_long(vitral: Vitral, run: Path, untouched: Path) -> None:
+    for words in (
+        ("evaluate", "a" * 300, untouched),
+        ("train", "a" * 300),
+        ("predict", run, "a" * 300),
+    ):
+        code, _, err = vitral(*words)
+        assert code in (3, 4, 5)
+        assert "Traceback" not in err
+
+
+def test_a_file_asked_for_twice_is_answered_twice(vitral: Vitral, run: Path) -> None:
+    picture = next(run.parent.rglob("*.jpg"))
+    results = json.loads(vitral("predict", run, picture, picture, "--json")[1])["results"]
+    assert len(results) == 2
+
+
+def test_the_reader_of_a_pipe_may_leave(run: Path) -> None:
+    command = f"{sys.executable} -m vitral models | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

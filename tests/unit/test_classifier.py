@@ -117,3 +117,25 @@ def test_create() -> None:
         vitral.create("B/1 6")
     with pytest.raises(SpecError, match="multiple"):
         vitral.create("B/16", size=100)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "CMYK", "P", "L"])
+def test_a_pil_image_is_seen_like_its_file(clf: Classifier, tmp_path: Path, mode: str) -> None:
+    ramp = np.linspace(0, 255, 32 * 32).reshape(32, 32)
+    if mode == "I;16":
+        image = Image.fromarray((ramp * 257).astype(np.uint16))
+    else:
+        image = Image.fromarray(ramp.astype(np.uint8)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(ramp.T.astype(np.uint8)))
+    path = tmp_path / "picture.tiff"
+    image.save(path)
+    with Image.open(path) as opened:
+        assert clf.predict(opened).top == clf.predict(path).top
+    assert clf.predict(image).top == clf.predict(path).top
+
+
+def test_what_is_no_picture_is_said(clf: Classifier) -> None:
+    for wrong in (None, 3, torch.zeros(3, 8, 8)):
+        with pytest.raises(DataError, match="bytes, an array or a PIL image"):
+            clf.predict(wrong)  # type: ignore[arg-type]

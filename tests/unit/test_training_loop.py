@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from drawn import draw_folder
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
 from vitral.recipes import Request, resolve
-from vitral.training import loop, state
+from vitral.training import folder, loop, state
 from vitral.training.display import Display
 from vitral.training.recipe import Recipe, epochs, override, steps
 
@@ -52,6 +52,7 @@ def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
     run = loop.train(recipe, tmp_path / "run", display=quiet())
     names = {path.name for path in run.path.iterdir()}
     assert names == {
+        ".lock",
         "best",
         "last",
         "metrics.jsonl",
@@ -184,8 +185,6 @@ def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
 
 
 def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session:
-    from vitral.training import folder
-
     complete = folder.complete(recipe, data)  # type: ignore[arg-type]
     folder.create(tmp_path / "run", complete, data)  # type: ignore[arg-type]
     torch.manual_seed(0)
@@ -209,3 +208,43 @@ def test_a_length_in_steps(recipe: Recipe, tmp_path: Path) -> None:
     assert saved
     assert saved[1].step == 3
     assert np.isfinite(run.evaluation.loss)
+
+
+def test_a_lost_best_is_chosen_again(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    (tmp_path / "run" / "best" / "model.safetensors").write_bytes(b"lost")
+    run = loop.resume(tmp_path / "run", display=quiet())
+    assert load_file(run.path / "best" / "model.safetensors")
+
+
+def test_a_damaged_slot_is_named(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    (tmp_path / "run" / "state" / "a.safetensors").write_bytes(b"half")
+    loop.resume(tmp_path / "run", display=Display())
+    assert "a.safetensors is not whole" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_another_folder(
+    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    relative = replace(recipe, data=replace(recipe.data, source=photos.name))
+    with pytest.raises(Interrupted):
+        loop.train(relative, tmp_path / "run", display=Stop(2))
+    monkeypatch.chdir(tmp_path)
+    loop.resume(tmp_path / "run", display=quiet())
+
+
+def test_one_process_at_a_time(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    with folder.locked(tmp_path / "run"), pytest.raises(UsageError, match="Another process"):
+        loop.resume(tmp_path / "run", display=quiet())
+
+
+def test_a_run_that_never_saved_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
+    changed = override(recipe, ["optimizer.lr=1e30", "warmup=0 epochs", "optimizer.clip=0"])
+    with pytest.raises(ModelError, match="diverged"):
+        loop.train(changed, tmp_path / "run", display=quiet())
+    assert not (tmp_path / "run").exists()

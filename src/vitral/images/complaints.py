@@ -26,16 +26,16 @@ def existing(source: str) -> Path:
     return path
 
 
-def sibling(path: Path) -> str:
-    """'Did you mean …?' with the closest neighbour or built-in name, or what to check."""
+def sibling(path: Path, names: Sequence[str] = BUILT_IN) -> str:
+    """'Did you mean …?' with the closest neighbour or one of `names`, or what to check."""
     try:
         neighbours = [child.name for child in path.parent.iterdir()]
     except OSError:
         neighbours = []
-    near = difflib.get_close_matches(path.name, [*neighbours, *BUILT_IN], n=1)
+    near = difflib.get_close_matches(path.name, [*neighbours, *names], n=1)
     if not near:
-        return f"give an existing path, or one of {', '.join(BUILT_IN)}."
-    found = near[0] if near[0] in BUILT_IN else str(path.parent / near[0])
+        return f"give an existing path{', or one of ' if names else ''}{', '.join(names)}."
+    found = near[0] if near[0] in names else str(path.parent / near[0])
     return f"did you mean {found}?"
 
 

@@ -117,7 +117,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises DataError for a path that does not exist and for a folder without images.
     """
-    images: dict[Path, None] = {}
+    images: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             entries = folders.walk(path, [], path)
@@ -128,12 +128,12 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
             ]
             if not inside:
                 raise DataError(f"No images under {path}; name a folder that holds some.")
-            images.update(dict.fromkeys(sorted(inside)))
+            images += sorted(inside)
         elif path.exists():
-            images[path] = None
+            images.append(path)
         else:
-            raise DataError(f"{path} does not exist; {complaints.sibling(path)}")
-    return list(images)
+            raise DataError(f"{path} does not exist; {complaints.sibling(path, ())}")
+    return images
 
 
 def _is_image(path: str) -> bool:
@@ -243,7 +243,10 @@ def _stratified(
 
     A sample's place depends on its own name and the seed, so that adding files moves few others.
     """
-    order = [hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest() for key in keys]
+    order = [
+        hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        for key in keys
+    ]
     held_out = np.zeros(len(keys), dtype=bool)
     for label in np.unique(labels):
         rows = sorted(np.flatnonzero(labels == label).tolist(), key=order.__getitem__)

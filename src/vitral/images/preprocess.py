@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.errors import DataError
-from vitral.images.reading import PIXEL_LIMIT, check_pixels, reading
+from vitral.images.reading import PIXEL_LIMIT, Source, check_pixels, reading
 from vitral.spec import ImageSpec
 
 # Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code.
@@ -70,7 +70,7 @@ class Picture:
     Raises DataError, with the reason in a sentence, if the image cannot be read.
     """
 
-    def __init__(self, source: bytes | np.ndarray) -> None:
+    def __init__(self, source: Source) -> None:
         with reading(source):
             self._image = _opened(source)
             check_pixels(self._image.size)
@@ -97,8 +97,8 @@ class Picture:
             return image
 
 
-def decode(source: bytes | np.ndarray, *, shrink_to: tuple[int, int] | None = None) -> Image.Image:
-    """The upright RGB image in a file's bytes or in an array (H, W), (H, W, 3) or (H, W, 4).
+def decode(source: Source, *, shrink_to: tuple[int, int] | None = None) -> Image.Image:
+    """The upright RGB image in a file's bytes, a PIL image, or an array (H, W), (H, W, 3 or 4).
 
     Turned by EXIF; transparency pasted on white; 16-bit, 32-bit and float values scaled by their
     range; the first frame of an animation. With shrink_to = (height, width) the image may come
@@ -109,7 +109,7 @@ def decode(source: bytes | np.ndarray, *, shrink_to: tuple[int, int] | None = No
     return Picture(source).decode(shrink_to)
 
 
-def pixels(source: bytes | np.ndarray, spec: ImageSpec) -> Tensor:
+def pixels(source: Source, spec: ImageSpec) -> Tensor:
     """The evaluation view of an image: uint8 (3, height, width) of spec.size, in any strides.
 
     Raises DataError, with the reason in a sentence, if the image cannot be read.
@@ -130,7 +130,7 @@ def normalise(pixels: Tensor, spec: ImageSpec) -> Tensor:
     return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-def tensor(source: bytes | np.ndarray, spec: ImageSpec) -> Tensor:
+def tensor(source: Source, spec: ImageSpec) -> Tensor:
     """What the model sees of one image: float32 (3, height, width)."""
     return normalise(pixels(source, spec), spec)
 
@@ -194,13 +194,15 @@ def _without_ends(image: np.ndarray, ratio: float) -> np.ndarray:
     return image[top : height - top, left : width - left]
 
 
-def _is_rgb(source: bytes | np.ndarray) -> TypeGuard[np.ndarray]:
+def _is_rgb(source: Source) -> TypeGuard[np.ndarray]:
     if not isinstance(source, np.ndarray) or source.size == 0:
         return False
     return source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3
 
 
-def _opened(source: bytes | np.ndarray) -> Image.Image:
+def _opened(source: Source) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.copy()
     if isinstance(source, np.ndarray):
         if source.ndim == 3 and source.shape[2] == 1:
             source = source[:, :, 0]

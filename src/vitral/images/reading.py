@@ -13,6 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from vitral.errors import DataError
 
+Source = bytes | np.ndarray | Image.Image  # what an image may come as
+
 PIXEL_LIMIT = 178_956_970  # Pillow's own, past which it speaks of a decompression bomb
 
 _KNOWN_STARTS = {
@@ -28,7 +30,7 @@ _KNOWN_STARTS = {
 
 
 @contextmanager
-def reading(source: bytes | np.ndarray) -> Iterator[None]:
+def reading(source: Source) -> Iterator[None]:
     """Turn whatever a decoder raises into a DataError with its reason, and hide its warnings."""
     with _quiet:
         try:
@@ -55,13 +57,17 @@ def _too_large(count: int) -> str:
     )
 
 
-def _reason(error: Exception, source: bytes | np.ndarray) -> str:
+def _reason(error: Exception, source: Source) -> str:
     """The sentence for an exception that Pillow or numpy raised while reading."""
     if isinstance(source, np.ndarray):
         return (
             f"An array of shape {source.shape} and type {source.dtype} is not an image; "
             f"give uint8 (height, width, 3)."
         )
+    if isinstance(source, Image.Image):
+        return f"The PIL image cannot be used ({str(error) or type(error).__name__})."
+    if not isinstance(source, bytes):
+        return f"An image is bytes, an array or a PIL image, not {type(source).__name__}."
     if not source:
         return "The file is empty."
     if isinstance(error, UnidentifiedImageError):

@@ -57,7 +57,8 @@ def resolve(request: Request) -> Recipe:
         model = catalog.model(request.model, size=size)
     else:
         model = replace(recipe.model, size=(size, size) if isinstance(size, int) else size)
-    data = replace(recipe.data, source=str(request.data), batch=request.batch or recipe.data.batch)
+    batch = recipe.data.batch if request.batch is None else request.batch
+    data = replace(recipe.data, source=str(request.data), batch=batch)
     recipe = replace(
         recipe,
         model=model,
@@ -69,6 +70,10 @@ def resolve(request: Request) -> Recipe:
         recipe = replace(recipe, drop_path=0.0, dropout=0.0)
     if request.epochs is not None:
         recipe = _shortened(recipe, request.epochs)
+    if isinstance(request.changes, str) or any(
+        c.startswith("data.source") for c in request.changes
+    ):
+        raise UsageError("Changes are a list like ['optimizer.lr=3e-4']; the data is not one.")
     return override(recipe, request.changes) if request.changes else recipe
 
 

@@ -44,6 +44,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Raises SpecError for an unknown name (with a suggestion), a missing one, or a wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise SpecError(f"{cls.__name__} is a set of named values, not {values!r:.40}.")
     hints = get_type_hints(cls)
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,9 +40,10 @@ class ImageSpec:
         choice(self, "interpolation", ImageSpec)
         if not 0 < self.crop <= 1:
             raise SpecError(f"ImageSpec.crop is a fraction in (0, 1], not {self.crop}.")
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != len(self.std) or not self.mean or not finite or min(self.std) < 1e-6:
             raise SpecError(
-                f"ImageSpec.mean and ImageSpec.std need one value per channel and std > 0, "
+                f"ImageSpec.mean and ImageSpec.std need one finite value per channel and std > 0, "
                 f"not {self.mean} and {self.std}."
             )
 

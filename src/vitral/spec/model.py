@@ -11,6 +11,7 @@ from vitral.spec import counts
 from vitral.spec.fields import choice, from_mapping, pair
 from vitral.spec.resnet import ResNetSpec
 
+MOST, DEEPEST = 1 << 24, 10_000  # beyond any model; a typing slip would hang the machine
 CHOICES = ("positions", "positions_at", "pool", "pool_norm", "gelu", "biases", "resample")
 
 
@@ -206,10 +207,12 @@ class ModelSpec:
             least["head_width"] = 1
         for name, bound in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+            if type(value) is not int or not bound <= value <= MOST:
                 raise SpecError(
-                    f"ModelSpec.{name} is a whole number of at least {bound}, not {value!r}."
+                    f"ModelSpec.{name} is a whole number from {bound} to {MOST:,}, not {value!r}."
                 )
+        if self.depth > DEEPEST:
+            raise SpecError(f"ModelSpec.depth is at most {DEEPEST:,}, not {self.depth:,}.")
         for name in ("class_token", "distillation_token", "prefix_positions", "qk_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")

@@ -24,7 +24,9 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = Console(
+            file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
+        )
         self.live = self.console.is_terminal and not quiet
         self.bar = Progress(
             TextColumn("{task.description}"),

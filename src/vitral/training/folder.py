@@ -10,14 +10,18 @@ report.html       all of it for a person to look at
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +33,11 @@ from torch import nn
 from vitral import report
 from vitral.errors import UsageError
 from vitral.evaluation import Evaluation
-from vitral.images.datasets import Dataset
+from vitral.images.datasets import BUILT_IN, Dataset
 from vitral.spec import ImageSpec
 from vitral.training.recipe import Recipe
 from vitral.training.state import Progress
+from vitral.training.state import load as load_state
 from vitral.version import VERSION
 from vitral.weights import storage
 from vitral.weights.artifact import Card
@@ -83,9 +88,13 @@ def check_new(out: Path, source: str) -> None:
 
 
 def complete(recipe: Recipe, data: Dataset) -> Recipe:
-    """The recipe with the classes of the data in its model."""
+    """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
-    return dataclasses.replace(recipe, model=model)
+    source = recipe.data.source
+    if source not in BUILT_IN:  # a resume may come from another folder
+        source = str(Path(source).resolve())
+    where = dataclasses.replace(recipe.data, source=source)
+    return dataclasses.replace(recipe, model=model, data=where)
 
 
 def create(out: Path, recipe: Recipe, data: Dataset) -> None:
@@ -99,11 +108,32 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
     storage.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
 
 
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the run folder for one process; UsageError when another one is at work in it."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is training in {out}. Wait for it, or choose another --out."
+            ) from None
+        yield
+
+
+def discard(out: Path) -> None:
+    """Remove a run folder that never got as far as a saved state."""
+    if load_state(out / "state") is None:
+        shutil.rmtree(out, ignore_errors=True)
+
+
 def read(out: Path) -> tuple[Recipe, str]:
     """The recipe of a run folder and the fingerprint of its data."""
     path = out / "recipe.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"recipe", "fingerprint"} <= set(content):
+            raise ValueError("it has no 'recipe' and 'fingerprint'")
         return Recipe.from_dict(content["recipe"]), content["fingerprint"]
     except FileNotFoundError:
         raise UsageError(
@@ -111,7 +141,9 @@ def read(out: Path) -> tuple[Recipe, str]:
             f"`vitral train` printed."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        raise UsageError(
+            f"{path} cannot be read: {error} It is damaged, or another version wrote it."
+        ) from None
 
 
 def log(out: Path, line: dict[str, Any]) -> None:
@@ -128,7 +160,7 @@ def rewind(out: Path, step: int) -> None:
     path = out / "metrics.jsonl"
     if path.exists():
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vitral import evaluation as scores
-from vitral.errors import DataError, Interrupted, ModelError
+from vitral.errors import DataError, Interrupted, ModelError, VitralError, WeightsError
 from vitral.images import augment, preprocess
 from vitral.images.loading import Batch, eval_batches, seed_of, train_batches
 from vitral.inference import Engine, autocast, best_device
@@ -47,10 +47,16 @@ def train(
     folder.check_new(out, recipe.data.source)
     data = open_data(recipe)
     recipe = folder.complete(recipe, data)
-    folder.create(out, recipe, data)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return fit(start(recipe, data, out, chosen, display))
+        session = start(recipe, data, out, chosen, display)
+        folder.create(out, recipe, data)
+        try:
+            with folder.locked(out):
+                return fit(session)
+        except (VitralError, RuntimeError):
+            folder.discard(out)
+            raise
 
 
 def resume(out: Path, *, device: str | None = None, display: Display | None = None) -> Run:
@@ -66,16 +72,30 @@ def resume(out: Path, *, device: str | None = None, display: Display | None = No
             f"The images in {recipe.data.source} changed since {out} began, so it cannot go on "
             f"exactly. Put the old files back, or start a new run."
         )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), folder.locked(out):
         torch.manual_seed(recipe.seed)
         session = start(recipe, data, out, best_device(device), display)
+        for slot in state.damaged(out / "state"):
+            display.note(f"passed over: state/{slot} is not whole")
         saved = state.load(out / "state")
         if saved:
             tensors, session.progress = saved
             state.scatter(tensors, session.model, session.average.model, session.optimizer)
+            keep_or_choose_again(session)
         folder.rewind(out, session.progress.step)
         display.note(f"resuming {out} at step {session.progress.step} of {session.total}")
         return fit(session)
+
+
+def keep_or_choose_again(session: Session) -> None:
+    """If best/ is gone or damaged, let the next validation choose it again."""
+    try:
+        if session.progress.best_step >= 0:
+            artifact.load(session.out / "best")
+    except WeightsError as error:
+        session.display.note(f"{error} It is chosen again from here on.")
+        session.progress.best_accuracy, session.progress.best_step = -1.0, -1
+        session.progress.validated_step = -1
 
 
 def fit(session: Session) -> Run:

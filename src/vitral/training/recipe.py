@@ -18,6 +18,8 @@ from vitral.images.settings import Augment
 from vitral.spec import ImageSpec, ModelSpec
 from vitral.spec.fields import choice, from_mapping, suggest
 
+MOST = 1e12  # epochs or steps: longer than any run, and still exact in a float
+
 
 @dataclass(frozen=True, slots=True)
 class Duration:
@@ -29,8 +31,10 @@ class Duration:
     def __post_init__(self) -> None:
         """Refuse negative lengths, fractions of a step and unknown units."""
         choice(self, "unit", Duration)
-        if not self.amount >= 0 or (self.unit == "steps" and self.amount != int(self.amount)):
-            raise SpecError(f"A length is 0 or more {self.unit}, not {self.amount}.")
+        if not 0 <= self.amount <= MOST or (
+            self.unit == "steps" and self.amount != int(self.amount)
+        ):
+            raise SpecError(f"A length is 0 to {MOST:g} {self.unit}, not {self.amount}.")
 
     def in_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps; a fraction of an epoch is rounded to the nearest step."""
@@ -39,13 +43,14 @@ class Duration:
     @classmethod
     def parse(cls, text: str, where: str = "A length") -> Duration:
         """From '20 epochs' or '500 steps'."""
-        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(epoch|step)s?\s*", text)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(epoch|step)s?\s*", text)
         if not match:
             raise SpecError(f"{where} is written '20 epochs' or '500 steps', not {text!r}.")
         return cls(float(match[1]), "epochs" if match[2] == "epoch" else "steps")
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        whole = self.amount == int(self.amount)
+        return f"{int(self.amount) if whole else self.amount!r} {self.unit}"
 
 
 def epochs(amount: float) -> Duration:
@@ -88,6 +93,8 @@ class Data:
             raise SpecError(f"Data.val_fraction is between 0 and 1, not {self.val_fraction}.")
         if self.workers is not None:
             at_least("Data.workers", self.workers, 0)
+        if self.count is not None:
+            at_least("Data.count", self.count, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +172,14 @@ class Recipe:
             )
         for name in ("label_smoothing", "ema", "drop_path", "dropout"):
             fraction(f"Recipe.{name}", getattr(self, name))
+        at_least("Recipe.save_seconds", self.save_seconds, 0)
+        if not 0 <= self.seed < 1 << 63:
+            raise SpecError(f"Recipe.seed is a whole number from 0 to 2^63 - 1, not {self.seed}.")
+        if self.model.channels != len(self.images.mean) or self.model.channels != 3:
+            raise SpecError(
+                f"Training reads RGB images, so the model has 3 channels and images.mean and std "
+                f"3 values, not {self.model.channels} and {len(self.images.mean)}."
+            )
         if self.length.amount == 0 or self.evaluate_every.amount == 0:
             raise SpecError("Recipe.length and Recipe.evaluate_every are longer than 0.")
 
@@ -207,7 +222,7 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raise SpecError for a value below `least` (NaN included)."""
-    if not value >= least:
+    if not least <= value < math.inf:
         raise SpecError(f"{name} is at least {least}, not {value}.")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vitral import evaluation as scores
+from vitral.errors import MachineError
 from vitral.images.datasets import Dataset, open_dataset
 from vitral.images.loading import steps_per_epoch
 from vitral.images.sources import Arrays
@@ -92,7 +93,13 @@ def start(
     recipe: Recipe, data: Dataset, out: Path, device: torch.device, display: Display
 ) -> Session:
     """The first state of a run; the caller seeds torch."""
-    model = build(recipe.model, drop_path=recipe.drop_path, dropout=recipe.dropout).to(device)
+    try:
+        model = build(recipe.model, drop_path=recipe.drop_path, dropout=recipe.dropout).to(device)
+    except (RuntimeError, MemoryError) as error:  # torch's own words for too little memory
+        raise MachineError(
+            f"A model of {recipe.model.parameters / 1e9:.1f} billion parameters does not fit into "
+            f"the memory of {device} ({str(error).splitlines()[0][:80]}). Choose a smaller one."
+        ) from None
     session = Session(
         recipe=recipe,
         data=data,

@@ -115,6 +115,11 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Progress] | None:
     return None
 
 
+def damaged(folder: Path) -> list[str]:
+    """Slots that are there and not whole."""
+    return [slot for slot in SLOTS if (folder / slot).exists() and _read(folder / slot) is None]
+
+
 def _read_progress(path: Path) -> Progress | None:
     try:
         with safe_open(path, "pt") as file:

@@ -76,7 +76,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
 
     def fill(fresh: Path) -> None:
         storage.write_tensors(fresh / TENSORS, tensors)
-        (fresh / CARD).write_text(text, encoding="utf-8")
+        # a name that is no valid text keeps its stray bytes as JSON escapes
+        (fresh / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     storage.write_folder(folder, fill)
 
@@ -127,6 +128,12 @@ def load_card(folder: Path) -> Card:
             f"{path} has format {values['format']}, this version of Vitral reads {FORMAT}. "
             f"Install the version that wrote it."
         )
+    kinds = {"model": dict, "images": dict, "classes": list, "made_by": dict, "metrics": dict}
+    for key, kind in kinds.items():
+        if not isinstance(values[key], kind):
+            raise WeightsError(f"{path}: '{key}' is not a {kind.__name__} but {values[key]!r:.40}.")
+    if not all(isinstance(name, str) for name in values["classes"]):
+        raise WeightsError(f"{path}: the class names are not all texts: {values['classes']!r:.80}.")
     try:
         return Card(
             model=ModelSpec.from_dict(values["model"]),
@@ -144,7 +151,7 @@ def locate(run: str | Path) -> Path:
     folder = Path(run)
     for name in ("best", "last"):
         storage.recover(folder / name)
-        if (folder / name / CARD).exists():
+        if (folder / name).is_dir():  # an incomplete best/ is an error, not a reason for last/
             return folder / name
     if (folder / CARD).exists() or (folder / TENSORS).exists():
         return folder

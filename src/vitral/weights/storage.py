@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,10 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises MachineError when the folder is read-only or the disk is full; `path` is then as before.
     """
+    path = path.resolve()  # a link keeps pointing where it points
+    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+        _write_through(path, write)
+        return
     temporary = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,7 @@ def write_tensors(
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(ready, path, metadata=dict(metadata or {}))
+        path.chmod(0o666 & ~_umask())  # safetensors keeps its files from everyone else
     except SafetensorError as error:
         full = "No space left" in str(error) or "os error 28" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
@@ -91,13 +97,13 @@ def explained(error: OSError, path: Path, needed: int = 0) -> MachineError:
     """The sentence for an OSError met while writing `path` (`needed`: bytes, when known)."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
-        size = f"needs more than {needed / 1e6:.0f} MB, " if needed else ""
+        size = f"more than {needed / 1e6:.0f} MB are needed, " if needed else ""
         return MachineError(
-            f"The disk is full: {path} {size}{free / 1e6:.0f} MB are free. Free some space, "
-            f"or write elsewhere with --out; what was saved before is untouched."
+            f"The disk is full while writing {path}: {size}{free / 1e6:.0f} MB are free. Free some "
+            f"space or write elsewhere; what was saved before is untouched."
         )
     return MachineError(
-        f"Cannot write {path}: {error.strerror or error}. Choose a writable place with --out."
+        f"Cannot write {path}: {error.strerror or error}. Choose a writable place (--out)."
     )
 
 
@@ -105,8 +111,26 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
+def _write_through(path: Path, write: Callable[[Path], None]) -> None:
+    if path.is_dir():
+        raise MachineError(f"Cannot write {path}: it is a folder. Name a file in it.")
+    with tempfile.TemporaryDirectory() as place:
+        write(Path(place) / "content")
+        try:
+            with path.open("wb") as target:
+                target.write((Path(place) / "content").read_bytes())
+        except OSError as error:
+            raise explained(error, path) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _flush(path: Path) -> None:
