@@ -90,3 +90,8 @@ def test_every_file_it_links_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_its_figures_are_those_of_the_benchmarks() -> None:
+    command = [sys.executable, "benchmarks/readme.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,78 @@
+"""Write the README's figures from benchmarks/results/, so that none is typed by hand.
+
+python benchmarks/readme.py [--check]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- figures: python benchmarks/readme.py -->", "<!-- end of figures -->"
+PEERS = ("timm", "transformers", "torchvision", "vit_pytorch")
+PASSES = {"forward": "forward", "forward_backward": "forward + backward"}
+
+
+def result(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def first_runs() -> list[str]:
+    found, startup = result("first_runs"), result("startup")["figures"]["seconds"]
+    demos, photos = found["figures"]["demo"], found["figures"]["one_epoch"]
+    seconds = found["figures"]["demo_seconds"]
+    low, high = (100 * bound for bound in photos["interval"])
+    return [
+        f"On {found['threads']} cores of an {found['cpu']} without a GPU, "
+        f"torch {found['versions']['torch']}:",
+        "",
+        f"- `vitral demo`: {100 * demos[0]['accuracy']:.1f} % of {demos[0]['samples']} unseen "
+        f"digits in {seconds['median']:.0f} s ({seconds['min']:.0f} to {seconds['max']:.0f}), "
+        f"start and report included.",
+        f"- One epoch of 9,469 photographs at 128 px (imagenette), Ti/16 from scratch: "
+        f"{100 * photos['accuracy']:.1f} % ({low:.1f} to {high:.1f}) of {photos['samples']:,}, "
+        f"{photos['images_per_second']:.0f} images/s, {photos['seconds'] / 60:.1f} minutes in all.",
+        f"- `vitral --help`: {startup['vitral --help']['median']:.2f} s.",
+    ]
+
+
+def forward() -> list[str]:
+    rows = [
+        "",
+        "Vitral's time divided by the other library's in the same round, median [quartiles]; below "
+        "1 is faster. 224 px, same architecture, GELU, dtype and threads, one process, "
+        "interleaved (vit-pytorch has two norms more and no qkv bias):",
+        "",
+        "| model | dtype | pass | timm | transformers | torchvision | vit-pytorch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dtype in ("float32", "bfloat16"):
+        for row in result(f"forward_{dtype}")["figures"]["rows"]:
+            ratios = [
+                "{:.2f} [{:.2f}, {:.2f}]".format(row[p]["vitral_ratio"], *row[p]["quartiles"])
+                for p in PEERS
+            ]
+            cells = [row["model"], row["dtype"], PASSES[row["pass"]], *ratios]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    check = parser.parse_args().check
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    fresh = "\n".join([before + BEGIN, "", *first_runs(), *forward(), "", END + after])
+    if check:
+        sys.exit(fresh != text)
+    path.write_text(fresh, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
