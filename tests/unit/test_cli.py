@@ -64,7 +64,7 @@ def test_train_predict_evaluate_explain(vitral: Vitral, photos: Path, tmp_path: 
     code, out, _ = vitral("predict", run, photos, picture, "--top", "2")
     assert code == 0
     assert str(picture) in out
-    assert len(out.splitlines()) == 36
+    assert len(out.splitlines()) == 37
     answers = tmp_path / "answers.csv"
     code, out, _ = vitral("predict", run, picture, "--json", "--csv", answers)
     result = json.loads(out)["results"][0]

@@ -218,7 +218,8 @@ def test_find_images(tmp_path):
     (tmp_path / ".hidden.png").write_bytes(picture.read_bytes())
     found = find_images([picture, tmp_path])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["b/000.png", "a/broken.jpg", "a/deep/000.png", "a/deep/001.png"]
+    inside = ["a/broken.jpg", "a/deep/000.png", "a/deep/001.png", "b/000.png"]
+    assert names == ["b/000.png", *inside], "one answer for every file that was given"
     with pytest.raises(DataError, match=r"000.pgn does not exist; did you mean .*000.png"):
         find_images([tmp_path / "b" / "000.pgn"])
     (tmp_path / "c").mkdir()
