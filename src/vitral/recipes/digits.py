@@ -19,10 +19,10 @@ recipe = Recipe(
     augment=Augment(
         crop="none", flip=0.0, rotate=12.0, translate=0.1, zoom=(0.85, 1.2), shear=12.0, mixup=0.2
     ),
-    optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
-    length=epochs(55),
+    optimizer=Optimizer(lr=1.5e-3, weight_decay=0.1),
+    length=epochs(50),
     warmup=epochs(5),
-    evaluate_every=epochs(5),
+    evaluate_every=epochs(10),
     label_smoothing=0.1,
     ema=0.99,
     select="last",
