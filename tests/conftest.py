@@ -1,5 +1,6 @@
 """Folders of images that every room may use: drawn, never downloaded."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,12 @@ import pytest
 
 from drawn import draw_folder
 from vitral import cli
+
+
+# A shell starts its background jobs with Ctrl-C ignored; the tests of Ctrl-C need it, and so do
+# the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
