@@ -10,7 +10,6 @@ import pytest
 from drawn import draw_folder
 from vitral import cli
 
-
 # A shell starts its background jobs with Ctrl-C ignored; the tests of Ctrl-C need it, and so do
 # the processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -227,6 +227,7 @@ def test_find_images(tmp_path):
         find_images([tmp_path / "c"])
 
 
+@pytest.mark.proof  # a rate, on an otherwise idle machine
 def test_opening_is_fast(tmp_path):
     folder(tmp_path, {"a": 1, "b": 1})
     data = (tmp_path / "a" / "000.png").read_bytes()

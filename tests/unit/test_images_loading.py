@@ -163,6 +163,7 @@ def test_settings_that_cannot_be():
             stream(arrays(), **{"start": 0, "count": 1, **changes})
 
 
+@pytest.mark.proof  # a rate, on an otherwise idle machine
 def test_small_images_in_memory_cost_little():
     split, augment = arrays(600), Augment(crop="none", flip=0, rotate=10, translate=0.1)
     stream(split, 0, 2, augment=augment, batch=64)
