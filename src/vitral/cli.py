@@ -262,7 +262,7 @@ def doctor(as_json: AsJson = False) -> None:
 def main() -> None:
     """The `vitral` command: runs a verb, and turns errors into one sentence and an exit code."""
     # Torch's CPU threads spin while they wait. Beside any other busy process that made a training
-    # step 13 times slower; waiting passively costs nothing measurable on an idle machine.
+    # step 13 times slower; waiting passively costs a few per cent on an idle machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1

@@ -51,12 +51,12 @@ def train(
         torch.manual_seed(recipe.seed)
         session = start(recipe, data, out, chosen, display)
         folder.create(out, recipe, data)
-        try:
-            with folder.locked(out):
+        with folder.locked(out):  # outside the try: another process's folder is not ours to discard
+            try:
                 return fit(session)
-        except (VitralError, RuntimeError):
-            folder.discard(out)
-            raise
+            except (VitralError, RuntimeError):
+                folder.discard(out)
+                raise
 
 
 def resume(out: Path, *, device: str | None = None, display: Display | None = None) -> Run:
