@@ -1,0 +1,44 @@
+"""One verb = one function. These files parse and print; everything else lives below.
+
+Torch is imported by the verb that needs it, so that `vitral --help` answers at once.
+"""
+# ruff: noqa: I001
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+# in the order of `vitral --help`: importing a file of verbs hangs them on the application
+from vitral.cli import learning, using, listing  # noqa: F401
+from vitral.cli.app import app, complain
+from vitral.errors import Interrupted, MachineError, VitralError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The `vitral` command: runs a verb, and turns errors into one sentence and an exit code."""
+    # Torch's CPU threads spin while they wait. Beside any other busy process that made a training
+    # step 13 times slower; waiting passively costs a few per cent on an idle machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that cannot be shown is escaped instead
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(arguments, prog_name="vitral")
+    except SystemExit as stop:
+        if stop.code == Interrupted.exit_code:
+            complain("Stopped at once. A run goes on with: vitral train --resume RUN")
+        raise
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (VitralError, OSError) as error:
+        if debug:
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code if isinstance(error, VitralError) else MachineError.exit_code)

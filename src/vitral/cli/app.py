@@ -1,0 +1,73 @@
+"""The application that the verbs hang on, the options they share, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vitral.errors import UsageError
+from vitral.version import VERSION
+
+app = typer.Typer(
+    name="vitral",
+    help="The complete Vision Transformer: train, evaluate and explain it on your own images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+
+Data = Annotated[str, typer.Argument(help="Folder of class folders, or digits, or shapes.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder or artifact folder.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: the fastest.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Size = Annotated[str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if version:
+        out.print(f"vitral {VERSION}")
+        raise typer.Exit
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    console.print(f"vitral: {message}", markup=False)
+
+
+def spare(target: Path | None, images: list[Path]) -> None:
+    """Refuse to write over an image that was given."""
+    if (
+        target is not None
+        and target.is_file()
+        and any(target.samefile(i) for i in images if i.exists())
+    ):
+        raise UsageError(f"{target} is one of the images; write somewhere else.")
+
+
+def print_json(values: Any) -> None:
+    """Indented, Korean kept as it is."""
+    sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def pixels(size: str | None) -> int | tuple[int, int] | None:
+    """What --size says: a side, or (height, width)."""
+    if size is None:
+        return None
+    parts = size.lower().split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise UsageError(f"--size is pixels, 224 or HEIGHTxWIDTH like 224x320, not '{size}'.")
+    numbers = [int(part) for part in parts]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

@@ -1,0 +1,25 @@
+import json
+from collections.abc import Callable
+
+from vitral import catalog
+
+Vitral = Callable[..., tuple[int, str, str]]
+
+
+def test_models(vitral: Vitral) -> None:
+    code, out, _ = vitral("models", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert set(rows) == set(catalog.names())
+    assert rows["B/16"]["parameters"] == 86_567_656
+    assert rows["B/16"]["size"] == [224, 224]
+    table = vitral("models")[1]
+    assert "B/16" in table
+    assert "86.57" in table
+
+
+def test_doctor(vitral: Vitral) -> None:
+    code, out, _ = vitral("doctor")
+    assert code == 0
+    assert out.strip().endswith("ready")
+    assert json.loads(vitral("doctor", "--json")[1])["ready"]
