@@ -25,6 +25,7 @@ benchmarks: .venv/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/first_runs.py $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/loading.py $(if $(PHOTOS),--photos $(PHOTOS))
 
 env: .venv/.dev
 

@@ -16,6 +16,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Vitral remembers of data sets stays out of the user's own cache."""
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path_factory.getbasetemp() / "vitral-cache"))
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Three classes of twelve 32-pixel JPEGs, no split."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from vitral.images.loading import eval_batches
 from vitral.images.sources import Split
 from vitral.inference import Engine, Precision, best_device
 from vitral.model import build
-from vitral.weights import artifact
+from vitral.weights import artifact, incoming
 from vitral.weights.artifact import Card
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
@@ -131,6 +131,8 @@ class Classifier:
     ) -> Evaluation:
         """Score a folder, a built-in source, or a split of `labelled`."""
         split = data if isinstance(data, Split) else self.labelled(data)
+        if split.labels.ndim > 1:
+            raise DataError("These images have several labels each, and the score takes one.")
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
         outputs = self.engine.run(batches)
         keys = [split.key(int(i)) for i in outputs.indices]
@@ -155,7 +157,8 @@ class Classifier:
                 tensors.append(self._tensor(path))
                 names.append(path)
             except DataError as error:
-                results[path] = (path, error)
+                # the error itself would hold on to a picture that may be half a gigabyte
+                results[path] = (path, DataError(str(error)))
         if tensors:
             answers = self._answers(tensors, [str(name) for name in names], top)
             results |= dict(zip(names, answers, strict=True))
@@ -186,15 +189,22 @@ class Classifier:
 
 
 def load(
-    run: str | os.PathLike[str], *, device: str | None = None, precision: Precision = "auto"
+    run: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    precision: Precision = "auto",
+    announce: Callable[[str], None] = print,
 ) -> Classifier:
-    """The classifier in a run folder (its best/) or an artifact folder.
+    """The classifier in a run folder (its best/), an artifact, or any checkpoint or its id.
 
-    Raises WeightsError when it is not one, or when tensors and model.json do not fit exactly.
+    A timm, transformers, torchvision or Google checkpoint is read as `vitral convert` would, and
+    `announce` is told of a download before it begins.
+
+    Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """
-    model, card = artifact.load(artifact.locate(Path(run)))
-    chosen = best_device(device)
-    return Classifier(Engine(model.to(chosen), card.images, chosen, precision), card)
+    weights, chosen = incoming.read(run, announce=announce), best_device(device)
+    model = artifact.network(weights.tensors, weights.card.model).to(chosen)
+    return Classifier(Engine(model, weights.card.images, chosen, precision), weights.card)
 
 
 def create(

@@ -10,9 +10,11 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from vitral.evaluation import Evaluation
+    from vitral.images.checking import Check
 
 MOST_COLUMNS = 20  # classes of a confusion matrix that a terminal can show
 MOST_PAIRS = 20
+MOST_EXAMPLES = 3  # of a problem with the data
 
 
 def models_table(rows: list[dict[str, Any]]) -> Table:
@@ -30,6 +32,19 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
             f"{row['gflops']:,.2f}",
             f"{height}x{width}",
         )
+    return table
+
+
+def weights_table(rows: list[dict[str, Any]]) -> Table:
+    """Id, model, size, licence and published accuracy of each checkpoint."""
+    table = Table(title="Published weights", header_style="bold")
+    for column in ("id", "model", "px", "MB", "classes", "top-1 %", "licence"):
+        table.add_column(column, justify="right" if column in ("px", "MB", "top-1 %") else "left")
+    for row in rows:
+        top1 = "-" if row["top1"] is None else f"{row['top1']:.1f}"
+        megabytes = f"{row['bytes'] / 1e6:,.0f}"
+        numbers = (str(row["size"]), megabytes, str(row["classes"] or "no head"), top1)
+        table.add_row(Text(row["id"]), row["model"] or "-", *numbers, row["licence"])
     return table
 
 
@@ -65,3 +80,28 @@ def _confusion(evaluation: Evaluation) -> Table:
         counts = [str(int(count)) for count in evaluation.confusion[number]]
         table.add_row(Text(f"{number} {name}"), *counts)
     return table
+
+
+def check_lines(check: Check) -> Iterator[str]:
+    """What `vitral check` found: layout, classes, sizes, split, problems, and whether to train."""
+    kinds = f"{len(check.classes)} class{'es' * (len(check.classes) != 1)}"
+    yield f"{check.source}: {check.images:,} images, {kinds}, {check.layout}"
+    shown = list(check.classes.items())[:MOST_COLUMNS]
+    more = len(check.classes) - len(shown)
+    names = ", ".join(f"{name} {count:,}" for name, count in shown)
+    yield f"classes   {names}{f' and {more} more' if more else ''}"
+    yield f"balance   {check.balance:.1f} images of the largest class for one of the smallest"
+    if check.sizes is not None:
+        least, median, most = (f"{height}x{width}" for height, width in check.sizes)
+        yield f"sizes     smallest {least}, median {median}, largest {most} (height x width)"
+    if check.train is not None and check.val is not None:
+        train, val = check.train.images, check.val.images
+        yield f"split     {train:,} to train, {val:,} held out: {check.how}"
+    if not check.problems:
+        yield "problems  none" if check.full else "problems  none (--full decodes every image)"
+    for code, found in check.problems.items():
+        yield f"{code:<14} {len(found):>6,}  {check.effect(code)}"
+        for problem in found[:MOST_EXAMPLES]:
+            yield f"{'':14} {'':6}  {problem.path}: {problem.reason}"
+    if not check.refusal:
+        yield "ready to train"

@@ -16,12 +16,17 @@ from vitral.images.preprocess import decode, normalise, pixels
 from vitral.spec import ImageSpec
 
 sides = st.integers(1, 90)
+resizes = [
+    *(("pillow", "bilinear"), ("pillow", "bicubic"), ("torch", "bilinear"), ("torch", "bicubic")),
+    ("tensorflow", "bilinear"),
+]
 specs = st.builds(
-    ImageSpec,
+    lambda resize, **values: ImageSpec(resize=resize[0], interpolation=resize[1], **values),
+    resize=st.sampled_from(resizes),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     fit=st.sampled_from(["crop", "pad", "squash"]),
     crop=st.floats(0.3, 1.0),
-    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+    centre=st.sampled_from(["round", "floor"]),
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Vitral = Callable[..., tuple[int, str, str]]
-VERBS = ("demo", "train", "evaluate", "predict", "explain", "models", "doctor")
+VERBS = ("demo", "train", "evaluate", "predict", "explain", "convert", "models", "doctor")
 
 
 def test_help_names_every_verb_and_each_verb_has_help(vitral: Vitral) -> None:

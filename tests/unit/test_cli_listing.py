@@ -18,6 +18,14 @@ def test_models(vitral: Vitral) -> None:
     assert "86.57" in table
 
 
+def test_published_weights(vitral: Vitral) -> None:
+    rows = json.loads(vitral("models", "--weights", "--json")[1])
+    assert {row["home"] for row in rows} == {"google", "timm", "transformers", "torchvision"}
+    table = vitral("models", "--weights")[1]
+    assert "torchvision/vit_b_16.IMAGENET1K_V1" in table
+    assert "81.1" in table
+
+
 def test_doctor(vitral: Vitral) -> None:
     code, out, _ = vitral("doctor")
     assert code == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +20,16 @@ from vitral.spec import ImageSpec
 
 SPEC = ImageSpec(size=(32, 32))
 STILL = Augment(crop="none", flip=0)
+FLAVOURS = ("torchvision", "timm", "tf")
 SETTINGS = {
     "default": Augment(),
     "still": STILL,
     "warp": Augment(crop="none", rotate=20, translate=0.2, zoom=(0.8, 1.2), shear=10),
     "randaugment": Augment(randaugment=(2, 9)),
+    "timm": Augment(flavour="timm", randaugment=(2, 9)),
+    "tf": Augment(flavour="tf", randaugment=(2, 15)),
     "trivial": Augment(trivial=True),
+    "three": Augment(three=True, jitter=0.3),
     "all": Augment(randaugment=(2, 9), jitter=0.4, erase=0.5, rotate=5),
 }
 
@@ -143,6 +149,69 @@ def test_translation_stays_within_its_limit():
     assert 6 < np.abs(centres).max() <= 8.5
 
 
+def test_the_authors_resize_is_tensorflows():
+    """Without antialiasing; a crop that cannot be is the whole picture in their flavour."""
+    golden = Path(__file__).parents[3] / "shared" / "golden" / "tf_preproc.npz"
+    if not golden.exists():
+        pytest.skip(f"the recorded resizes of TensorFlow are not at {golden}")
+    augment = Augment(flavour="tf", flip=0, crop_scale=(1.0, 1.0))
+    with np.load(golden) as recorded:
+        for name, size in (("res_48_bilinear", (48, 48)), ("res_100x120_bilinear", (100, 120))):
+            spec = ImageSpec(size=size, interpolation="bilinear", resize="tensorflow")
+            view = train_view(recorded["im"], augment, spec, 0).permute(1, 2, 0)
+            assert np.abs(view.numpy() - recorded[name]).max() < 0.501
+
+
+def test_without_antialiasing_nothing_is_drafted():
+    y, x = np.mgrid[0:256, 0:256]
+    checks = np.where((x + y) % 2, 255, 0).astype(np.uint8)
+    source = jpeg(np.stack([checks] * 3, axis=-1))
+    for resize, least, most in (("pillow", 0, 3), ("tensorflow", 20, 130)):
+        spec = ImageSpec(size=(36, 36), interpolation="bilinear", resize=resize)
+        spread = train_view(source, Augment(flip=0), spec, 1).float().std()
+        assert least <= spread < most
+
+
+def test_flavours_differ_in_crop_and_operations_alone():
+    crops = {f: train_view(picture(), Augment(flavour=f), SPEC, 2) for f in FLAVOURS}
+    assert torch.equal(crops["torchvision"], crops["timm"])
+    assert not torch.equal(crops["torchvision"], crops["tf"])
+    still = {"crop": "none", "flip": 0, "randaugment": (2, 9)}
+    views = [train_view(picture(), Augment(flavour=f, **still), SPEC, 2) for f in FLAVOURS]
+    assert len({view.numpy().tobytes() for view in views}) == 3
+
+
+def test_three_augment_takes_one_of_its_three():
+    image = picture()
+    once, kinds = pixels(image, SPEC), {"grey": 0, "solarised": 0, "blurred": 0}
+    solarised = torch.where(once >= 128, 255 - once, once)
+    for seed in range(90):
+        view = train_view(image, Augment(crop="none", flip=0, three=True), SPEC, seed)
+        if torch.equal(view, solarised):
+            kinds["solarised"] += 1
+        elif torch.equal(view[0], view[1]) and torch.equal(view[0], view[2]):
+            kinds["grey"] += 1
+        else:
+            assert (view.float() - once.float()).abs().mean() < 12
+            kinds["blurred"] += 1
+    assert min(kinds.values()) > 15
+
+
+def test_erasing_paints_one_rectangle_with_the_mean_colour():
+    spec = ImageSpec(size=(32, 32), mean=(0.2, 0.4, 0.6))
+    augment, painted = Augment(crop="none", flip=0, erase=0.25), 0
+    white = np.full((32, 32, 3), 255, np.uint8)
+    colour = torch.tensor([51, 102, 153])[:, None]
+    for seed in range(200):
+        view = train_view(white, augment, spec, seed)
+        ys, xs = np.nonzero((view[0] != 255).numpy())
+        if len(ys):
+            painted += 1
+            hole = view[:, ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+            assert (hole.flatten(1) == colour).all() and hole[0].numel() == len(ys)
+    assert 30 < painted < 75
+
+
 def test_an_unreadable_source_is_a_data_error():
     with pytest.raises(DataError, match="empty"):
         train_view(b"", Augment(), SPEC, 0)
@@ -168,6 +237,63 @@ def test_mixed_targets_sum_to_one_and_weigh_what_is_seen(settings):
     again, _ = mix(images, labels, 6, Augment(**settings), 11)
     assert torch.equal(mixed, again) and torch.equal(torch.get_rng_state(), state)
     assert images[1].unique().tolist() == [1.0]
+
+
+def test_mixup_keeps_at_least_half_and_mixes_with_the_one_before():
+    labels = torch.arange(5)
+    images = labels.float().view(5, 1, 1, 1).expand(5, 3, 4, 4).contiguous()
+    weights = []
+    for seed in range(60):
+        mixed, targets = mix(images, labels, 5, Augment(mixup=0.2), seed)
+        weight = targets.diagonal()
+        weights.append(weight[0].item())
+        assert weight.min() >= 0.5 and torch.equal(weight, weight[:1].expand(5))
+        expected = weight * labels + (1 - weight) * labels.roll(1)
+        assert torch.allclose(mixed[:, 0, 0, 0], expected, atol=1e-5)
+        assert torch.allclose(targets[labels, labels.roll(1)], 1 - weight, atol=1e-6)
+    assert max(weights) > 0.99 and min(weights) < 0.8
+
+
+def test_cutmix_cuts_one_rectangle_for_all_out_of_the_one_before():
+    labels = torch.arange(5)
+    images = labels.float().view(5, 1, 1, 1).expand(5, 3, 20, 30).contiguous()
+    mixed, targets = mix(images, labels, 5, Augment(cutmix=1.0), 3)
+    holes = (mixed != images).any(1)
+    assert torch.equal(holes, holes[:1].expand(5, 20, 30)) and holes.any()
+    ys, xs = holes[0].nonzero(as_tuple=True)
+    assert len(ys) == (ys.max() - ys.min() + 1) * (xs.max() - xs.min() + 1)
+    assert torch.equal(mixed[:, 0][holes].unique(), labels.float())
+    assert targets[2, 1] == pytest.approx(holes[0].float().mean().item())
+
+
+@pytest.mark.parametrize("settings", [{"mixup": 0.8}, {"cutmix": 1.0}])
+def test_parts_of_a_step_are_mixed_as_the_whole(settings):
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(7, 3, 9, 9, generator=generator), torch.arange(7) % 4
+    whole, targets = mix(images, labels, 4, Augment(**settings), 3)
+    for cuts in ([0, 3, 7], [0, 1, 2, 7]):
+        parts = [
+            mix(
+                images[a:b],
+                labels[a:b],
+                4,
+                Augment(**settings),
+                3,
+                (images[[a - 1]], labels[[a - 1]]),
+            )
+            for a, b in itertools.pairwise(cuts)
+        ]
+        assert torch.equal(torch.cat([part[0] for part in parts]), whole)
+        assert torch.equal(torch.cat([part[1] for part in parts]), targets)
+    none, empty = mix(images[:0], labels[:0], 4, Augment(**settings), 3, (images[:1], labels[:1]))
+    assert none.shape == (0, 3, 9, 9) and empty.shape == (0, 4)
+
+
+def test_several_labels_are_mixed_too():
+    labels = torch.tensor([[True, False, True], [False, True, False]])
+    _, targets = mix(torch.rand(2, 3, 4, 4), labels, 3, Augment(mixup=1.0), 0)
+    share = targets[0, 0].item()
+    assert torch.allclose(targets[0], torch.tensor([share, 1 - share, share])) and share >= 0.5
 
 
 def test_with_both_each_batch_takes_one():

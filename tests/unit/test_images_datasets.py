@@ -15,12 +15,13 @@ from vitral.images.datasets import find_images, labelled, open_dataset
 
 
 def folder(root: Path, counts: dict[str, int]) -> Path:
-    """Class folders (or split/class folders) with so many images."""
+    """Class folders (or split/class folders) with so many images, no two alike."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
+        dice = np.random.default_rng(list(name.encode()))
         for index in range(count):
-            colour = (index % 256, len(name) * 20 % 256, 90)
-            Image.new("RGB", (12, 10), colour).save(root / name / f"{index:03}.png")
+            noise = dice.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / name / f"{index:03}.png")
     return root
 
 

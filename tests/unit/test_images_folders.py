@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vitral.errors import DataError
-from vitral.images.folders import check_header, scan, split_folders, walk
+from vitral.images.folders import ClassFolders, look_at_file, split_folders, walk
 
 
 def picture(path: Path, colour: str = "red", format: str | None = None) -> Path:
@@ -45,10 +45,13 @@ def test_nested_files_hidden_files_and_other_files(tmp_path):
     (tmp_path / "cat" / "notes.txt").write_text("no image, and no fault")
     (tmp_path / "cat" / "download.jpg").write_text("<html>")
     (tmp_path / "empty").mkdir()
-    found = scan(tmp_path, tmp_path)
+    found = ClassFolders(tmp_path, tmp_path).scan()
     assert found.names == ["cat/a.jpg", "cat/deep/er/b.png", "cat/no_extension", "cat/wrong.gif"]
-    assert set(found.classes) == {"cat"} and found.empty == ["empty"]
-    assert [problem.path for problem in found.problems] == ["cat/download.jpg"]
+    assert found.classes == ("cat",) and found.empty == ["empty"]
+    codes = {problem.path: problem.code for problem in found.problems}
+    hidden = (".hidden.jpg", ".ipynb_checkpoints", "Thumbs.db", "__MACOSX")
+    assert codes.pop("cat/download.jpg") == "unreadable"
+    assert codes == dict.fromkeys([".cache", *(f"cat/{name}" for name in hidden)], "hidden")
     assert found.sizes == [(tmp_path / name).stat().st_size for name in found.names]
 
 
@@ -61,7 +64,7 @@ def test_a_loop_is_passed_over_and_a_linked_file_is_read_once(tmp_path):
     (tmp_path / "cat" / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
     outside = picture(tmp_path.parent / f"{tmp_path.name}_outside" / "o.jpg")
     (tmp_path / "cat" / "linked").symlink_to(outside.parent, target_is_directory=True)
-    found = scan(tmp_path, tmp_path)
+    found = ClassFolders(tmp_path, tmp_path).scan()
     assert found.names == ["cat/linked/o.jpg", "cat/z.jpg", "dog/d.jpg"]
     codes = {problem.path: problem.code for problem in found.problems}
     assert codes == {"cat/loop": "loop", "cat/self": "loop", "cat/gone.jpg": "unreadable"}
@@ -71,8 +74,8 @@ def test_twins_of_a_name_are_one_class(tmp_path):
     composed, split = (unicodedata.normalize(form, "고양이") for form in ("NFC", "NFD"))
     picture(tmp_path / composed / "a.jpg")
     picture(tmp_path / split / "b.jpg")
-    found = scan(tmp_path, tmp_path)
-    assert found.classes == [composed, composed] and len(found.names) == 2
+    found = ClassFolders(tmp_path, tmp_path).scan()
+    assert found.labels == [(composed,), (composed,)] and len(found.names) == 2
     assert [problem.code for problem in found.problems] == ["twins"]
 
 
@@ -92,13 +95,13 @@ def test_a_cut_off_file_is_found_and_data_after_the_end_is_not_held_against_it(t
     whole, path = buffer.getvalue(), tmp_path / "file"
     for extra in (b"", b"\0" * 100, b"motion photo" * 1000):
         path.write_bytes(whole + extra)
-        check_header(path)
+        look_at_file(path)
     for share in (0.02, 0.3, 0.9):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(DataError):
-            check_header(path)
+            look_at_file(path)
 
 
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be opened"):
-        scan(tmp_path / "gone", tmp_path)
+        ClassFolders(tmp_path / "gone", tmp_path).scan()

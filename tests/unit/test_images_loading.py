@@ -10,17 +10,19 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from vitral.errors import DataError, UsageError
-from vitral.images.augment import Augment, train_view
+from vitral.images.augment import Augment, mix, train_view
 from vitral.images.loading import Batch, eval_batches, seed_of, steps_per_epoch, train_batches
-from vitral.images.preprocess import pixels
+from vitral.images.preprocess import normalise, pixels
 from vitral.images.sources import Arrays, Files, Split
 from vitral.spec import ImageSpec
 
@@ -70,6 +72,92 @@ def test_the_same_for_0_1_2_workers_and_after_a_resume(photos):
         assert same(stream(photos, 0, 9, workers), whole)
     assert same(stream(photos, 3, 6), whole[3:])  # in the middle of the second epoch
     assert same(stream(photos, 5, 4, workers=2), whole[5:])
+
+
+MIXED = replace(ALL, mixup=0.4, cutmix=1.0)
+
+
+def learnt_from(parts: list[Batch], augment: Augment, step: int) -> tuple[Tensor, Tensor]:
+    """What reaches the network in the step whose parts these are."""
+    mixed = []
+    for part in parts:
+        images, before = normalise(part.images, SPEC), part.before
+        neighbour = before and (normalise(before.images, SPEC), before.labels)
+        mixed.append(mix(images, part.labels, 3, augment, step, neighbour))
+    return torch.cat([images for images, _ in mixed]), torch.cat([rows for _, rows in mixed])
+
+
+@pytest.mark.parametrize("changes", [{}, {"repeats": 3}, {"crop": "none"}, {"flavour": "tf"}])
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 2), (2, 2), (3, 1)])
+def test_processes_and_accumulation_change_nothing(photos, world, accumulate, changes):
+    """Labels, pixels and mixtures of a step, put together again, are those of one process.
+
+    Photograph 3 cannot be read: whoever follows it is mixed with the one before it everywhere.
+    """
+    augment = replace(MIXED, **changes)
+    settings = {"augment": augment, "batch": 7}
+    for split in (photos, arrays()):
+        whole = stream(split, 1, 4, **settings)
+        ranks = [
+            stream(split, 1, 4 * accumulate, rank=r, world=world, accumulate=accumulate, **settings)
+            for r in range(world)
+        ]
+        for step in range(4):
+            pieces = [
+                batch
+                for rank in ranks
+                for batch in rank[step * accumulate : (step + 1) * accumulate]
+            ]
+            assert torch.equal(torch.cat([p.indices for p in pieces]), whole[step].indices)
+            assert torch.equal(torch.cat([p.labels for p in pieces]), whole[step].labels)
+            assert torch.equal(torch.cat([p.images for p in pieces]), whole[step].images)
+            assert sum((p.failed for p in pieces), ()) == whole[step].failed
+            images, targets = learnt_from([whole[step]], augment, step)
+            theirs = learnt_from(pieces, augment, step)
+            assert torch.equal(images, theirs[0]) and torch.equal(targets, theirs[1])
+            assert torch.allclose(targets.sum(1), torch.ones(len(targets)))
+
+
+def test_a_piece_is_the_same_from_workers_and_after_a_resume(photos):
+    settings = {"augment": MIXED, "batch": 6, "rank": 1, "world": 2, "accumulate": 2}
+    whole = stream(photos, 0, 8, **settings)
+    assert all(batch.before is not None for batch in whole)
+    for other in (stream(photos, 0, 8, 2, **settings), stream(photos, 0, 8, 1, **settings)):
+        assert same(other, whole)
+        befores = [[batch.before for batch in batches] for batches in (other, whole)]
+        assert same(*befores)
+    assert same(stream(photos, 3, 2, 2, **settings), whole[6:])
+
+
+def test_without_mixing_nothing_more_is_read(photos):
+    for batch in stream(photos, 0, 4, batch=6, rank=0, world=2):
+        assert batch.before is None
+    assert stream(photos, 0, 1, augment=MIXED)[0].before is None  # it is the whole step
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_processes_evaluate_every_sample_exactly_once(world):
+    split = arrays(5)
+    counted = []
+    for rank in range(world):
+        for batch in eval_batches(split, SPEC, batch=2, workers=0, rank=rank, world=world):
+            assert 0 < len(batch.images) <= 2
+            counted += batch.indices.tolist()
+    assert counted == list(range(5))
+
+
+def test_repeated_augmentation_shows_other_views_of_the_same_images():
+    (batch,) = stream(arrays(6), 0, 1, augment=Augment(repeats=3), batch=6)
+    indices = batch.indices.tolist()
+    assert len(indices) == 6 and sorted(indices)[::3] == sorted(set(indices))
+    assert len({image.numpy().tobytes() for image in batch.images}) == 6
+
+
+def test_several_labels_for_an_image_come_through():
+    split = replace(arrays(), labels=np.eye(10, 4, dtype=bool))
+    (batch,) = stream(split, 0, 1)
+    assert batch.labels.shape == (4, 4) and batch.labels.dtype == torch.bool
+    assert torch.equal(batch.labels, torch.from_numpy(split.labels)[batch.indices])
 
 
 def test_an_epoch_takes_each_sample_at_most_once_in_a_new_order():
@@ -158,7 +246,15 @@ def test_global_random_numbers_are_left_alone():
 def test_settings_that_cannot_be():
     with pytest.raises(DataError, match="nothing to read"):
         stream(arrays().select([]), 0, 1)
-    for changes in ({"batch": 0}, {"workers": -1}, {"start": -1}):
+    for changes in (
+        {"batch": 0},
+        {"workers": -1},
+        {"start": -1},
+        {"accumulate": 0},
+        {"rank": 1},
+        {"rank": -1, "world": 2},
+        {"world": 3, "accumulate": 2},  # a step of 4 images
+    ):
         with pytest.raises(UsageError):
             stream(arrays(), **{"start": 0, "count": 1, **changes})
 
@@ -170,6 +266,30 @@ def test_small_images_in_memory_cost_little():
     started = time.process_time()
     stream(split, 0, 30, augment=augment, batch=64)
     assert (time.process_time() - started) / (30 * 64) < 150e-6  # with resizing once
+
+
+ORPHAN = """
+import multiprocessing, os, signal, sys, time
+from vitral.images import loading
+
+def late():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    loading._start_worker(0)
+    print("survived", flush=True)
+
+parent = os.getpid()
+multiprocessing.get_context("fork").Process(target=late).start()
+os.kill(parent, signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked there")
+def test_a_worker_that_begins_after_its_parent_died_goes_at_once():
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
 READER = """

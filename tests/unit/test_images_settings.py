@@ -17,6 +17,9 @@ from vitral.images.settings import Augment
     ("field", "value"),
     [
         ("crop", "center"),
+        ("flavour", "jax"),
+        ("repeats", 0),
+        ("repeats", 1.5),
         ("crop_scale", (0.5, 0.2)),
         ("crop_scale", (0.0, 1.0)),
         ("crop_scale", (0.1, 1.5)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vitral.errors import DataError
-from vitral.images.sources import Arrays, Files, Problem, Scenes, Split
+from vitral.images.sources import Arrays, Files, Found, Problem, Scenes, Split
 
 
 def split() -> Split:
@@ -28,6 +28,40 @@ def test_select_and_relabel():
     assert [chosen.key(index) for index in range(2)] == ["made/0", "made/4"]
     assert chosen.labels.tolist() == [0, 0]
     assert replace(chosen, labels=np.array([7, 8])).labels.tolist() == [7, 8]
+
+
+def test_an_order_is_a_permutation_that_the_seed_decides():
+    whole = replace(split(), labels=np.zeros(50), rows=np.arange(50))
+    assert sorted(whole.order(1)) == list(range(50))
+    assert whole.order(1) == whole.order(1) != whole.order(2)
+
+
+def test_shards_are_read_eight_at_a_time():
+    shards = np.repeat(np.arange(40), 25)
+    whole = replace(split(), labels=np.zeros(1000), rows=np.arange(1000), shards=shards)
+    order = whole.order(5)
+    assert sorted(order) == list(range(1000)) and order == whole.order(5) != whole.order(6)
+    for start in range(0, 1000, 200):
+        window = shards[order[start : start + 200]]
+        assert len(np.unique(window)) == 8 and (np.diff(window) != 0).mean() > 0.7
+    firsts = {seed: set(shards[whole.order(seed)[:200]].tolist()) for seed in range(3)}
+    assert firsts[0] != firsts[1] != firsts[2], "other shards meet in another epoch"
+    some = whole.select(range(30, 80))
+    assert some.shards is not None and len(some.order(0)) == 50
+
+
+def test_labels_become_numbers_by_name():
+    found = Found(Files("", ("1", "2")), ["1", "2"], [("b",), ("a",)])
+    assert found.classes == ("a", "b") and found.numbers(("x", "b", "a")).tolist() == [1, 2]
+    made = found.split("val", found.classes, [1])
+    assert made.labels.tolist() == [0] and made.key(0) == "2"
+    several = Found(Files("", ("1",)), ["1"], [("b", "a")], multi_label=True)
+    assert several.numbers(("a", "b", "c")).tolist() == [[True, True, False]]
+
+
+def test_left_out_tells_a_cut_off_file_from_others():
+    codes = [Problem.left_out("a", DataError(text)).code for text in ("is truncated.", "is empty.")]
+    assert codes == ["truncated", "unreadable"]
 
 
 def test_files_are_read_and_a_missing_one_is_named(tmp_path):

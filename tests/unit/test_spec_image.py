@@ -10,6 +10,15 @@ def test_round_trip_through_json_values() -> None:
     spec = ImageSpec(size=(48, 80), fit="pad", crop=0.9, mean=(0.4,), std=(0.2,))
     assert ImageSpec.from_dict(spec.to_dict()) == spec
     assert ImageSpec.from_dict({"size": [8, 8]}).size == (8, 8)
+    spec = ImageSpec(centre="floor", interpolation="bilinear", resize="tensorflow")
+    assert ImageSpec.from_dict(spec.to_dict()) == spec and not spec.antialias
+
+
+def test_artifacts_from_before_centre_and_resize_mean_what_they_meant() -> None:
+    older = ImageSpec().to_dict()
+    del older["centre"], older["resize"]
+    spec = ImageSpec.from_dict(older)
+    assert (spec.centre, spec.resize, spec.antialias) == ("round", "pillow", True)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +27,9 @@ def test_round_trip_through_json_values() -> None:
         {"size": 0},
         {"fit": "stretch"},
         {"interpolation": "lanczos"},
+        {"centre": "ceil"},
+        {"resize": "opencv", "interpolation": "bilinear"},
+        {"resize": "tensorflow", "interpolation": "bicubic"},
         {"crop": 0.0},
         {"crop": 1.5},
         {"std": (0.5, 0.5)},

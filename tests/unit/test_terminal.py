@@ -1,10 +1,13 @@
+import dataclasses
 import io
 
 import numpy as np
 from rich.console import Console
 
 from vitral.evaluation import evaluate
-from vitral.terminal import evaluation_lines, models_table
+from vitral.images.checking import Check, Side
+from vitral.images.sources import Problem
+from vitral.terminal import check_lines, evaluation_lines, models_table
 
 
 def shown(*parts: object) -> str:
@@ -48,3 +51,30 @@ def test_many_classes_show_the_most_common_confusions() -> None:
     assert "top-5" in text
     assert "2  class3 taken for class0" in text
     assert text.index("class3 taken for class0") < text.index("class4 taken for class2")
+
+
+def test_a_check_shows_three_examples_of_each_problem() -> None:
+    problems = tuple(Problem(f"a/{i}.jpg", "The file is empty.") for i in range(1234))
+    check = Check(
+        source="photos",
+        layout="class folders",
+        images=3670,
+        classes={f"class{i}": 10 * (i + 1) for i in range(25)},
+        train=Side(3000, {}),
+        val=Side(670, {}),
+        how="its own",
+        sizes=((9, 12), (240, 320), (3000, 4000)),
+        problems={"unreadable": problems},
+        refusal="",
+        full=True,
+    )
+    text = shown(*check_lines(check))
+    assert "photos: 3,670 images, 25 classes, class folders" in text
+    assert "class19 200 and 5 more" in text.replace("\n", " ") and "25.0 images" in text
+    assert "smallest 9x12, median 240x320, largest 3000x4000" in text
+    assert "3,000 to train, 670 held out: its own" in text
+    assert "1,234  left out" in text and text.count("The file is empty.") == 3
+    assert "ready to train" in text
+    for full, word in ((True, "none\n"), (False, "--full decodes")):
+        fine = dataclasses.replace(check, problems={}, refusal="No.", full=full)
+        assert word in shown(*check_lines(fine)) and "ready" not in shown(*check_lines(fine))

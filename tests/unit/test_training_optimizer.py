@@ -69,3 +69,33 @@ def test_average_follows_the_weights() -> None:
 def test_no_average_is_the_model_itself() -> None:
     model = small()
     assert Average(model, 0.0).model is model
+
+
+def test_layer_decay_lowers_the_rate_layer_by_layer() -> None:
+    torch.manual_seed(0)
+    model = build(catalog.model("Ti/16", size=32, depth=3, classes=3))
+    optimizer = adamw(model, Optimizer(lr=0.1, weight_decay=0.3, layer_decay=0.5))
+    names = {id(p): name for name, p in model.named_parameters()}
+    scales = {
+        names[id(p)]: group["scale"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert len(scales) == len(names)
+    assert optimizer.param_groups[0]["scale"] == 1.0
+    assert scales["head.weight"] == scales["norm.bias"] == 1.0
+    assert [scales[f"blocks.{i}.mlp.fc1.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
+    assert scales["cls"] == scales["patches.bias"] == scales["positions.table"] == 0.0625
+    decays = {
+        names[id(p)]: group["weight_decay"]
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert all(
+        (value == 0.3) == name.endswith("weight")
+        for name, value in decays.items()
+        if "norm" not in name
+    )
+
+
+def test_without_layer_decay_all_learn_alike() -> None:
+    optimizer = adamw(small(), Optimizer())
+    assert [group["scale"] for group in optimizer.param_groups] == [1.0, 1.0]

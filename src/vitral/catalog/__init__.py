@@ -14,7 +14,7 @@ from vitral.errors import ModelError, SpecError
 from vitral.spec import ModelSpec, ResNetSpec
 from vitral.spec.fields import suggest
 
-__all__ = ["model", "names"]
+__all__ = ["model", "names", "size_of"]
 
 PLAIN = re.compile(r"(?P<size>[\w-]+)/(?P<height>[1-9]\d*)(x(?P<width>[1-9]\d*))?")
 HYBRID = re.compile(r"(?P<stem>R\d*)\+(?P<size>[\w-]+)/(?P<stride>\d+)")
@@ -48,6 +48,13 @@ def names() -> tuple[str, ...]:
     plain = [f"{size}/{patch}" for size in table["sizes"] for patch in listed["patches"]]
     bit = [f"BiT-R{depth}x{factor}" for depth in table["bit"] for factor in listed["factors"]]
     return (*plain, *listed["hybrids"], *bit, *table["named"])
+
+
+def size_of(width: int, depth: int, mlp_width: int) -> str | None:
+    """The size (S, B, ...) with these numbers; None if there is none."""
+    wanted = {"width": width, "depth": depth, "mlp_width": mlp_width}
+    sizes = _table()["sizes"].items()
+    return next((name for name, row in sizes if wanted.items() <= row.items()), None)
 
 
 @cache

@@ -24,8 +24,13 @@ app = typer.Typer(
 )
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 
-Data = Annotated[str, typer.Argument(help="Folder of class folders, or digits, or shapes.")]
-RunArgument = Annotated[Path, typer.Argument(help="Run folder or artifact folder.")]
+Data = Annotated[
+    str,
+    typer.Argument(help="Class folders, a CSV, tar shards, parquet, hf:NAME, digits or shapes."),
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="Run or artifact folder, a checkpoint, or an id like timm/NAME.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: the fastest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Size = Annotated[str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH.")]

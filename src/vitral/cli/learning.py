@@ -56,7 +56,14 @@ def demo(
 @app.command()
 def train(
     data: Annotated[
-        str | None, typer.Argument(help="Folder of class folders, or digits, or shapes.")
+        str | None,
+        typer.Argument(
+            help="Class folders, a CSV, tar shards, parquet, hf:NAME, digits or shapes."
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to fine-tune: a run, a checkpoint, an id: timm/NAME."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Such as Ti/16 or S/16; see models.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe by name.")] = None,
@@ -77,7 +84,7 @@ def train(
     from vitral.training.folder import default_path
 
     if resume is not None:
-        others = (data, model, recipe, epochs, size, batch, seed, set_ or None, out_)
+        others = (data, from_, model, recipe, epochs, size, batch, seed, set_ or None, out_)
         if any(value is not None for value in others):
             raise UsageError(
                 "--resume goes on exactly as the run began, so it takes no data or settings: "
@@ -89,6 +96,7 @@ def train(
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     request = Request(
         data=data,
+        start=from_,
         recipe=recipe,
         model=model,
         size=pixels(size),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +15,23 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(
+    weights: Annotated[
+        bool, typer.Option("--weights", help="List published weights instead: ids for RUN, --from.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the models: width, depth, heads, parameters, GFLOPs at their size."""
     from vitral import catalog
+    from vitral.catalog.checkpoints import checkpoints
 
+    if weights:
+        listed = [asdict(row) for row in checkpoints()]
+        if as_json:
+            print_json(listed)
+        else:
+            out.print(terminal.weights_table(listed))
+        return
     rows = [_row(catalog.model(name)) for name in catalog.names()]
     if as_json:
         print_json(rows)

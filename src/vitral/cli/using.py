@@ -24,7 +24,7 @@ def evaluate(
     from vitral.classifier import load
     from vitral.evaluation import write_predictions
 
-    classifier = load(run, device=device)
+    classifier = load(run, device=device, announce=complain)
     split = classifier.labelled(data)
     for problem in split.problems[:5]:
         complain(f"{problem.path}: {problem.reason}")
@@ -54,7 +54,7 @@ def predict(
     from vitral.errors import DataError
     from vitral.images.datasets import find_images
 
-    classifier, files = load(run, device=device), find_images(images)
+    classifier, files = load(run, device=device, announce=complain), find_images(images)
     spare(csv, files)
     results, unreadable = [], 0
     for result in classifier.predict_files(files, top=top):
@@ -89,7 +89,7 @@ def explain(
     from vitral.classifier import load
 
     spare(out_, [image])
-    explanation = load(run, device=device).explain(image)
+    explanation = load(run, device=device, announce=complain).explain(image)
     explanation.save(out_)
     for label, score in explanation.top():
         out.print(f"{label}  {score:.3f}", markup=False)

@@ -8,13 +8,10 @@ The only file that imports torchvision, and only once an operation of it is aske
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
-import struct
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -22,7 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.images.preprocess import Picture, pixels, resize
+from vitral.images import authors, deit
+from vitral.images.chance import dice, seeded
+from vitral.images.crops import rectangle
+from vitral.images.preprocess import Picture, pixels, resize, resize_floats
 from vitral.images.settings import Augment
 from vitral.spec import ImageSpec
 
@@ -59,121 +59,118 @@ def train_view(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, se
 
     Raises DataError, with the reason in a sentence, if the image cannot be read.
     """
-    view = cut(source, augment, spec, seed)
+    view = flip(cut(source, augment, spec, seed), augment, seed)
     return alter(view[None].contiguous(), augment, spec, [seed])[0]
 
 
 def cut(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int) -> Tensor:
-    """The first half of train_view, for one image: crop and flip; uint8 (3, height, width)."""
+    """The first part of train_view, for one image: the crop; uint8 (3, height, width)."""
     if augment.crop == "inception":
-        view = _random_crop(source, augment, spec, iter(_dice(seed, "crop", 40)))
-    else:
-        view = pixels(source, spec)
-    flipped = augment.flip and _dice(seed, "flip", 1)[0] < augment.flip
-    return view.flip(-1) if flipped else view
+        return _random_crop(source, augment, spec, seed)
+    return pixels(source, spec)
+
+
+def flip(view: Tensor, augment: Augment, seed: int) -> Tensor:
+    """The second part: the view (3, H, W) or its mirror image."""
+    return view.flip(-1) if augment.flip and dice(seed, "flip", 1)[0] < augment.flip else view
 
 
 def alter(views: Tensor, augment: Augment, spec: ImageSpec, seeds: Sequence[int]) -> Tensor:
-    """The second half, for a whole batch (B, 3, H, W) uint8: warp together, then one by one."""
+    """The last part, for a whole batch (B, 3, H, W) uint8: warp together, then one by one."""
     if augment.warps and len(views):
         views = _warped(views, augment, seeds)
+    if augment.randaugment and augment.flavour != "torchvision":
+        for view, seed in zip(views, seeds, strict=True):
+            view.copy_(_randaugment(view, augment, spec, seed))
     operations = _operations(augment, spec)
     if operations is not None:
         for index, seed in enumerate(seeds):
-            with _seeded(seed):
+            with seeded(seed):
                 views[index] = operations(views[index])
     return views
 
 
 def mix(
-    images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    augment: Augment,
+    seed: int,
+    before: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mixed images (B, 3, H, W) float and their targets (B, classes) float32, rows sum to 1.
+    """Each image mixed with the one before it: (B, 3, H, W) float and targets (B, classes) float32.
 
-    Without mixup and cutmix the images come back as they are, with one-hot targets.
+    One weight or rectangle for all of a step's images, so pass the same seed for every part of a
+    step. In mixup the image itself keeps at least half of the weight, as in the authors' code.
+    Without mixup and cutmix the images come back as they are.
+
+    Args:
+        images: float (B, 3, H, W).
+        labels: class indices (B,), whose targets sum to 1, or several labels each, (B, classes).
+        classes: number of classes.
+        augment: its mixup and cutmix.
+        seed: of the step.
+        before: image (1, 3, H, W) and label of the sample before the first, where the images are
+            only a part of a step (Batch.before); otherwise it is the last one.
     """
-    targets = torch.nn.functional.one_hot(labels, classes).to(torch.float32)
-    if not augment.mixes:
+    targets = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels, classes)
+    targets = targets.to(torch.float32)
+    if not augment.mixes or not len(images):
         return images, targets
+    if before is None:
+        others, their_targets = images.roll(1, 0), targets.roll(1, 0)
+    else:
+        _, first = mix(*before, classes, Augment(), seed)
+        others = torch.cat([before[0], images[:-1]])
+        their_targets = torch.cat([first, targets[:-1]])
     v2 = transforms()
     kinds = [
         kind(alpha=alpha, num_classes=classes)
         for kind, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
         if alpha > 0
     ]
-    with _seeded(seed):
-        chosen = kinds[int(torch.randint(len(kinds), ()))]
-        mixed, targets = chosen(images, labels)
-    return mixed, targets.to(torch.float32)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Let torch's global random numbers start at seed, and give them back afterwards.
-
-    torch.manual_seed would visit every backend: 84 µs instead of 1.
-    """
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
-
-
-def _dice(seed: int, purpose: str, count: int) -> list[float]:
-    """Numbers in [0, 1) that never change with a version of torch or numpy."""
-    digest = hashlib.shake_256(f"{purpose}/{seed}".encode()).digest(8 * count)
-    return [(value >> 11) / 2**53 for value in struct.unpack(f"<{count}Q", digest)]
+    with seeded(seed):
+        drawn = kinds[int(torch.randint(len(kinds), ()))].make_params([images])
+    if "box" in drawn:
+        x1, y1, x2, y2 = drawn["box"]
+        share, mixed = drawn["lam_adjusted"], images.clone()
+        mixed[..., y1:y2, x1:x2] = others[..., y1:y2, x1:x2]
+    else:
+        share = max(drawn["lam"], 1 - drawn["lam"])
+        mixed = others.mul_(1 - share).add_(images * share)
+    return mixed, targets * share + their_targets * (1 - share)
 
 
 def _random_crop(
-    source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, dice: Iterator[float]
+    source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int
 ) -> Tensor:
     """A random rectangle resized to spec.size; JPEG decodes no finer than the crop needs."""
     picture = Picture(source)
     height, width = picture.size
-    top, left, h, w = _rectangle(height, width, augment, dice)
+    top, left, h, w = rectangle((height, width), augment, seed)
     finest = min(h / spec.size[0], w / spec.size[1])
-    shrink = (math.ceil(height / finest), math.ceil(width / finest)) if finest > 1 else None
+    coarser = finest > 1 and spec.antialias  # a coarser image is an averaged one
+    shrink = (math.ceil(height / finest), math.ceil(width / finest)) if coarser else None
     image = picture.decode(shrink)
     down, across = image.height / height, image.width / width
     y, x = min(round(top * down), image.height - 1), min(round(left * across), image.width - 1)
     bottom, right = max(round((top + h) * down), y + 1), max(round((left + w) * across), x + 1)
-    return resize(np.array(image.crop((x, y, right, bottom))), spec.size, spec.interpolation)
-
-
-def _rectangle(
-    height: int, width: int, augment: Augment, dice: Iterator[float]
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) as torchvision's RandomResizedCrop samples it.
-
-    Not taken from there: its tensors of one number cost as much as decoding a small JPEG.
-    """
-    (small, large), (narrow, wide) = augment.crop_scale, augment.crop_ratio
-    for _ in range(10):
-        area = height * width * (small + (large - small) * next(dice))
-        ratio = narrow * (wide / narrow) ** next(dice)  # uniform in the logarithm
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = int((height - h + 1) * next(dice)), int((width - w + 1) * next(dice))
-            return top, left, h, w
-    h = min(height, max(1, round(width / narrow)))
-    w = min(width, max(1, round(height * wide)))
-    return (height - h) // 2, (width - w) // 2, h, w
+    part = np.array(image.crop((x, y, right, bottom)))
+    if spec.antialias:
+        return resize(part, spec.size, spec.interpolation)
+    return resize_floats(part, spec.size, spec)
 
 
 def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:
     """A random affine map of each view about its centre; what comes from outside is black."""
     height, width = views.shape[-2:]
-    dice = np.array([_dice(seed, "warp", 5) for seed in seeds])
-    spread = 2 * dice - 1
+    drawn = np.array([dice(seed, "warp", 5) for seed in seeds])
+    spread = 2 * drawn - 1
     turn, slant = (
         np.radians(spread[:, 0] * augment.rotate),
         np.radians(spread[:, 1] * augment.shear),
     )
-    zoom = augment.zoom[0] * (augment.zoom[1] / augment.zoom[0]) ** dice[:, 2]
+    zoom = augment.zoom[0] * (augment.zoom[1] / augment.zoom[0]) ** drawn[:, 2]
     across, down = 2 * augment.translate * spread[:, 3], 2 * augment.translate * spread[:, 4]
     # From a place in the result to its place in the view: the inverse of slant, zoom and turn.
     cosine, sine, slope = np.cos(turn) / zoom, np.sin(turn) / zoom, np.tan(slant)
@@ -189,26 +186,54 @@ def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:
     return warped.round_().to(torch.uint8)
 
 
+def _randaugment(view: Tensor, augment: Augment, spec: ImageSpec, seed: int) -> Tensor:
+    """What torchvision lacks of RandAugment, on a view (3, H, W) uint8."""
+    layers, magnitude = augment.randaugment or (0, 0)
+    image = view.permute(1, 2, 0).contiguous().numpy()
+    if augment.flavour == "tf":
+        numbers = dice(seed, "randaugment", authors.DICE_PER_LAYER * layers)
+        image = authors.randaugment(image, layers, magnitude, iter(numbers))
+    else:
+        numbers = dice(seed, "randaugment", deit.DICE_PER_LAYER * layers)
+        image = deit.randaugment(image, layers, magnitude, _mean_colour(spec), iter(numbers))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _mean_colour(spec: ImageSpec) -> tuple[int, ...]:
+    return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in spec.mean)
+
+
 @cache
 def _operations(augment: Augment, spec: ImageSpec) -> Any:
     """The torchvision operations of a setting on a uint8 view, or None if there is none."""
-    if not (augment.randaugment or augment.trivial or augment.jitter or augment.erase):
-        return None
-    v2 = transforms()
-    fill = [round(255 * value) for value in spec.mean]
-    steps = []
-    if augment.randaugment:
+    steps: list[Any] = []
+    fill = list(_mean_colour(spec))
+    if augment.randaugment and augment.flavour == "torchvision":
         layers, magnitude = augment.randaugment
-        steps.append(v2.RandAugment(layers, magnitude, fill=fill))
+        steps.append(transforms().RandAugment(layers, magnitude, fill=fill))
     if augment.trivial:
-        steps.append(v2.TrivialAugmentWide(fill=fill))
+        steps.append(transforms().TrivialAugmentWide(fill=fill))
+    if augment.three:
+        steps.append(_three_augment())
     if augment.jitter:
-        steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter))
+        steps.append(transforms().ColorJitter(augment.jitter, augment.jitter, augment.jitter))
     if steps:  # Pillow runs these twice as fast as uint8 tensors
-        steps = [v2.ToPILImage(), *steps, v2.PILToTensor()]
+        steps = [transforms().ToPILImage(), *steps, transforms().PILToTensor()]
     if augment.erase:
-        steps.append(v2.RandomErasing(augment.erase, value=fill))
-    return v2.Compose(steps)
+        steps.append(transforms().RandomErasing(augment.erase, value=fill))
+    return transforms().Compose(steps) if steps else None
 
 
-__all__ = ["Augment", "alter", "cut", "mix", "prepare", "train_view", "transforms"]
+def _three_augment() -> Any:
+    """3-Augment of DeiT III (arXiv:2204.07118, section 2): one of grey, solarised, blurred."""
+    v2 = transforms()
+    return v2.RandomChoice(
+        [
+            v2.Grayscale(num_output_channels=3),
+            v2.RandomSolarize(threshold=128, p=1.0),
+            v2.GaussianBlur(kernel_size=13, sigma=(0.1, 2.0)),  # 3 sigma to each side
+        ]
+    )
+
+
+__all__ = ["Augment", "alter", "cut", "flip", "mix", "prepare", "train_view", "transforms"]

@@ -1,4 +1,4 @@
-"""From what the user names to labelled images: a folder, `digits` or `shapes`.
+"""From what the user names to labelled images: folders, CSV files, shards, `digits`, `shapes`.
 
     data = open_dataset("photos/")     # data.classes, data.train, data.val, data.problems
 
@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from vitral.errors import DataError, UsageError
-from vitral.images import complaints, folders
+from vitral.images import complaints, folders, layouts
 from vitral.images.complaints import BUILT_IN
+from vitral.images.layouts import Layout
 from vitral.images.samples import KINDS, label_of
-from vitral.images.sources import Arrays, Files, Problem, Scenes, Split
+from vitral.images.similar import Tick
+from vitral.images.sources import Arrays, Found, Problem, Scenes, Split
+from vitral.images.splits import Copies, copies, stratified
 
 _FIRST_VAL = 1 << 40  # scenes of shapes from here on are never used for training
+_UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +35,7 @@ class Dataset:
         source: what the user named.
         classes: the class names, sorted; a label is an index into them.
         problems: unreadable files that were left out, and remarks.
-        fingerprint: changes when a name, a size or a label does.
+        fingerprint: changes when a name, a size, a label or the split does.
     """
 
     source: str
@@ -40,6 +44,11 @@ class Dataset:
     val: Split
     problems: tuple[Problem, ...]
     fingerprint: str
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of labels: bool (n, classes) instead of int64 (n,)."""
+        return self.train.labels.ndim > 1
 
 
 def open_dataset(
@@ -50,19 +59,24 @@ def open_dataset(
     size: int | None = None,
     count: int | None = None,
     allow_unreadable: bool = False,
+    tick: Tick | None = None,
 ) -> Dataset:
-    """Find the classes, the images and the splits of a folder or of a built-in name.
+    """Find the classes, the images and the splits of what the user named.
 
     Args:
-        source: a folder of class folders, with or without train/ and val/, or a name of BUILT_IN
-            (a folder of that name is reached as ./digits).
-        seed: decides the split of a folder without val/, and the scenes of shapes.
-        val_fraction: the share of each class that is held out where there is no val/.
+        source: a folder of class folders, with or without train/ and val/; a CSV file, or a folder
+            with train.csv; tar shards (a folder, a pattern, a URL); parquet or arrow files;
+            hf:NAME; or a name of BUILT_IN (a folder of that name is reached as ./digits).
+        seed: decides the split of a source without its own, and the scenes of shapes.
+        val_fraction: the share of each class that is held out where the source has no split.
         size: side in pixels of the scenes of shapes; 64 if not given.
         count: number of training scenes of shapes; 10,000 if not given.
-        allow_unreadable: go on with more than 1 % of unreadable files.
+        allow_unreadable: go on with more than 1 % of unreadable files, and with rows of a CSV file
+            that name no file or no label.
+        tick: called with (pictures looked at, of how many) while copies are looked for.
 
-    Raises DataError for a folder that cannot be used, UsageError for a setting.
+    Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
+    library that is not there.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction lies between 0 and 1, not {val_fraction}.")
@@ -70,7 +84,74 @@ def open_dataset(
         return _digits(seed, val_fraction)
     if str(source) == "shapes":
         return _shapes(seed, val_fraction, size or 64, 10_000 if count is None else count)
-    return _folder(str(source), seed, val_fraction, allow_unreadable)
+    layout = layouts.find(str(source))
+    if layout.train is None:
+        raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
+    found = layout.train.scan()
+    held = None if layout.held_out is None else layout.held_out.scan()
+    refuse(layout, found, held, allow_unreadable)
+    known = None
+    if held is None:
+        known = copies(found, str(Path(layout.root).absolute()), tick)
+    return divide(layout, found, held, known, seed, val_fraction, allow_unreadable)
+
+
+def refuse(layout: Layout, found: Found, held: Found | None, allow_unreadable: bool) -> None:
+    """DataError for what no training should start with, as far as names and labels tell."""
+    where = str(layout.train)
+    complaints.refuse_rows(found, where, allow_unreadable)
+    complaints.refuse_nothing(found, where)
+    complaints.refuse_one_class(found, where)
+    if held is not None:
+        there = str(layout.held_out)
+        complaints.refuse_rows(held, there, allow_unreadable)
+        complaints.refuse_nothing(held, there)
+        complaints.refuse_strangers(held, found.classes, there)
+
+
+def divide(
+    layout: Layout,
+    found: Found,
+    held: Found | None,
+    known: Copies | None,
+    seed: int,
+    val_fraction: float,
+    allow_unreadable: bool,
+) -> Dataset:
+    """What was found as training and held-out samples; `known` copies stay on one side.
+
+    Raises DataError if no image is left to hold out, or too many cannot be read.
+    """
+    where, classes = str(layout.train), found.classes
+    problems = [*found.problems, *complaints.empty(found, where, layout.root)]
+    if held is None:
+        firsts = np.arange(len(found.names)) if known is None else known.firsts
+        failed = {} if known is None else known.failed
+        kept = np.array([row for row in range(len(found.names)) if row not in failed], np.int64)
+        names = [found.names[row] for row in kept]
+        sides = stratified(names, found.numbers(classes)[kept], seed, val_fraction, firsts[kept])
+        if len(sides[1]) == 0:
+            raise DataError(f"Each class in {where} has one image; add more, to hold some out.")
+        problems += [*failed.values(), *complaints.too_small(found, where, layout.root)]
+        problems += complaints.divided_copies(found, firsts, kept[sides[0]], kept[sides[1]])
+        train = found.split("train", classes, kept[sides[0]])
+        val = found.split("val", classes, kept[sides[1]])
+    else:
+        there = str(layout.held_out)
+        problems += [*held.problems, *complaints.missing(held, classes, there, layout.root)]
+        train = found.split("train", classes)
+        val = held.split(layout.held_name, classes)
+    complaints.refuse_many_unreadable(
+        problems, len(train) + len(val), layout.root, allow_unreadable
+    )
+    return Dataset(
+        source=layout.root,
+        classes=classes,
+        train=train,
+        val=val,
+        problems=tuple(problem for problem in problems if problem.code not in _UNTOLD),
+        fingerprint=_fingerprint(classes, found, held, seed, val),
+    )
 
 
 def labelled(
@@ -83,33 +164,24 @@ def labelled(
 ) -> Split:
     """The labelled images of a source, with labels that count in `classes`, matched by name.
 
-    A folder gives its val/ or test/ if it has one, otherwise all its class folders; a built-in
-    name gives its held-out part.
+    A source gives its held-out images if it has its own, otherwise all; a built-in name gives its
+    held-out part.
 
-    Raises DataError if the folder has a class that is not among `classes`.
+    Raises DataError if the source has a class that is not among `classes`.
     """
     if str(source) in BUILT_IN:
         data = open_dataset(source, seed=seed, size=size, count=count)
-        split, names = data.val, [data.classes[label] for label in data.val.labels]
-    else:
-        root = complaints.existing(str(source))
-        train, held_out = folders.split_folders(root)
-        folder = held_out or train or root
-        found = folders.scan(folder, root)
-        complaints.refuse_nothing(found, folder)
-        names = found.classes
-        name = folder.name if held_out else "all"
-        split = _split(name, root, found, np.zeros(len(names), np.int64), range(len(names)))
-    unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise DataError(
-            f"{source} has a class '{unknown[0]}' that the model does not know; "
-            f"{complaints.closest(unknown[0], classes)} Rename or "
-            f"remove that folder, or train again with it."
-        )
-    index = {name: number for number, name in enumerate(classes)}
-    labels = np.array([index[name] for name in names], dtype=np.int64)
-    return Split(split.name, labels, split.rows, split.reader, split.problems)
+        _refuse_unknown(data.classes, classes, source)
+        index = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
+        return replace(data.val, labels=index[data.val.labels])
+    layout = layouts.find(str(source))
+    place = layout.held_out or layout.train
+    assert place is not None  # a layout has one of the two
+    found = place.scan()
+    complaints.refuse_rows(found, str(place), allowed=False)
+    complaints.refuse_nothing(found, str(place))
+    _refuse_unknown(found.classes, classes, source)
+    return found.split(layout.held_name if layout.held_out else "all", classes)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -138,10 +210,20 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _is_image(path: str) -> bool:
     try:
-        folders.check_header(path)
+        folders.look_at_file(path)
     except DataError:
         return False
     return True
+
+
+def _refuse_unknown(names: Sequence[str], classes: Sequence[str], source: str | Path) -> None:
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise DataError(
+            f"{source} has a class '{unknown[0]}' that the model does not know; "
+            f"{complaints.closest(unknown[0], classes)} Rename or "
+            f"remove that folder, or train again with it."
+        )
 
 
 def _digits(seed: int, val_fraction: float) -> Dataset:
@@ -153,7 +235,7 @@ def _digits(seed: int, val_fraction: float) -> Dataset:
     keys = tuple(f"digits/{row}" for row in range(len(grey)))
     reader = Arrays(np.repeat(grey[..., None], 3, axis=3), keys)
     labels = data.target.astype(np.int64)
-    train, val = _stratified(keys, labels, seed, val_fraction)
+    train, val = stratified(keys, labels, seed, val_fraction)
     return Dataset(
         source="digits",
         classes=tuple("0123456789"),
@@ -185,77 +267,6 @@ def _shapes(seed: int, val_fraction: float, size: int, count: int) -> Dataset:
     )
 
 
-def _folder(source: str, seed: int, val_fraction: float, allow_unreadable: bool) -> Dataset:
-    root = complaints.existing(source)
-    train_folder, val_folder = folders.split_folders(root)
-    if train_folder is None and val_folder is not None:
-        raise DataError(f"{root} has {val_folder.name}/ but no train/; add the training images.")
-    folder = train_folder or root
-    found = folders.scan(folder, root)
-    complaints.refuse_nothing(found, folder)
-    classes = tuple(sorted(set(found.classes)))
-    complaints.refuse_one_class(classes, folder)
-    problems = [*found.problems, *complaints.empty(found, folder, root)]
-    labels = _labels(found, classes)
-    if val_folder is None:
-        held = None
-        train_rows, val_rows = _stratified(found.names, labels, seed, val_fraction)
-        if len(val_rows) == 0:
-            raise DataError(f"Each class in {folder} has one image; add more, to hold some out.")
-        problems += complaints.too_small(found, folder, root)
-        train = _split("train", root, found, labels, train_rows)
-        val = _split("val", root, found, labels, val_rows)
-    else:
-        held = folders.scan(val_folder, root)
-        complaints.refuse_nothing(held, val_folder)
-        complaints.refuse_strangers(held, classes, val_folder)
-        problems += [*held.problems, *complaints.missing(held, classes, val_folder, root)]
-        train = _split("train", root, found, labels, range(len(labels)))
-        val = _split("val", root, held, _labels(held, classes), range(len(held.names)))
-    complaints.refuse_many_unreadable(problems, len(train) + len(val), root, allow_unreadable)
-    return Dataset(
-        source=source,
-        classes=classes,
-        train=train,
-        val=val,
-        problems=tuple(problems),
-        fingerprint=_fingerprint(classes, [found] if held is None else [found, held], seed),
-    )
-
-
-def _labels(found: folders.Found, classes: Sequence[str]) -> np.ndarray:
-    index = {name: number for number, name in enumerate(classes)}
-    return np.array([index[name] for name in found.classes], dtype=np.int64)
-
-
-def _split(
-    name: str, root: Path, found: folders.Found, labels: np.ndarray, rows: Iterable[int]
-) -> Split:
-    chosen = np.fromiter(rows, dtype=np.int64)
-    reader = Files(str(root), tuple(found.names))
-    return Split(name, labels[chosen], chosen, reader, tuple(found.problems))
-
-
-def _stratified(
-    keys: Sequence[str], labels: np.ndarray, seed: int, fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and rows held out: the same share of each class, one of each at least.
-
-    A sample's place depends on its own name and the seed, so that adding files moves few others.
-    """
-    order = [
-        hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        for key in keys
-    ]
-    held_out = np.zeros(len(keys), dtype=bool)
-    for label in np.unique(labels):
-        rows = sorted(np.flatnonzero(labels == label).tolist(), key=order.__getitem__)
-        if len(rows) > 1:
-            number = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
-            held_out[rows[:number]] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
 def _digest(parts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -263,9 +274,12 @@ def _digest(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(classes: Sequence[str], splits: list[folders.Found], seed: int) -> str:
-    parts = [*classes, f"split {seed}" if len(splits) == 1 else "own split"]
-    for found in splits:
-        for entry in zip(found.names, found.sizes, found.classes, strict=True):
+def _fingerprint(
+    classes: Sequence[str], found: Found, held: Found | None, seed: int, val: Split
+) -> str:
+    """The digest of every name, size and label, and of the rows that are held out."""
+    parts = [*classes, "own split" if held else f"split {seed} {val.rows.tolist()}"]
+    for place in (found, held) if held else (found,):
+        for entry in zip(place.names, place.sizes, place.labels, strict=True):
             parts.append("\0".join(map(str, entry)))
     return _digest(parts)

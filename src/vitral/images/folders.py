@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from vitral.errors import DataError
-from vitral.images.preprocess import decode, formats
-from vitral.images.reading import check_pixels, reading
-from vitral.images.sources import Problem
+from vitral.images.headers import look
+from vitral.images.sources import Files, Found, Header, Problem
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
@@ -41,27 +39,59 @@ _SYSTEM = frozenset(
         "lost+found",
     )
 )
-_SMALL = 256  # a file that ends within this many bytes of its end marker is complete
-_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_HIDDEN = "It is hidden or belongs to the system, and was passed over."
 
 
-@dataclass(slots=True)
-class Found:
-    """The readable images of one split.
+@dataclass(frozen=True, slots=True)
+class ClassFolders:
+    """A folder of class folders; what is in it is named relative to the root."""
 
-    Attributes:
-        names: paths relative to the root, with forward slashes, in order.
-        classes: the class name of each.
-        sizes: bytes of each.
-        empty: classes whose folder holds no readable image.
-        problems: what was left out or merged.
-    """
+    folder: Path
+    root: Path
 
-    names: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def scan(self) -> Found:
+        """Every readable image of the class folders."""
+        found = Found(Files(str(self.root), ()))
+        twins: dict[str, list[Path]] = {}
+        _remark_hidden(self.folder, self.root, found.problems)
+        for child in visible_folders(self.folder):
+            twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
+        for name in sorted(twins):
+            if len(twins[name]) > 1:
+                found.problems.append(
+                    Problem(
+                        relative(twins[name][0], self.root),
+                        f"The class name '{name}' is written in two ways (Unicode NFC and NFD); "
+                        f"its {len(twins[name])} folders are taken as one class.",
+                        "twins",
+                    )
+                )
+            before = len(found.names)
+            for class_folder in twins[name]:
+                self._scan_class(class_folder, (name,), found)
+            if len(found.names) == before:
+                found.empty.append(name)
+        found.problems += _similar_names(twins, self.folder, self.root)
+        found.reader = Files(str(self.root), tuple(found.names))
+        return found
+
+    def _scan_class(self, folder: Path, label: tuple[str, ...], found: Found) -> None:
+        for entry in walk(folder, found.problems, self.root):
+            name = relative(Path(entry.path), self.root)
+            try:
+                header, status = look_at_file(entry.path), entry.stat()
+            except DataError as error:
+                if named_like_an_image(entry.name):  # a note or a list beside them is no fault
+                    found.problems.append(Problem.left_out(name, error))
+                continue
+            found.names.append(name)
+            found.labels.append(label)
+            found.sizes.append(status.st_size)
+            found.stamps.append(status.st_mtime_ns)
+            found.headers.append(header)
 
 
 def split_folders(root: Path) -> tuple[Path | None, Path | None]:
@@ -76,36 +106,14 @@ def split_folders(root: Path) -> tuple[Path | None, Path | None]:
 
 def visible_folders(folder: Path) -> list[Path]:
     """The sub-folders that are neither hidden nor the system's, sorted by name."""
+    return [c for c in _children(folder) if not _passed_over(c.name) and c.is_dir()]
+
+
+def _children(folder: Path) -> list[Path]:
     try:
-        return sorted(
-            child for child in folder.iterdir() if not _passed_over(child.name) and child.is_dir()
-        )
+        return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder} cannot be opened ({error.strerror or error}).") from error
-
-
-def scan(folder: Path, root: Path) -> Found:
-    """Every readable image of the class folders below `folder`, named relative to `root`."""
-    found = Found()
-    twins: dict[str, list[Path]] = {}
-    for child in visible_folders(folder):
-        twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
-    for name in sorted(twins):
-        if len(twins[name]) > 1:
-            found.problems.append(
-                Problem(
-                    _relative(twins[name][0], root),
-                    f"The class name '{name}' is written in two ways (Unicode NFC and NFD); "
-                    f"its {len(twins[name])} folders are taken as one class.",
-                    "twins",
-                )
-            )
-        before = len(found.names)
-        for class_folder in twins[name]:
-            _scan_class(class_folder, name, root, found)
-        if len(found.names) == before:
-            found.empty.append(name)
-    return found
 
 
 def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEntry[str]]:
@@ -122,8 +130,8 @@ def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEn
     for entry in linked:  # after the files themselves, so that the link is the one left out
         if not Path(entry.path).exists():
             reason = "The link leads nowhere."
-            problems.append(Problem(_relative(Path(entry.path), root), reason))
-        elif _identity(entry.stat()) not in seen:
+            problems.append(Problem(relative(Path(entry.path), root), reason))
+        elif entry.is_file() and _identity(entry.stat()) not in seen:
             seen.add(_identity(entry.stat()))
             yield entry
 
@@ -139,15 +147,20 @@ def _entries(
     here = _identity(Path(path).stat())
     if here in above or here in seen:
         reason = "The link leads to a folder that is read already; it was passed over."
-        problems.append(Problem(_relative(Path(path), root), reason, "loop"))
+        problems.append(Problem(relative(Path(path), root), reason, "loop"))
         return
     seen.add(here)
-    with os.scandir(path) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+    try:
+        with os.scandir(path) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = f"The folder cannot be opened ({error.strerror or error})."
+        problems.append(Problem(relative(Path(path), root), reason))
+        return
     for entry in entries:
         if _passed_over(entry.name):
-            continue
-        if entry.is_dir():
+            problems.append(Problem(relative(Path(entry.path), root), _HIDDEN, "hidden"))
+        elif entry.is_dir():
             yield from _entries(entry.path, above | {here}, seen, problems, root)
         else:
             yield entry
@@ -158,48 +171,40 @@ def named_like_an_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def check_header(path: str | Path) -> None:
-    """DataError, with the reason, if a file is no image or ends early; decodes only when unsure.
-
-    The header is read, and the last bytes of JPEG and PNG, where a cut-off file lacks its end
-    marker. Some cameras append data of their own, so a missing marker is settled by decoding.
-    """
+def look_at_file(path: str | Path) -> Header:
+    """The header of an image file; DataError, with the reason, if it is none or ends early."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - 10 × faster, per file
-            start = file.read(512)
-            with reading(start):
-                image = Image.open(file, formats=formats())
-                check_pixels(image.size)
-            marker = _END_MARKERS.get(image.format or "")
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _SMALL))
-            if marker and marker not in file.read():
-                file.seek(0)
-                decode(file.read())
+            return look(file, str(path))
     except OSError as error:
         raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
 
 
-def _scan_class(folder: Path, name: str, root: Path, found: Found) -> None:
-    for entry in walk(folder, found.problems, root):
-        try:
-            check_header(entry.path)
-        except DataError as error:
-            if named_like_an_image(entry.name):  # a note or a list beside the images is no fault
-                problem = Problem(_relative(Path(entry.path), root), str(error))
-                found.problems.append(problem)
-            continue
-        found.names.append(_relative(Path(entry.path), root))
-        found.classes.append(name)
-        found.sizes.append(entry.stat().st_size)
+def relative(path: Path, root: Path) -> str:
+    """The path below the root, with forward slashes."""
+    return path.relative_to(root).as_posix()
+
+
+def _remark_hidden(folder: Path, root: Path, problems: list[Problem]) -> None:
+    """Remark the hidden and system files that stand directly in a folder."""
+    for child in _children(folder):
+        if _passed_over(child.name):
+            problems.append(Problem(relative(child, root), _HIDDEN, "hidden"))
+
+
+def _similar_names(names: Iterable[str], folder: Path, root: Path) -> list[Problem]:
+    """Class folders of which the names differ in letter case alone: 'a' and 'A' may be meant."""
+    spellings = Counter(name.casefold() for name in names)
+    reason = "Another class folder differs in upper and lower case alone; they are two classes."
+    return [
+        Problem(relative(folder / name, root), reason, "similar-names")
+        for name in names
+        if spellings[name.casefold()] > 1
+    ]
 
 
 def _passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

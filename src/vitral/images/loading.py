@@ -3,33 +3,35 @@
     for batch in train_batches(split, augment, spec, batch=64, seed=0, start_step=0, workers=2):
         ...                                  # endless; batch k is a function of (seed, k) alone
 
-The number of workers or a resume never changes a batch: its samples come from a permutation that
-(seed, epoch) decides, and each view from (seed, epoch, sample index).
+Neither workers nor a resume nor the number of processes changes what a step learns from: its
+samples come from a permutation that (seed, epoch) decides, each view from (seed, epoch, sample
+index), and each process loads its piece of the step's samples.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import itertools
+import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from vitral.errors import DataError, UsageError
-from vitral.images.augment import Augment, alter, cut, prepare
+from vitral.images.augment import Augment, alter, cut, flip, prepare
+from vitral.images.chance import seed_of
+from vitral.images.order import Key, Order, Part, share, steps_per_epoch
 from vitral.images.preprocess import pixels
 from vitral.images.sources import Arrays, Problem, Split
 from vitral.spec import ImageSpec
-
-_Keys = list[tuple[int, int]]  # (epoch, sample index) of each sample of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +43,18 @@ class Batch:
         labels, indices: int64 (B,); an index counts within the split.
         failed: files that could not be decoded; they are missing from the batch, which may be
             smaller for it, down to B = 0.
+        before: where images are mixed and the batch is a part of a step: the one readable sample
+            before its first, which the first is mixed with.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     failed: tuple[Problem, ...] = ()
+    before: Batch | None = None
 
 
-def steps_per_epoch(count: int, batch: int) -> int:
-    """Batches in one pass over `count` samples; a last, smaller one is left out."""
-    return max(1, count // batch)
-
-
-def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def train_batches(
+def train_batches(  # noqa: PLR0913 - each has a name at every call
     split: Split,
     augment: Augment,
     spec: ImageSpec,
@@ -69,40 +63,75 @@ def train_batches(
     seed: int,
     start_step: int,
     workers: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
 ) -> Generator[Batch]:
-    """Batches start_step, start_step + 1, … without end, over as many epochs as it takes.
+    """Batches of the steps start_step, start_step + 1, … without end, over epoch after epoch.
 
-    Each epoch is a new permutation and drops what does not fill a batch; a split smaller than a
+    Each epoch is a new permutation and drops what does not fill a step; a split smaller than a
     batch is one batch. workers = 0 reads in this process, otherwise workers read ahead.
+
+    Args:
+        split: what to read.
+        augment: the views; its repeats decide how many different images a step holds.
+        spec: the size of the views.
+        batch: samples of one step of the optimizer, in all processes together.
+        seed: of the run.
+        start_step: the first step of the optimizer, counted from 0.
+        workers: reading processes of this process.
+        rank, world: this process among all that train together; each gets a disjoint piece.
+        accumulate: batches in which this process gets its piece of a step, one after the other.
     """
-    _check(split, batch=batch, workers=workers)
-    if start_step < 0:
-        raise UsageError(f"start_step counts from 0, not {start_step}.")
+    _check(split, batch=batch, workers=workers, rank=rank, world=world)
+    if start_step < 0 or accumulate < 1:
+        raise UsageError(
+            f"start_step counts from 0 and accumulate from 1, not {start_step} and {accumulate}."
+        )
+    order = Order(split, batch, seed, augment.repeats)
+    if order.size < world * accumulate:
+        raise UsageError(
+            f"A step of {order.size} images cannot be shared by {world} processes in {accumulate} "
+            f"parts each. Choose a larger batch or fewer of them."
+        )
     prepare(augment, spec)
-    if augment.crop == "none":
-        split, spec = _resized_once(split, spec)
-    views = _Views(split, spec, augment, seed)
-    yield from _loader(views, _Endless(len(split), batch, seed, start_step), workers)
+    ready = _resized_once(split, spec) if augment.crop == "none" else None
+    parts = (
+        order.part(step, number, world * accumulate, mixes=augment.mixes)
+        for step in itertools.count(start_step)
+        for number in range(rank * accumulate, (rank + 1) * accumulate)
+    )
+    yield from _loader(_Views(split, spec, augment, seed, ready), parts, workers)
 
 
-def eval_batches(split: Split, spec: ImageSpec, *, batch: int, workers: int) -> Iterator[Batch]:
-    """Every sample once, in order; the last batch holds what is left."""
-    _check(split, batch=batch, workers=workers)
-    yield from _loader(_Views(split, spec), _InOrder(len(split), batch), workers)
+def eval_batches(
+    split: Split, spec: ImageSpec, *, batch: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Every sample once, in order; the last batch holds what is left.
+
+    With several processes each gets a piece of the order, of lengths that differ by one at most:
+    no sample is counted twice. A piece may be empty.
+    """
+    _check(split, batch=batch, workers=workers, rank=rank, world=world)
+    keys = share([(0, index, 0) for index in range(len(split))], rank, world)
+    parts = (Part(keys[start : start + batch]) for start in range(0, len(keys), batch))
+    yield from _loader(_Views(split, spec), parts, workers)
 
 
-def _check(split: Split, *, batch: int, workers: int) -> None:
+def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> None:
     if len(split) == 0:
         raise DataError(f"The {split.name} images are none: there is nothing to read.")
     if batch < 1 or workers < 0:
         raise UsageError(f"batch is at least 1 and workers at least 0, not {batch} and {workers}.")
+    if not 0 <= rank < world:
+        raise UsageError(f"rank counts from 0 to world - 1, not {rank} of {world}.")
 
 
-def _loader(views: _Views, order: Sampler[_Keys], workers: int) -> Iterator[Batch]:
+def _loader(views: _Views, order: Iterable[Part], workers: int) -> Iterator[Batch]:
     return iter(
         DataLoader(
             views,
-            batch_sampler=order,
+            batch_sampler=order,  # type: ignore[arg-type]  # handed to _Views as they are
             num_workers=workers,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # otherwise the global random numbers move on
@@ -116,21 +145,35 @@ class _Views(Dataset[Batch]):
     """Whole batches by their keys; without an augment, the evaluation views."""
 
     def __init__(
-        self, split: Split, spec: ImageSpec, augment: Augment | None = None, seed: int = 0
+        self,
+        split: Split,
+        spec: ImageSpec,
+        augment: Augment | None = None,
+        seed: int = 0,
+        ready: Tensor | None = None,
     ) -> None:
-        self.split, self.spec, self.augment, self.seed = split, spec, augment, seed
+        self.split, self.spec, self.augment = split, spec, augment
+        self.seed, self.ready = seed, ready
 
-    def __getitems__(self, keys: _Keys) -> Batch:
+    def __getitems__(self, part: Part) -> Batch:
+        batch = self._read(part.keys)
+        for key in part.before:  # backwards from the first, past those that cannot be read
+            before = self._read([key])
+            if len(before.images):
+                return replace(batch, before=before)
+        return batch
+
+    def _read(self, keys: list[Key]) -> Batch:
         images = torch.empty((len(keys), 3, *self.spec.size), dtype=torch.uint8)
         indices: list[int] = []
         seeds: list[int] = []
         failed: list[Problem] = []
-        for epoch, index in keys:
-            seed = seed_of(self.seed, "view", epoch, index)
+        for epoch, index, copy in keys:
+            seed = seed_of(self.seed, "view", epoch, index, *([copy] if copy else []))
             try:
                 images[len(indices)] = self._view(index, seed)
             except DataError as error:
-                failed.append(Problem(self.split.key(index), str(error)))
+                failed.append(Problem.left_out(self.split.key(index), error))
                 continue
             indices.append(index)
             seeds.append(seed)
@@ -141,50 +184,19 @@ class _Views(Dataset[Batch]):
         return Batch(images, labels, torch.tensor(indices, dtype=torch.int64), tuple(failed))
 
     def _view(self, index: int, seed: int) -> Tensor:
-        source = self.split.read(index)
         if self.augment is None:
-            return pixels(source, self.spec)
-        return cut(source, self.augment, self.spec, seed)
+            return pixels(self.split.read(index), self.spec)
+        if self.ready is not None:
+            return flip(self.ready[index], self.augment, seed)
+        view = cut(self.split.read(index), self.augment, self.spec, seed)
+        return flip(view, self.augment, seed)
 
 
-def _resized_once(split: Split, spec: ImageSpec) -> tuple[Split, ImageSpec]:
-    """Images in memory as their evaluation views, and the spec that leaves those as they are."""
+def _resized_once(split: Split, spec: ImageSpec) -> Tensor | None:
+    """The evaluation views (n, 3, H, W) of images that are in memory anyway."""
     if not isinstance(split.reader, Arrays):
-        return split, spec
-    views = [pixels(split.read(index), spec).permute(1, 2, 0) for index in range(len(split))]
-    images = torch.stack(views).numpy()
-    keys = tuple(split.key(index) for index in range(len(split)))
-    resized = replace(split, rows=np.arange(len(split)), reader=Arrays(images, keys))
-    return resized, replace(spec, crop=1.0)
-
-
-class _Endless(Sampler[_Keys]):
-    """The keys of every batch from a step on: a pure function of (count, batch, seed, step)."""
-
-    def __init__(self, count: int, batch: int, seed: int, start: int) -> None:
-        self.count, self.batch, self.seed, self.start = count, min(batch, count), seed, start
-
-    def __iter__(self) -> Iterator[_Keys]:
-        steps = steps_per_epoch(self.count, self.batch)
-        epoch, first = divmod(self.start, steps)
-        while True:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-            order = torch.randperm(self.count, generator=generator).tolist()
-            for step in range(first, steps):
-                part = order[step * self.batch : (step + 1) * self.batch]
-                yield [(epoch, index) for index in part]
-            epoch, first = epoch + 1, 0
-
-
-class _InOrder(Sampler[_Keys]):
-    """Every index once."""
-
-    def __init__(self, count: int, batch: int) -> None:
-        self.count, self.batch = count, batch
-
-    def __iter__(self) -> Iterator[_Keys]:
-        for start in range(0, self.count, self.batch):
-            yield [(0, index) for index in range(start, min(start + self.batch, self.count))]
+        return None
+    return torch.stack([pixels(split.read(index), spec) for index in range(len(split))])
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -197,6 +209,10 @@ def _start_worker(worker: int) -> None:
     sys.excepthook = _unless_lost
     if sys.platform == "linux":  # elsewhere torch's own watch ends it within 5 seconds
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    parent = multiprocessing.parent_process()
+    forked = multiprocessing.get_start_method() == "fork"
+    if forked and parent is not None and os.getppid() != parent.pid:
+        os._exit(1)  # the parent died before anybody listened
     torch.set_num_threads(1)
 
 
@@ -206,3 +222,6 @@ def _unless_lost(
     """The thread that hands batches over would print how the parent hung up on it."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
+
+
+__all__ = ["Batch", "eval_batches", "seed_of", "steps_per_epoch", "train_batches"]

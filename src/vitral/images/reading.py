@@ -1,12 +1,15 @@
-"""What goes wrong in an image file, said in one sentence; Pillow's own warnings kept quiet."""
+"""What goes wrong in an image file, said in one sentence; the decoders themselves kept quiet."""
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,18 +18,37 @@ from vitral.errors import DataError
 
 Source = bytes | np.ndarray | Image.Image  # what an image may come as
 
+# Python prints the errors that a library logs where nobody listens; ours are sentences.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
 PIXEL_LIMIT = 178_956_970  # Pillow's own, past which it speaks of a decompression bomb
 
-_KNOWN_STARTS = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8": "JPEG",
-    b"GIF8": "GIF",
-    b"%PDF": "PDF",
-    b"%!PS": "EPS",
-    b"\xc5\xd0\xd3\xc6": "EPS",
-    b"PK\x03\x04": "ZIP",
-    b"\x1f\x8b": "gzip",
-}
+# Decoders that take so much memory for a pixel that the common limit would be beyond 2 GiB.
+_LIMITS = {"WEBP": 100_000_000, "AVIF": 140_000_000, "JPEG2000": 64_000_000}
+_SLOW_LIMIT = 2_000_000  # decoders that Pillow has in Python: some four seconds a megapixel
+_PASSES = 4e9  # pixels × scans of a JPEG that decode in some 10 seconds; cameras write ten scans
+
+# How a file may start that no decoder took, and what to say of it.
+_DAMAGED = "The {} header is damaged."
+_OTHER = "This is a {}, not an image that Vitral reads; save it as PNG or JPEG."
+_STARTS = (
+    (b"\x89PNG", _DAMAGED.format("PNG")),
+    (b"\xff\xd8", _DAMAGED.format("JPEG")),
+    (b"GIF8", _DAMAGED.format("GIF")),
+    (b"II*\0", _DAMAGED.format("TIFF")),
+    (b"MM\0*", _DAMAGED.format("TIFF")),
+    (b"8BPS", _DAMAGED.format("PSD")),
+    (b"%PDF", _OTHER.format("PDF file")),
+    (b"%!PS", _OTHER.format("EPS file")),
+    (b"\xc5\xd0\xd3\xc6", _OTHER.format("EPS file")),
+    (b"PK\x03\x04", _OTHER.format("ZIP file")),
+    (b"\x1f\x8b", _OTHER.format("gzip file")),
+    (b"\xff\x0a", _OTHER.format("JPEG XL file")),
+    (b"\0\0\0\x0cJXL ", _OTHER.format("JPEG XL file")),
+    (b"version https://git-lfs", "This is a Git LFS pointer, not the image; run `git lfs pull`."),
+)
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1")
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
 @contextmanager
@@ -41,19 +63,37 @@ def reading(source: Source) -> Iterator[None]:
             raise DataError(_reason(error, source)) from error
 
 
-def check_pixels(size: tuple[int, int]) -> None:
+def pixel_limit(image: Image.Image) -> int:
+    """How many pixels an opened file may have, to be decoded within 2 GiB and 10 seconds."""
+    if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
+        return _SLOW_LIMIT
+    return _LIMITS.get(image.format or "", PIXEL_LIMIT)
+
+
+def check_pixels(size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
     """DataError if an image of this (width, height) is empty or above the safety limit."""
     count = size[0] * size[1]
-    if count > PIXEL_LIMIT:
-        raise DataError(_too_large(count))
+    if count > limit:
+        raise DataError(_too_large(count, limit))
     if count < 1:
         raise DataError(f"The image is empty: {size[0]} × {size[1]} pixels.")
 
 
-def _too_large(count: int) -> str:
+def check_scans(source: Source, size: tuple[int, int]) -> None:
+    """DataError if a JPEG goes over its (width, height) so often that decoding takes minutes."""
+    scans = source.count(b"\xff\xda") if isinstance(source, bytes) else 0
+    if scans * size[0] * size[1] > _PASSES:
+        raise DataError(
+            f"The JPEG holds {scans} scans of {size[0] * size[1] / 1e6:,.0f} megapixels, more "
+            f"than the safety limit; save a new copy."
+        )
+
+
+def _too_large(count: int, limit: int = PIXEL_LIMIT) -> str:
+    of_format = "" if limit == PIXEL_LIMIT else " of its file format"
     return (
-        f"The image has {count / 1e6:,.0f} megapixels, above the safety limit of "
-        f"{PIXEL_LIMIT // 10**6}; save a smaller copy."
+        f"The image has {count / 1e6:,.0f} megapixels, above the safety limit{of_format} of "
+        f"{limit // 10**6}; save a smaller copy."
     )
 
 
@@ -89,20 +129,35 @@ def _not_an_image(start: bytes) -> str:
         return "This is a web page, not an image: probably a failed download."
     if text.startswith((b"<?xml", b"<svg")):
         return "This is an SVG or XML text, not a photograph; save it as PNG."
-    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
-        return "This is a HEIC photo, which Vitral does not read; save it as JPEG."
-    for magic, name in _KNOWN_STARTS.items():
+    if start[4:8] == b"ftyp":  # the family of MP4
+        if start[8:12] in _HEIC:
+            return "This is a HEIC photo, which Vitral does not read; save it as JPEG."
+        if start[8:12] in (b"avif", b"avis"):
+            return _DAMAGED.format("AVIF")
+        return _OTHER.format("video or a camera's raw file")
+    for magic, sentence in _STARTS:
         if start.startswith(magic):
-            if name in ("PNG", "JPEG", "GIF"):
-                return f"The {name} header is damaged."
-            return f"This is a {name} file, not an image that Vitral reads; save it as PNG."
+            return sentence
     if not start.strip(b"\0"):
         return "The file holds only zeros."
+    if _TEXT.fullmatch(start):
+        return f"This is a text, not an image (it starts with {start[:20].decode()!r})."
     return f"This is not an image that Vitral reads (it starts with {start[:8]!r})."
 
 
+@cache
+def _set_libtiff_handler() -> Callable[[int | None], int | None] | None:
+    """libtiff's function that sets where its messages go and gives the old place, if found."""
+    try:
+        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):  # Pillow without libtiff, or a linker that hides it
+        return None
+    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return set_handler
+
+
 class _Quiet:
-    """Ignore warnings while at least one thread is inside.
+    """Ignore warnings, and what libtiff prints by itself, while at least one thread is inside.
 
     warnings.catch_warnings alone is not safe here: two threads that overlap would restore each
     other's filters and leave every warning of the process off for good.
@@ -112,6 +167,7 @@ class _Quiet:
         self._lock = threading.Lock()
         self._inside = 0
         self._saved = warnings.catch_warnings()
+        self._handler: int | None = None
 
     def __enter__(self) -> None:
         with self._lock:
@@ -119,6 +175,8 @@ class _Quiet:
                 self._saved = warnings.catch_warnings()
                 self._saved.__enter__()
                 warnings.simplefilter("ignore")
+                if set_handler := _set_libtiff_handler():
+                    self._handler = set_handler(None)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -126,6 +184,8 @@ class _Quiet:
             self._inside -= 1
             if self._inside == 0:
                 self._saved.__exit__(None, None, None)
+                if set_handler := _set_libtiff_handler():
+                    set_handler(self._handler)
 
 
 _quiet = _Quiet()

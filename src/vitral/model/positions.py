@@ -20,6 +20,7 @@ RULES: dict[str, dict[str, Any]] = {  # how each code base moves learned positio
     "timm": {"mode": "bicubic", "antialias": True},
     "transformers": {"mode": "bicubic"},
     "torchvision": {"mode": "bicubic", "align_corners": True},
+    "flexivit": {"mode": "bilinear", "antialias": True},
 }
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitral import catalog
 from vitral.errors import UsageError
+from vitral.spec import ImageSpec, ModelSpec
 from vitral.spec.fields import suggest
 from vitral.training.folder import Run, default_path
 from vitral.training.loop import train as run_recipe
 from vitral.training.recipe import Recipe, epochs, override
+from vitral.weights import incoming
 
 BUILT_IN = {"digits": "digits", "shapes": "shapes"}  # recipes made for a built-in source
-DEFAULT = "scratch-small"
+DEFAULT, FROM_WEIGHTS = "scratch-small", "finetune"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +27,7 @@ class Request:
     """What a person asked for on the command line or in Python; None leaves it to the recipe."""
 
     data: str
+    start: str | None = None
     recipe: str | None = None
     model: str | None = None
     size: int | tuple[int, int] | None = None
@@ -51,18 +55,16 @@ def resolve(request: Request) -> Recipe:
 
     `--set` is applied last and wins.
     """
-    recipe = named(request.recipe or BUILT_IN.get(request.data, DEFAULT))
-    size = request.size if request.size is not None else recipe.images.size
-    if request.model is not None:
-        model = catalog.model(request.model, size=size)
-    else:
-        model = replace(recipe.model, size=(size, size) if isinstance(size, int) else size)
+    fallback = FROM_WEIGHTS if request.start else BUILT_IN.get(request.data, DEFAULT)
+    recipe = named(request.recipe or fallback)
+    model, images = _network(recipe, request)
     batch = recipe.data.batch if request.batch is None else request.batch
     data = replace(recipe.data, source=str(request.data), batch=batch)
     recipe = replace(
         recipe,
         model=model,
-        images=replace(recipe.images, size=model.size),
+        images=images,
+        start=request.start,
         data=data,
         seed=recipe.seed if request.seed is None else request.seed,
     )
@@ -77,9 +79,38 @@ def resolve(request: Request) -> Recipe:
     return override(recipe, request.changes) if request.changes else recipe
 
 
-def train(
+def _network(recipe: Recipe, request: Request) -> tuple[ModelSpec, ImageSpec]:
+    """The network and its preprocessing: of --from, else of --model, else of the recipe."""
+    if request.start is None:
+        if request.recipe == FROM_WEIGHTS:
+            raise UsageError(f"The recipe {FROM_WEIGHTS} starts from weights: --from WEIGHTS.")
+        size = request.size if request.size is not None else recipe.images.size
+        if request.model is not None:
+            model = catalog.model(request.model, size=size)
+        else:
+            model = replace(recipe.model, size=(size, size) if isinstance(size, int) else size)
+        return model, replace(recipe.images, size=model.size)
+    if request.model is not None:
+        raise UsageError("The weights of --from bring their model; leave --model out.")
+    card = incoming.read(request.start, announce=_announce).card
+    size = request.size if request.size is not None else card.model.size
+    # the pre-logits layer is dropped and the head new (section 3.2 of the paper); training is RGB
+    square = (size, size) if isinstance(size, int) else size
+    model = replace(card.model, size=square, representation=0, channels=3)
+    images = replace(card.images, size=model.size)
+    if len(images.mean) != 3:
+        images = replace(images, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return model, images
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def train(  # noqa: PLR0913 - one argument per option of the command
     data: str | Path,
     *,
+    start: str | Path | None = None,
     model: str | None = None,
     epochs: float | None = None,
     size: int | tuple[int, int] | None = None,
@@ -91,6 +122,7 @@ def train(
 
     Args:
         data: the folder, or "digits" or "shapes".
+        start: weights to fine-tune: a run, an artifact, a checkpoint or an id like "timm/...".
         model: a name of the catalogue such as "S/16"; size: pixels, or (height, width).
         epochs: passes over the images; recipe: a name from `vitral.recipes.names()`.
         out: the run folder; by default a new dated one under runs/.
@@ -99,7 +131,13 @@ def train(
     Returns the run: its `path`, and the `evaluation` of its best weights.
     """
     asked = Request(
-        data=str(data), recipe=recipe, model=model, size=size, epochs=epochs, changes=changes
+        data=str(data),
+        start=None if start is None else str(start),
+        recipe=recipe,
+        model=model,
+        size=size,
+        epochs=epochs,
+        changes=changes,
     )
     resolved = resolve(asked)
     path = Path(out) if out is not None else default_path(str(data), resolved.model.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import json
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -58,6 +60,34 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
         return cls(**ready)
     except TypeError as error:
         raise SpecError(f"{cls.__name__}: {error}.") from None
+
+
+def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> dict[str, Any]:
+    """Nested settings with 'a.b=value' assignments applied; values are JSON, or text if not.
+
+    Raises SpecError with 'did you mean' for a name that does not exist; `owner` is what the
+    message calls the outermost settings.
+    """
+    values = copy.deepcopy(values)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise SpecError(f"--set needs NAME=VALUE, like optimizer.lr=3e-4, not '{assignment}'.")
+        *parents, name = path.strip().split(".")
+        inner, holder = values, owner
+        for parent in parents:
+            if not isinstance(inner.get(parent), dict):
+                raise SpecError(f"{holder} has no part '{parent}'; {suggest(parent, inner)}")
+            inner, holder = inner[parent], parent
+        if name not in inner:
+            raise SpecError(f"{holder} has no field '{name}'; {suggest(name, inner)}")
+        if isinstance(inner[name], dict):
+            raise SpecError(f"'{path}' has fields of its own: {', '.join(inner[name])}.")
+        try:
+            inner[name] = json.loads(text)
+        except json.JSONDecodeError:
+            inner[name] = text.strip()
+    return values
 
 
 def coerce(hint: Any, value: Any, where: str) -> Any:

@@ -16,18 +16,25 @@ class ImageSpec:
 
     Attributes:
         size: (height, width) in pixels of the tensor.
-        fit: "crop" resizes the shorter side and cuts the centre, "pad" resizes the longer side
-            and pads with the mean colour, "squash" ignores the aspect ratio.
-        crop: fraction of the resized image that the centre crop keeps, for fit "crop"
-            (timm's crop_pct: resize to size / crop, then cut size).
-        interpolation: "bilinear" or "bicubic", antialiased.
+        fit: how the image is resized to floor(size / crop): "crop" covers it, "pad" stays inside
+            it, both keeping the aspect ratio, "squash" becomes it. Then the centre of `size` is
+            cut out, and what is missing is filled with the mean colour.
+        crop: fraction of the resized image that the centre cut keeps (timm's crop_pct).
+        centre: where the cut starts when the margin is odd: "round" goes to the even pixel (timm,
+            torchvision), "floor" to the smaller one (transformers, Google).
+        interpolation: "bilinear" or "bicubic".
+        resize: whose resize it is: "pillow" averages over all pixels and rounds to 8 bits after
+            the rows and after the columns (timm, torchvision, transformers), "torch" averages in
+            floats (DINOv3), "tensorflow" takes the nearest four alone (Google; for "bilinear").
         mean, std: per channel, of values in [0, 1]; 0.5 and 0.5 give the paper's [-1, 1].
     """
 
     size: tuple[int, int] = (224, 224)
     fit: Literal["crop", "pad", "squash"] = "crop"
     crop: float = 1.0
+    centre: Literal["round", "floor"] = "round"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    resize: Literal["pillow", "torch", "tensorflow"] = "pillow"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -37,7 +44,14 @@ class ImageSpec:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         choice(self, "fit", ImageSpec)
+        choice(self, "centre", ImageSpec)
         choice(self, "interpolation", ImageSpec)
+        choice(self, "resize", ImageSpec)
+        if self.resize == "tensorflow" and self.interpolation != "bilinear":
+            raise SpecError(
+                f'ImageSpec.resize = "tensorflow" is for interpolation = "bilinear", '
+                f'not "{self.interpolation}".'
+            )
         if not 0 < self.crop <= 1:
             raise SpecError(f"ImageSpec.crop is a fraction in (0, 1], not {self.crop}.")
         finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
@@ -46,6 +60,11 @@ class ImageSpec:
                 f"ImageSpec.mean and ImageSpec.std need one finite value per channel and std > 0, "
                 f"not {self.mean} and {self.std}."
             )
+
+    @property
+    def antialias(self) -> bool:
+        """Whether shrinking averages over all pixels."""
+        return self.resize != "tensorflow"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for model.json."""

@@ -59,7 +59,7 @@ class ModelSpec:
             head keep theirs.
         resample: whose rule resizes learned positions: "google" (bilinear, aligned corners),
             "timm" (bicubic, antialiased), "transformers" (bicubic), "torchvision" (bicubic,
-            aligned corners).
+            aligned corners), "flexivit" (bilinear, antialiased).
         resnet: the stem of a hybrid, or BiT itself.
     """
 
@@ -90,7 +90,7 @@ class ModelSpec:
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     biases: Literal["all", "no_qkv", "none"] = "all"
-    resample: Literal["google", "timm", "transformers", "torchvision"] = "google"
+    resample: Literal["google", "timm", "transformers", "torchvision", "flexivit"] = "google"
     resnet: ResNetSpec | None = None
 
     def __post_init__(self) -> None:

@@ -33,7 +33,9 @@ from torch import nn
 from vitral import report
 from vitral.errors import UsageError
 from vitral.evaluation import Evaluation
-from vitral.images.datasets import BUILT_IN, Dataset
+from vitral.images.datasets import Dataset
+from vitral.images.layouts import lasting
+from vitral.images.sources import LEFT_OUT
 from vitral.spec import ImageSpec
 from vitral.training.recipe import Recipe
 from vitral.training.state import Progress
@@ -90,11 +92,12 @@ def check_new(out: Path, source: str) -> None:
 def complete(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
-    source = recipe.data.source
-    if source not in BUILT_IN:  # a resume may come from another folder
-        source = str(Path(source).resolve())
+    source = lasting(recipe.data.source)  # a resume may come from another folder
     where = dataclasses.replace(recipe.data, source=source)
-    return dataclasses.replace(recipe, model=model, data=where)
+    start = recipe.start
+    if start is not None and Path(start).exists():
+        start = str(Path(start).resolve())
+    return dataclasses.replace(recipe, model=model, data=where, start=start)
 
 
 def create(out: Path, recipe: Recipe, data: Dataset) -> None:
@@ -216,7 +219,10 @@ def environment() -> dict[str, Any]:
 
 def introduction(recipe: Recipe, data: Dataset, *, bf16: bool, device: object) -> list[str]:
     """What a person should know before the first step."""
-    shown = [f"left out: {problem.path}: {problem.reason}" for problem in data.problems[:5]]
+    shown = [
+        f"{'left out' if problem.code in LEFT_OUT else 'note'}: {problem.path}: {problem.reason}"
+        for problem in data.problems[:5]
+    ]
     if len(data.problems) > 5:
         shown.append(f"... and {len(data.problems) - 5} more notes on the data")
     height, width = recipe.images.size
@@ -225,7 +231,7 @@ def introduction(recipe: Recipe, data: Dataset, *, bf16: bool, device: object) -
         f"{len(data.classes)} classes",
         *shown,
         f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters, "
-        f"{height}x{width} px",
+        f"{height}x{width} px" + (f", from {recipe.start}" if recipe.start else ""),
         f"plan   {recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}, "
         f"{'bf16' if bf16 else 'fp32'} on {device}",
     ]

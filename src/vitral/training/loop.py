@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,12 @@ def resume(out: Path, *, device: str | None = None, display: Display | None = No
         )
     with torch.random.fork_rng(), folder.locked(out):
         torch.manual_seed(recipe.seed)
-        session = start(recipe, data, out, best_device(device), display)
         for slot in state.damaged(out / "state"):
             display.note(f"passed over: state/{slot} is not whole")
         saved = state.load(out / "state")
+        begun = replace(recipe, start=None) if saved else recipe  # what it started from is in there
+        session = start(begun, data, out, best_device(device), display)
+        session.recipe = recipe
         if saved:
             tensors, session.progress = saved
             state.scatter(tensors, session.model, session.average.model, session.optimizer)
@@ -161,7 +164,7 @@ def step(session: Session, batch: Batch) -> float:
     warmup = recipe.warmup.in_steps(session.epoch_steps)
     rate = recipe.optimizer.lr * schedule(number, session.total, warmup)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     with autocast(recipe.precision, session.device):
         logits = model(images)
     loss = objective.cross_entropy(logits, labels, recipe.label_smoothing)

@@ -19,15 +19,36 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
     return name.endswith("weight") and parameter.ndim >= 2
 
 
+def layer_of(name: str, depth: int) -> int:
+    """0 for what makes the tokens, 1 to depth for the blocks, depth + 1 for what reads them."""
+    first, _, rest = name.partition(".")
+    if first == "blocks":
+        return 1 + int(rest.partition(".")[0])
+    tokens = ("stem", "patches", "cls", "distillation", "registers", "positions")
+    return 0 if first in tokens else depth + 1
+
+
 def adamw(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW whose decay is decoupled and multiplied by the learning rate (Table 3's convention)."""
+    """AdamW whose decay is decoupled and multiplied by the learning rate (Table 3's convention).
+
+    Each group has a `scale` of the learning rate: layer_decay to the power of the layers above
+    (Clark et al. 2020; BEiT). The first group has the full rate.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    depth = max((layer_of(name, 0) for name, _ in named if name.startswith("blocks.")), default=0)
+    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        below = depth + 1 - layer_of(name, depth) if settings.layer_decay < 1 else 0
+        members.setdefault((below, is_kernel(name, parameter)), []).append(parameter)
     groups = [
         {
-            "params": [p for name, p in named if is_kernel(name, p)],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [p for name, p in named if not is_kernel(name, p)], "weight_decay": 0.0},
+            "params": parameters,
+            "weight_decay": settings.weight_decay if kernels else 0.0,
+            "scale": settings.layer_decay**below,
+        }
+        for (below, kernels), parameters in sorted(
+            members.items(), key=lambda item: (item[0][0], not item[0][1])
+        )
     ]
     return torch.optim.AdamW(
         groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True

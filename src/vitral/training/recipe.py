@@ -6,7 +6,6 @@ changed copy; the resolved value is kept as recipe.json in the run folder and re
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from vitral.errors import SpecError
 from vitral.images.settings import Augment
 from vitral.spec import ImageSpec, ModelSpec
-from vitral.spec.fields import choice, from_mapping, suggest
+from vitral.spec.fields import assign, choice, from_mapping
 
 MOST = 1e12  # epochs or steps: longer than any run, and still exact in a float
 
@@ -68,14 +67,16 @@ class Data:
     """Which images, and how they reach the network.
 
     Attributes:
-        source: a folder of class folders, or a built-in name (digits, shapes).
+        source: class folders, a CSV, tar shards, parquet, hf:NAME, or a built-in name (digits,
+            shapes).
         batch: images per optimizer step.
         count: how many images to draw, for sources that draw on demand.
         val_fraction: share held out (stratified) when the source has no split of its own.
         split_seed: of that split; apart from the run's seed, so that no run tests on images that
             another one with the same data learnt from.
         workers: loading processes; None chooses from the machine. Never changes the result.
-        allow_unreadable: go on even if more than 1 % of the files cannot be read.
+        allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
+            rows of a CSV without a file or a label.
     """
 
     source: str = ""
@@ -107,6 +108,7 @@ class Optimizer:
             position embeddings are not decayed.
         beta1, beta2: decay of the first and second moment.
         clip: largest global norm of the gradient; 0 switches clipping off.
+        layer_decay: factor of the learning rate per layer below the head; 1 treats all alike.
     """
 
     lr: float = 1e-3
@@ -114,6 +116,7 @@ class Optimizer:
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 1.0
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that no optimizer can use."""
@@ -123,6 +126,8 @@ class Optimizer:
         at_least("Optimizer.clip", self.clip, 0)
         for name in ("beta1", "beta2"):
             fraction(f"Optimizer.{name}", getattr(self, name))
+        if not 0 < self.layer_decay <= 1:
+            raise SpecError(f"Optimizer.layer_decay is in (0, 1], not {self.layer_decay}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +136,8 @@ class Recipe:
 
     Attributes:
         model, images: the network and its preprocessing; the classes come from the data.
+        start: the weights to start from: a run, an artifact, a checkpoint or an id; None draws new
+            ones.
         data, augment, optimizer: see there.
         length, warmup: of the run, and of the linear warm-up inside it; cosine decay to 0 after.
         evaluate_every: how often the validation images are counted.
@@ -146,6 +153,7 @@ class Recipe:
 
     model: ModelSpec
     images: ImageSpec
+    start: str | None = None
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -194,30 +202,8 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """A copy with 'a.b=value' assignments applied; values are JSON, or text where it is not.
-
-    Raises SpecError with 'did you mean' for a name that does not exist.
-    """
-    values = recipe.to_dict()
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise SpecError(f"--set needs NAME=VALUE, like optimizer.lr=3e-4, not '{assignment}'.")
-        *parents, name = path.strip().split(".")
-        inner, owner = values, "Recipe"
-        for parent in parents:
-            if not isinstance(inner.get(parent), dict):
-                raise SpecError(f"{owner} has no part '{parent}'; {suggest(parent, inner)}")
-            inner, owner = inner[parent], parent
-        if name not in inner:
-            raise SpecError(f"{owner} has no field '{name}'; {suggest(name, inner)}")
-        if isinstance(inner[name], dict):
-            raise SpecError(f"'{path}' has fields of its own: {', '.join(inner[name])}.")
-        try:
-            inner[name] = json.loads(text)
-        except json.JSONDecodeError:
-            inner[name] = text.strip()
-    return Recipe.from_dict(values)
+    """A copy with 'a.b=value' assignments applied; see `vitral.spec.fields.assign`."""
+    return Recipe.from_dict(assign(recipe.to_dict(), assignments, "Recipe"))
 
 
 def at_least(name: str, value: float, least: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vitral import evaluation as scores
-from vitral.errors import MachineError
+from vitral.errors import DataError, MachineError
 from vitral.images.datasets import Dataset, open_dataset
 from vitral.images.loading import steps_per_epoch
 from vitral.images.sources import Arrays
@@ -21,6 +21,8 @@ from vitral.training import folder, state
 from vitral.training.display import Display
 from vitral.training.optimizer import Average, adamw
 from vitral.training.recipe import Recipe
+from vitral.weights import incoming
+from vitral.weights.start import start as first_weights
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Session:
 
 def open_data(recipe: Recipe) -> Dataset:
     """The recipe's images, split and checked."""
-    return open_dataset(
+    data = open_dataset(
         recipe.data.source,
         seed=recipe.data.split_seed,
         val_fraction=recipe.data.val_fraction,
@@ -87,6 +89,12 @@ def open_data(recipe: Recipe) -> Dataset:
         count=recipe.data.count,
         allow_unreadable=recipe.data.allow_unreadable,
     )
+    if data.multi_label:
+        raise DataError(
+            f"{data.source} gives several labels to an image, and training knows one. Give each "
+            "image the label that matters; `vitral check` and `vitral shard` take all of them."
+        )
+    return data
 
 
 def start(
@@ -100,6 +108,11 @@ def start(
             f"A model of {recipe.model.parameters / 1e9:.1f} billion parameters does not fit into "
             f"the memory of {device} ({str(error).splitlines()[0][:80]}). Choose a smaller one."
         ) from None
+    notes: tuple[str, ...] = ()
+    if recipe.start is not None:
+        weights = incoming.read(recipe.start, announce=display.note)
+        tensors, notes = first_weights(weights, recipe.model, data.classes)
+        model.load_state_dict(tensors)
     session = Session(
         recipe=recipe,
         data=data,
@@ -114,4 +127,6 @@ def start(
     bf16 = uses_bf16(recipe.precision, device)
     for line in folder.introduction(recipe, data, bf16=bf16, device=device):
         display.note(line)
+    for line in notes:
+        display.note(f"start  {line}")
     return session

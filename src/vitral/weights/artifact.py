@@ -2,7 +2,8 @@
 
 my-model/
 ├── model.safetensors   the tensors, under the network's own names
-└── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics
+├── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics
+└── kept.safetensors    sometimes: tensors of a converted file that only its home uses
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitral.errors import SpecError, WeightsError
-from vitral.model import build
+from vitral.model import ViT, build
 from vitral.spec import ImageSpec, ModelSpec
 from vitral.weights import storage
 
 FORMAT = 1
-TENSORS, CARD = "model.safetensors", "model.json"
+TENSORS, CARD, KEPT = "model.safetensors", "model.json", "kept.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +67,24 @@ class Card:
         }
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+def save(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    card: Card,
+    kept: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write an artifact; `folder` is replaced as a whole or left as it was.
 
-    `tensors` is the state_dict of the network that `card.model` describes, checked key by key.
+    `tensors` is the state_dict of the network that `card.model` describes, checked key by key;
+    `kept` are tensors for the way back to the home of converted weights.
     """
     check(tensors, card.model, folder)
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def fill(fresh: Path) -> None:
         storage.write_tensors(fresh / TENSORS, tensors)
+        if kept:
+            storage.write_tensors(fresh / KEPT, kept)
         # a name that is no valid text keeps its stray bytes as JSON escapes
         (fresh / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -88,6 +97,20 @@ def load(folder: Path) -> tuple[nn.Module, Card]:
     Raises WeightsError when a file is missing or broken, or when the keys or shapes of the tensors
     are not exactly those of the network.
     """
+    tensors, card = load_tensors(folder)
+    return network(tensors, card.model), card
+
+
+def network(tensors: Mapping[str, Tensor], spec: ModelSpec) -> ViT:
+    """The network of a spec with these tensors, in evaluation mode."""
+    with torch.device("meta"):  # first values would be drawn only to be replaced
+        model = build(spec)
+    model.load_state_dict(dict(tensors), assign=True)
+    return model.eval()
+
+
+def load_tensors(folder: Path) -> tuple[dict[str, Tensor], Card]:
+    """The tensors that fit the card, and the card; see load."""
     card = load_card(folder)
     try:
         tensors = load_file(folder / TENSORS)
@@ -101,10 +124,7 @@ def load(folder: Path) -> tuple[nn.Module, Card]:
             f"copy it again or use another checkpoint."
         ) from None
     check(tensors, card.model, folder)
-    with torch.device("meta"):  # first values would be drawn only to be replaced
-        model = build(card.model)
-    model.load_state_dict(tensors, assign=True)
-    return model.eval(), card
+    return tensors, card
 
 
 def load_card(folder: Path) -> Card:

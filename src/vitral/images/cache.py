@@ -1,0 +1,50 @@
+"""What was found out once and may be forgotten at any time: a folder of the user's cache.
+
+It is ~/.cache/vitral, or VITRAL_CACHE. Nothing here is ever needed: deleting it costs time only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def folder() -> Path:
+    """Where the cache is."""
+    named = os.environ.get("VITRAL_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "vitral"
+
+
+def key_of(parts: Iterable[object]) -> str:
+    """A name for what was found out from these parts."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(repr(part).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def load(kind: str, key: str) -> Any:
+    """The JSON value that was stored, or None."""
+    try:
+        return json.loads((folder() / kind / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def store(kind: str, key: str, value: Any) -> None:
+    """Keep a JSON value; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
+        place = folder() / kind
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place, delete=False, encoding="utf-8") as file:
+            json.dump(value, file)
+        Path(file.name).replace(place / f"{key}.json")

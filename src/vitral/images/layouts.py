@@ -1,0 +1,145 @@
+"""Which layout the user's data has, and where its training and held-out images are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vitral.errors import DataError
+from vitral.images import complaints, folders, hub_data, remote, shards, tables
+from vitral.images.folders import HELD_OUT_NAMES, TRAIN_NAMES, ClassFolders
+from vitral.images.shards import INDEX, Shards
+from vitral.images.sources import Place
+from vitral.images.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A source before it is scanned.
+
+    Attributes:
+        kind: what it is, in words.
+        train: the training images, or all; None if there are held-out images only.
+        held_out: the user's own held-out images, or None.
+        held_name: what those are called, "val" or "test".
+        root: the folder or file, for messages.
+    """
+
+    kind: str
+    train: Place | None
+    held_out: Place | None
+    held_name: str
+    root: str
+
+
+def find(source: str) -> Layout:
+    """The layout of a folder, a CSV file, shards, or a data set of Hugging Face.
+
+    Raises DataError, with the closest name, if it is not there or is none of these.
+    """
+    if source.startswith("hf:"):
+        return _hub(source)
+    if remote.is_far(source) or source.endswith(".tar"):
+        return _shard_set(source)
+    source = source.removeprefix("file://")
+    path = complaints.existing(source)
+    if path.suffix.lower() in tables.SUFFIXES:
+        return Layout("CSV file", Table(path), None, "val", source)
+    if hub_data.is_table(path):
+        return _hub(source)
+    if path.is_file():
+        raise DataError(f"{source} is a file; name a folder that holds one folder for each class.")
+    lists = {
+        child.name.lower(): child for child in path.iterdir() if child.suffix.lower() == ".csv"
+    }
+    if "train.csv" in lists:
+        named = [f"{name}.csv" for name in HELD_OUT_NAMES if f"{name}.csv" in lists]
+        held = Table(lists[named[0]]) if named else None
+        kind = "CSV files" if held else "CSV file"
+        return Layout(kind, Table(lists["train.csv"]), held, _held_name(named), source)
+    if (path / INDEX).is_file() or any(path.glob("*.tar")) or any(path.glob("train/*.tar")):
+        return _shard_set(source)
+    train, held_out = folders.split_folders(path)
+    return Layout(
+        "class folders" if train or held_out else "class folders without splits",
+        ClassFolders(train or path, path) if train or not held_out else None,
+        ClassFolders(held_out, path) if held_out else None,
+        _held_name([held_out.name] if held_out else []),
+        source,
+    )
+
+
+def lasting(source: str) -> str:
+    """The source as it can be found again from another folder."""
+    if source in complaints.BUILT_IN or source.startswith("hf:") or remote.is_far(source):
+        return source
+    return str(Path(source.removeprefix("file://")).resolve())
+
+
+def _held_name(names: Sequence[str]) -> str:
+    return "test" if names and names[0].lower().startswith("test") else "val"
+
+
+def _hub(source: str) -> Layout:
+    found = hub_data.splits(source)
+    train = next((name for name in TRAIN_NAMES if name in found), None)
+    held = next((name for name in HELD_OUT_NAMES if name in found), None)
+    if train is None and held is None:
+        raise DataError(f"{source} has no split called train, only {', '.join(found)}.")
+    return Layout(
+        "Hugging Face data set",
+        None if train is None else hub_data.HubSplit(source, train, found[train]),
+        None if held is None else hub_data.HubSplit(source, held, found[held]),
+        _held_name([held] if held else []),
+        source,
+    )
+
+
+def _shard_set(source: str) -> Layout:
+    """Shards by their index.json, by a pattern, or by what lies in a folder and in train/, val/."""
+    folder, index, names = source.rstrip("/"), None, None
+    if source.endswith(".tar"):
+        paths = dict.fromkeys(remote.expanded(source), "")
+    else:
+        text, names = _text(f"{folder}/{INDEX}"), _text(f"{folder}/classes.txt")
+        if text is not None:
+            index = shards.read_index(text, f"{folder}/{INDEX}")
+            paths = {f"{folder}/{shard['name']}": "" for shard in index["shards"]}
+        else:
+            below = ("", *TRAIN_NAMES, *HELD_OUT_NAMES)
+            paths = {path: name for name in below for path in _tars(f"{folder}/{name}".rstrip("/"))}
+    by_split: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        split = _split_of(f"{paths[path]} {PurePosixPath(path).name}")
+        by_split.setdefault(split, []).append(path)
+    if not by_split:
+        raise DataError(f"No tar shards under {source}, and no {INDEX} that names them.")
+    classes = tuple(line.strip() for line in (names or "").splitlines())
+
+    def place(name: str) -> Shards | None:
+        paths = by_split.get(name)
+        return Shards(f"{source} ({name})", tuple(paths), index, classes) if paths else None
+
+    held_name = "val" if "val" in by_split else "test"
+    return Layout("tar shards", place("train"), place(held_name), held_name, source)
+
+
+def _split_of(name: str) -> str:
+    """'train', 'val' or 'test' by a word in the name of a shard and of its folder."""
+    words = "".join(char if char.isalpha() else " " for char in name.lower()).split()
+    held = [word for word in words if word in HELD_OUT_NAMES]
+    return _held_name(held) if held and not set(words) & set(TRAIN_NAMES) else "train"
+
+
+def _text(path: str) -> str | None:
+    if remote.is_far(path):
+        return remote.text(path)
+    place = Path(path)
+    return place.read_text(encoding="utf-8") if place.is_file() else None
+
+
+def _tars(folder: str) -> list[str]:
+    if remote.is_far(folder):
+        return remote.listed(folder, ".tar")
+    return sorted(str(path) for path in Path(folder).glob("*.tar") if not path.name.startswith("."))

@@ -1,0 +1,143 @@
+"""Files that lie elsewhere (s3://…, https://…, memory://…), fetched by fsspec into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import fsspec
+
+from vitral.errors import DataError, MachineError, UsageError
+from vitral.images import cache
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def is_far(path: str) -> bool:
+    """Whether a path names a file elsewhere."""
+    return bool(_SCHEME.match(path)) and not path.startswith("file://")
+
+
+def local(path: str) -> Path:
+    """The file on this machine; one that lies elsewhere is fetched first, once for all processes.
+
+    Raises DataError if it cannot be had.
+    """
+    if not is_far(path):
+        return Path(path.removeprefix("file://"))
+    name = f"{cache.key_of([path])}-{PurePosixPath(path).name[-80:]}"
+    place = cache.folder() / "fetched" / name
+    try:
+        if not place.exists():
+            with _alone(place):
+                if not place.exists():
+                    _fetch(path, place)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(place)  # what was used last goes last
+    except OSError as error:
+        raise MachineError(
+            f"{path} cannot be kept in {place.parent} ({error.strerror or error}); name a place "
+            f"with room in VITRAL_CACHE."
+        ) from error
+    return place
+
+
+def opened(path: str) -> BinaryIO:
+    """The file, open; fetched again if it has just left the cache."""
+    try:
+        return local(path).open("rb")
+    except FileNotFoundError:
+        if not is_far(path):
+            raise
+        return local(path).open("rb")
+
+
+def text(path: str) -> str | None:
+    """The content of a small file, or None if it is not there."""
+    with reaching(path):
+        try:
+            with fsspec.open(path, "r", encoding="utf-8") as file:
+                return str(file.read())
+        except FileNotFoundError:
+            return None
+
+
+def listed(folder: str, suffix: str) -> list[str]:
+    """The files with this suffix directly in a folder elsewhere, sorted; [] where none can be."""
+    with reaching(folder):
+        system, inside = fsspec.url_to_fs(folder)
+        try:
+            names = system.ls(inside, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(system.unstrip_protocol(name) for name in names if name.endswith(suffix))
+
+
+def expanded(pattern: str) -> list[str]:
+    """'a-{00..02}.tar' as a-00.tar, a-01.tar, a-02.tar: the notation of webdataset."""
+    found = _RANGE.search(pattern)
+    if not found:
+        return [pattern]
+    first, last = found.groups()
+    if int(last) < int(first):
+        raise UsageError(f"{pattern} counts from {first} down to {last}; write it the other way.")
+    return [
+        path
+        for number in range(int(first), int(last) + 1)
+        for path in expanded(
+            f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}"
+        )
+    ]
+
+
+@contextlib.contextmanager
+def reaching(path: str) -> Iterator[None]:
+    """Turn what fsspec raises into a sentence."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:  # no such protocol, or its library is missing
+        raise MachineError(f"{path} cannot be opened: {error}") from error
+    except (DataError, MachineError):
+        raise
+    except Exception as error:  # every store has errors of its own
+        raise DataError(f"{path} cannot be reached: {error or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f".{place.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(path: str, place: Path) -> None:
+    with reaching(path):
+        system, inside = fsspec.url_to_fs(path)
+        _make_room(place.parent, system.size(inside) or 0)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            fresh = Path(folder) / "fetched"
+            system.get_file(inside, str(fresh))
+            fresh.replace(place)
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the least recently used files, so that `size` more bytes stay within the limit."""
+    limit = float(os.environ.get("VITRAL_CACHE_GB", "64")) * 1e9
+    kept = sorted(
+        (path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")),
+        key=lambda path: path.stat().st_mtime,
+    )
+    total = size + sum(path.stat().st_size for path in kept)
+    for path in kept:
+        if total <= limit:
+            return
+        total -= path.stat().st_size
+        path.unlink()

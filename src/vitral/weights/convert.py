@@ -1,0 +1,227 @@
+"""Weights from any home into Vitral and back, with a proof.
+
+convert(SRC, DST) writes an artifact or another home's files, and says what was checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.errors import UsageError, WeightsError
+from vitral.weights import artifact, files, homes, incoming, preprocessing, proof, storage
+from vitral.weights.incoming import Weights
+from vitral.weights.outgoing import layout_for, settled, table_for
+from vitral.weights.rename import Table, tables
+
+TOLERANCE = 1e-3  # of the largest logit; a wrong choice shows far above it, rounding far below
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """What a conversion checked.
+
+    Attributes:
+        source, target: paths; home and to: whose files they are.
+        model: the network's name.
+        tensors, bytes: of the file that was read; left_over: names without a place, always 0.
+        exact: whether the file's own tensors came back bit for bit; None for an artifact.
+        difference: max |delta logit| on random images between our network and each home's
+            library; largest: max |logit| there.
+        not_compared: why not, by home.
+        notes: sentences.
+    """
+
+    source: str
+    target: str
+    home: str
+    to: str
+    model: str
+    tensors: int
+    bytes: int
+    left_over: int = 0
+    exact: bool | None = None
+    difference: Mapping[str, float] = field(default_factory=dict)
+    largest: Mapping[str, float] = field(default_factory=dict)
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    to: str = "vitral",
+    size: tuple[int, int] | None = None,
+    changes: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> Proof:
+    """Write the weights at `source` as the home `to` has them, at `target`, with a proof beside.
+
+    `source` is whatever `incoming.read` takes, with the same `size`, `changes` and `announce`.
+    `to` is "vitral" (an artifact folder), "google", "timm", "transformers" or "torchvision".
+    `target` is a new folder, or a new file whose suffix says the format.
+
+    Raises WeightsError for what cannot be read, what the home cannot express, and a difference
+    between the two libraries' logits; UsageError for a target that exists. Nothing is written then.
+    """
+    if to != "vitral" and to not in homes.NAMES:
+        raise UsageError(f"There is no home '{to}'; --to is vitral, {', '.join(homes.NAMES)}.")
+    target = Path(target)
+    _check_target(target, to)
+    weights = incoming.read(source, size=size, changes=changes, announce=announce)
+    done = _started(source, target, to, weights)
+    if weights.source is not None and weights.layout is not None:
+        done = _compared(done, weights, tables()[weights.layout.table], weights.source.config)
+    if to == "vitral":
+        made_by = {"converted": done.to_dict()}
+        if weights.layout is not None:
+            made_by["layout"] = asdict(weights.layout)
+        card = replace(weights.card, made_by=made_by)
+        artifact.save(target, weights.tensors, card, weights.kept)
+        return done
+    table = table_for(to, weights.card.model)
+    weights, notes = settled(weights, table)
+    if to in ("timm", "transformers"):
+        notes += tuple(preprocessing.differences(weights.card.images, to))
+    done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)
+    _write(target, weights, table, done)
+    return done
+
+
+def _started(source: object, target: Path, to: str, weights: Weights) -> Proof:
+    tensors = weights.tensors if weights.source is None else weights.source.tensors
+    return Proof(
+        source=str(source),
+        target=str(target),
+        home=weights.home,
+        to=to,
+        model=weights.card.model.name,
+        tensors=len(tensors) - len(weights.others),
+        bytes=sum(x.numel() * x.element_size() for x in tensors.values()),
+        exact=_comes_back(weights),
+        notes=weights.notes,
+    )
+
+
+def _comes_back(weights: Weights) -> bool | None:
+    """Whether writing what was read gives the file's tensors bit for bit; None for an artifact."""
+    if weights.source is None or weights.layout is None:
+        return None
+    table, spec = tables()[weights.layout.table], weights.card.model
+    back = table.write(weights.tensors, spec.heads, weights.layout, weights.kept)
+    there = {name: x for name, x in weights.source.tensors.items() if name not in weights.others}
+    return set(back) == set(there) and all(
+        back[name].dtype == x.dtype and torch.equal(back[name], x) for name, x in there.items()
+    )
+
+
+def _compared(
+    begun: Proof, weights: Weights, table: Table, config: Mapping[str, Any] | None
+) -> Proof:
+    """The proof with one more library's logits."""
+    spec, home = weights.card.model, table.home
+    theirs = table.write(
+        weights.tensors, spec.heads, layout_for(table, spec), _filler(weights, table)
+    )
+    if config is None:
+        try:
+            written = homes.of(home).files(weights.card, table, Path())
+        except WeightsError:  # a network without a name there; its tensors alone can be written
+            written = {}
+        config = written.get("config.json")
+    try:
+        delta, largest = proof.difference(table, spec, weights.tensors, theirs, config or {})
+    except proof.NotComparedError as reason:
+        return replace(begun, not_compared={**begun.not_compared, home: str(reason)})
+    if not delta <= TOLERANCE * max(largest, 1.0):
+        raise WeightsError(
+            f"{begun.source}: {home}'s own network answers differently with these tensors (max "
+            f"|delta logit| {delta:.2g} of {largest:.2g}), so the conversion is wrong. Nothing was "
+            "written. Please report it with the file."
+        )
+    return replace(
+        begun,
+        difference={**begun.difference, home: delta},
+        largest={**begun.largest, home: largest},
+    )
+
+
+def _filler(weights: Weights, table: Table) -> dict[str, Tensor]:
+    """Tensors that only the home has: those that came from it, or zeros where it wants some."""
+    if weights.layout is not None and weights.layout.table == table.name:
+        return dict(weights.kept)
+    made = {}
+    width = weights.card.model.width
+    for name, rule in table.kept.items():
+        if rule.startswith("zeros"):
+            shape = [width if side == "W" else int(side) for side in rule.split()[1:]]
+            made[name] = torch.zeros(shape)
+    for name in table.empty:
+        if name not in weights.tensors:
+            row = next(row for row in table.rows if row.ours == name)
+            made[row.theirs[0]] = torch.zeros(1, 0, width)
+    return made
+
+
+def _check_target(target: Path, to: str) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already; convert writes to a new place.")
+    if to == "vitral" and target.suffix in files.SUFFIXES:
+        raise UsageError("An artifact is a folder; leave the suffix out, or say --to HOME.")
+    if to == "google" and target.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        raise UsageError("Google's checkpoints are .npz files; name the target so.")
+    if to not in ("google", "vitral") and target.suffix == ".npz":
+        raise UsageError(f"{to} does not read .npz; give a new folder, or NAME.safetensors.")
+
+
+def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
+    """A folder with the home's configuration and the proof; or one file, with the proof beside."""
+    spec, same = weights.card.model, weights.layout and weights.layout.table == table.name
+    layout = weights.layout if same and weights.layout else layout_for(table, spec)
+    tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
+    text = json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    if target.suffix in files.SUFFIXES:
+        storage.write_file(target, lambda path: _write_tensors(path, target.suffix, tensors))
+        storage.write_text(target.with_name(target.name + ".proof.json"), text)
+        return
+    suffix = ".npz" if table.home == "google" else ".safetensors"
+    written = homes.of(table.home).files(weights.card, table, target)
+
+    def fill(fresh: Path) -> None:
+        _write_tensors(fresh / f"model{suffix}", suffix, tensors)
+        for name, values in written.items():
+            content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+            (fresh / name).write_text(content, encoding="utf-8")
+        (fresh / "proof.json").write_text(text, encoding="utf-8")
+
+    storage.write_folder(target, fill)
+
+
+def _write_tensors(path: Path, suffix: str, tensors: Mapping[str, Tensor]) -> None:
+    if suffix == ".npz":
+        with path.open("wb") as file:  # a path of another suffix would get .npz appended
+            np.savez(file, **{name: _array(x) for name, x in tensors.items()})  # type: ignore[arg-type]
+    elif suffix == ".safetensors":
+        storage.write_tensors(path, tensors, {"format": "pt"})
+    else:
+        torch.save({name: x.clone() for name, x in tensors.items()}, path)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """bfloat16 as two void bytes, which is how Google's files hold it."""
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view("V2")
+    return x.numpy()

@@ -1,0 +1,339 @@
+"""Weights by id: fetch("timm/vit_small_patch16_224.augreg_in21k_ft_in1k", announce=print).
+
+Ids are `org/name` (with `@revision`, with or without `hf-hub:`) of the Hugging Face hub, kept in
+the hub's own cache, and the ids of weights.toml that have a url, kept beside them under vitral/.
+What is there already is used without any contact; nothing is opened or unpickled here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo
+
+from vitral.catalog.checkpoints import Checkpoint, checkpoint, checkpoints
+from vitral.errors import MachineError, VitralError, WeightsError
+from vitral.weights import storage
+
+HUB_ID = re.compile(
+    r"(?P<prefix>hf[-_]hub:)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?"
+)
+FILES = re.compile(r"\.(safetensors|npz|pth?|bin|ckpt|json|toml|csv|tar|zip)$", re.IGNORECASE)
+SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
+INDEX = "model.safetensors.index.json"
+SMALL = ("config.json", "preprocessor_config.json")  # how the model and its images are made
+TIMEOUT_SECONDS = 15
+PIECE = 1 << 20
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def is_id(text: str) -> bool:
+    """Whether the text means published weights and not a path.
+
+    A row of weights.toml or a `hf-hub:` prefix always does; `org/name` does unless there is such
+    a file here or a folder `org`, so that a mistyped path is not looked for on the network.
+    """
+    if checkpoint(text) is not None:
+        return True
+    found = HUB_ID.fullmatch(text)
+    if found is None or found["prefix"]:
+        return found is not None
+    here = Path(text)
+    return not (here.exists() or Path(here.parts[0]).is_dir() or FILES.search(text))
+
+
+def fetch(id: str, *, announce: Callable[[str], None], offline: bool | None = None) -> Path:
+    """A local folder with the weights file (or its shards) of an id and its small config files.
+
+    The cache is asked first. Before a download `announce` gets one line: id, file, size, licence.
+    `offline` forbids the network; None asks HF_HUB_OFFLINE.
+
+    Raises:
+        WeightsError: no such id or revision, gated, or without weights that Vitral reads.
+        MachineError: the network may not or cannot be used, or the disk does not take the file.
+    """
+    if offline is None:
+        named = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+        offline = constants.HF_HUB_OFFLINE or named.upper() in constants.ENV_VARS_TRUE_VALUES
+    row = checkpoint(id)
+    if row is not None and row.url:
+        return _from_url(row, row.url, announce, offline)
+    return _from_hub(id, announce, offline)
+
+
+def cache() -> Path:
+    """Where the hub keeps its files: HF_HUB_CACHE, or HF_HOME/hub, as they are now."""
+    home = os.environ.get("HF_HOME")
+    place = os.environ.get("HF_HUB_CACHE") or (home and f"{home}/hub") or constants.HF_HUB_CACHE
+    return Path(os.path.expandvars(place)).expanduser()
+
+
+def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
+    found = HUB_ID.fullmatch(id)
+    if found is None:
+        raise WeightsError(f"'{id}' is no id of published weights; ids look like timm/NAME.")
+    repo, revision = found["repo"], found["revision"] or constants.DEFAULT_REVISION
+    folder = _cached(repo, revision)
+    if folder and (offline or _is_complete(repo, folder)):
+        return folder
+    if offline:
+        raise MachineError(
+            f"{id} is not on this computer and the network may not be used. "
+            + _by_hand(repo, revision)
+        )
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    # weights that are here already get the small files of their own commit
+    at = folder.name if folder else revision
+    wanted: list[str] = []
+    size = 0
+    try:
+        info = api.model_info(repo, revision=at, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        weights = [] if folder else _weights(sizes)
+        wanted = [*weights, *(name for name in SMALL if name in sizes)]
+        size = sum(sizes[name] for name in wanted)
+        if folder is None:
+            if not weights:
+                raise WeightsError(_without_weights(id, sizes))
+            _check_space(id, size)
+            announce(
+                f"Downloading {id}: {_listed(weights)}, {_megabytes(size)}, "
+                f"licence {_licence(info, repo)}."
+            )
+        return Path(
+            api.snapshot_download(repo, revision=at, cache_dir=cache(), allow_patterns=wanted)
+        )
+    except (HTTPError, HFValidationError, OSError, RuntimeError) as error:  # the last: hf_xet
+        if folder is not None:  # enough to work with
+            return folder
+        file = wanted[0] if wanted else None
+        raise _explained(error, id, repo, revision, file, size) from None
+
+
+def _cached(repo: str, revision: str) -> Path | None:
+    """The snapshot that has all weights of the repository, if it is in the cache."""
+    try:
+        folder = Path(
+            HfApi().snapshot_download(
+                repo, revision=revision, cache_dir=cache(), local_files_only=True, allow_patterns=[]
+            )
+        )
+    except (HFValidationError, OSError):
+        return None
+    # a link whose blob was never finished leads nowhere
+    return folder if _weights(file.name for file in folder.iterdir() if file.is_file()) else None
+
+
+def _is_complete(repo: str, folder: Path) -> bool:
+    """Whether config.json is here too, or known not to exist, or not needed (npz)."""
+    if any(folder.glob("*.npz")):
+        return True
+    return try_to_load_from_cache(repo, SMALL[0], cache(), revision=folder.name) is not None
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    """Of the files of a repository, those that hold its weights; a pickle only without others."""
+    present = set(names)
+    if "model.safetensors" in present:
+        return ["model.safetensors"]
+    shards = sorted(name for name in present if SHARD.fullmatch(name))
+    if INDEX in present and shards and all(_total(name) == len(shards) for name in shards):
+        return [*shards, INDEX]
+    if "pytorch_model.bin" in present:
+        return ["pytorch_model.bin"]
+    arrays = [name for name in present if name.endswith(".npz") and "/" not in name]
+    return arrays if len(arrays) == 1 else []
+
+
+def _total(shard: str) -> int:
+    found = SHARD.fullmatch(shard)
+    return int(found[1]) if found else 0
+
+
+def _licence(info: ModelInfo, repo: str) -> str:
+    card = info.card_data
+    stated = card and (card.get("license_name") or card.get("license"))
+    row = checkpoint(repo)
+    return str(stated or (row.licence if row else "not stated"))
+
+
+def _without_weights(id: str, names: Iterable[str]) -> str:
+    listed = ", ".join(sorted(names)[:8]) or "nothing"
+    return (
+        f"{id} has no weights that Vitral reads (model.safetensors, pytorch_model.bin, one .npz); "
+        f"it holds {listed}. If one of them is a ViT, download it and give its path."
+    )
+
+
+def _by_hand(repo: str, revision: str, file: str | None = None) -> str:
+    """How to do without the network of this machine."""
+    row = checkpoint(repo)
+    file = file or (row.file if row else "model.safetensors")
+    return (
+        f"On a connected computer download {hf_hub_url(repo, file, revision=revision)} and the "
+        f"config.json beside it, put both into a folder here, then `vitral convert FOLDER OUT`."
+    )
+
+
+def _explained(
+    error: Exception, id: str, repo: str, revision: str, file: str | None, size: int
+) -> VitralError:
+    """The sentence for what the hub's client raised."""
+    page = f"{constants.ENDPOINT}/{repo}"
+    match error:
+        case GatedRepoError():  # one kind of RepositoryNotFoundError
+            return WeightsError(
+                f"{id} is gated: accept its licence at {page}, log in with `hf auth login` (or set "
+                f"HF_TOKEN), and repeat the command."
+            )
+        case RepositoryNotFoundError():
+            close = difflib.get_close_matches(repo, [row.id for row in checkpoints()], n=1)
+            hint = f"did you mean {close[0]}?" if close else f"look for it at {page}."
+            return WeightsError(
+                f"The hub has no {repo}, or it is private (`hf auth login` opens your own); {hint}"
+            )
+        case RevisionNotFoundError():
+            return WeightsError(
+                f"{repo} has no revision '{revision}'. Leave the @ and what follows out, or choose "
+                f"one of {page}/tree/main."
+            )
+        case HFValidationError():
+            return WeightsError(f"'{id}' is no id of the hub; ids look like timm/NAME.")
+        case OSError() if not isinstance(error, HfHubHTTPError) and error.errno in OF_THE_DISK:
+            return _disk(error, cache(), size)
+        case _:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return MachineError(
+                f"{id} is not on this computer and the hub did not give it ({lines[0]:.120}). "
+                + _by_hand(repo, revision, file)
+            )
+
+
+def _from_url(row: Checkpoint, url: str, announce: Callable[[str], None], offline: bool) -> Path:
+    folder = cache() / "vitral" / re.sub(r"[^\w.+-]+", "--", row.id)
+    path = folder / row.file
+    if path.is_file():
+        return folder
+    by_hand = (
+        f"On a connected computer download {url}, bring it here, then "
+        f"`vitral convert {row.file} OUT`."
+    )
+    if offline:
+        raise MachineError(
+            f"{row.id} is not on this computer and the network may not be used. {by_hand}"
+        )
+    part = path.with_name(row.file + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_space(row.id, row.bytes - (part.stat().st_size if part.exists() else 0))
+        announce(
+            f"Downloading {row.id}: {row.file}, {_megabytes(row.bytes)}, licence {row.licence}."
+        )
+        _download(url, part, row)
+        _check_digest(part, url)
+        part.replace(path)
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
+        raise MachineError(
+            f"{row.id} is not on this computer and {url} cannot be read ({error}). {by_hand}"
+        ) from None
+    except OSError as error:
+        raise _disk(error, path, row.bytes) from None
+    return folder
+
+
+def _download(url: str, part: Path, row: Checkpoint) -> None:
+    """Complete `part`; what a killed download left there is continued where the server can."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+            return _download(url, part, row)
+        raise
+    with answer:
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0
+        size = have + int(answer.headers.get("Content-Length") or 0)
+        if not 0.9 * row.bytes < size < 1.1 * row.bytes:
+            part.unlink(missing_ok=True)
+            raise WeightsError(
+                f"{url} answered with {_megabytes(size)} of {answer.headers.get_content_type()} "
+                f"instead of about {_megabytes(row.bytes)}: a page of a proxy or a log-in, not the "
+                f"weights. Open it in a browser, save the file, and give its path."
+            )
+        with part.open("ab" if have else "wb") as file:
+            while piece := answer.read(PIECE):
+                file.write(piece)
+    if part.stat().st_size != size:
+        raise ConnectionError(
+            f"the connection broke after {_megabytes(part.stat().st_size)} of {_megabytes(size)}; "
+            "the same command continues"
+        )
+
+
+def _check_digest(part: Path, url: str) -> None:
+    """torchvision's names end in the first digits of their SHA-256."""
+    found = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    if found is None:
+        return
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(found[1]):
+        part.unlink()
+        raise WeightsError(
+            f"What {url} gave is damaged: its SHA-256 begins with {digest[:8]}, not {found[1]}. "
+            "Repeat the command."
+        )
+
+
+def _disk(error: OSError, path: Path, size: int) -> MachineError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return storage.explained(error, path, size)
+    return MachineError(
+        f"Cannot write {path}: {error.strerror or error}. Set HF_HOME to a folder that you may "
+        "write."
+    )
+
+
+def _check_space(id: str, size: int) -> None:
+    place = cache().absolute()
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    if size > free:
+        raise MachineError(
+            f"{id} needs {_megabytes(size)}, but {place} has {_megabytes(free)} free. Free some "
+            "space, or set HF_HOME to a folder on a larger disk."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"

@@ -1,0 +1,347 @@
+"""The reader of the rename tables (tables/*.toml): other homes' tensors under our names, and back.
+
+A row says which of their tensors make one of ours. Several are joined along the first axis (q, k
+and v); "0" stands for a part that is zero and absent; `move` says how the axes differ. Everything
+else a table says is explained at the fields of Table.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitral.errors import WeightsError
+from vitral.weights.moves import moved, moved_back
+from vitral.weights.templates import filled, numbers_in, rewritten
+
+Tensors = dict[str, Tensor]
+
+
+class Row(NamedTuple):
+    """One of our tensors, and theirs that make it."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    move: str
+    parts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a file differed from its table's own names, so that going back makes the same file.
+
+    Attributes:
+        table: the table that reads it.
+        prefix: before every name.
+        variants: the table's variants whose names it uses.
+        stacked: whether the blocks are one tensor with a leading axis.
+        wide: whether the group norms have shape (1, 1, 1, C).
+        dtypes: of their tensors that are not float32; {"*": dtype} if all are alike.
+    """
+
+    table: str
+    prefix: str = ""
+    variants: tuple[str, ...] = ()
+    stacked: bool = False
+    wide: bool = False
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """What their tensor of that name was stored as."""
+        return getattr(torch, self.dtypes.get(name, self.dtypes.get("*", "float32")))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What a table made of a file.
+
+    Attributes:
+        ours: tensors under our names, in their own precision.
+        left: names that no row knows.
+        lacking: parts of a row whose other parts are there.
+        kept: tensors that our networks do not have and that go back as they came.
+        others: names of other networks in the same file (a text tower).
+        facts: fields of ModelSpec that the names and axes alone tell.
+        layout: how to make the same file again.
+    """
+
+    ours: Tensors
+    left: tuple[str, ...]
+    lacking: tuple[str, ...]
+    kept: Tensors
+    others: tuple[str, ...]
+    facts: Mapping[str, Any]
+    layout: Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One file of tables/.
+
+    Attributes:
+        name, home: "timm_vit" is a table of the home "timm".
+        signature, absent: names that a file of this kind has, and has not.
+        instead_of: another table that also fits such a file.
+        rows: the names.
+        variants: other names that some files use for the same tensors, each a beginning (one that
+            ends in "." or "/") or a whole name; `facts` are what their use tells.
+        prefixes, bare, prefix: what may stand before every name, but not before `bare`; `prefix`
+            is written under a head.
+        others: names of other networks in the same file.
+        stacked: the name whose blocks may be one tensor with a leading axis.
+        rules: fields of ModelSpec that the home's code fixes, or takes where tensors are silent.
+        holds: values of ModelSpec's fields that the home's code can run.
+        kept: tensors that our networks do not have: "nothing", or "zeros SHAPE" to write.
+        empty: of ours, written with no rows where there are none.
+        prefix_rows: how a class token whose positions the home stores otherwise is written: "zero"
+            adds a row of zeros, "folded" adds the row into the token beside registers.
+        square, headless: whether images and patches must be square; whether a head may be absent.
+        pre_logits_or_head: whether there cannot be both.
+    """
+
+    name: str
+    home: str
+    signature: tuple[str, ...]
+    rows: tuple[Row, ...]
+    rules: Mapping[str, Any]
+    holds: Mapping[str, Any]
+    absent: tuple[str, ...] = ()
+    instead_of: str = ""
+    variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ()
+    prefix: str = ""
+    bare: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    stacked: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
+    prefix_rows: str = ""
+    square: bool = False
+    headless: bool = True
+    pre_logits_or_head: bool = False
+
+    def named(self, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Layout, list[str]]:
+        """The tensors under the table's own names, how they differed, and other networks'."""
+        others = [k for k in tensors if any(fnmatchcase(k, other) for other in self.others)]
+        found = {k: x for k, x in tensors.items() if k not in others}
+        prefix = next((p for p in self.prefixes if any(k.startswith(p) for k in found)), "")
+        found = _renamed(found, lambda k: k.removeprefix(prefix))
+        stacked = bool(self.stacked) and any(k.startswith(f"{self.stacked}/") for k in found)
+        if stacked:
+            found = _unstacked(found, self.stacked)
+        used = []
+        for variant, pairs in self.variants.items():
+            renamed = _renamed(found, partial(rewritten, pairs=pairs))
+            if renamed.keys() != found.keys():
+                used.append(variant)
+                found = renamed
+        layout = Layout(table=self.name, prefix=prefix, variants=tuple(used), stacked=stacked)
+        return found, layout, others
+
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these look like tensors of this table."""
+        found = self.named(tensors)[0]
+        return all(k in found for k in self.signature) and not any(k in found for k in self.absent)
+
+    def read(self, tensors: Mapping[str, Tensor]) -> Reading:
+        """Their tensors under our names."""
+        found, layout, others = self.named(tensors)
+        empty = {name for row in self.rows if row.ours in self.empty for name in row.theirs}
+        kept = {k: x for k, x in found.items() if k in self.kept or (k in empty and not x.numel())}
+        pieces: dict[str, dict[int, Tensor]] = {}
+        rows: dict[str, Row] = {}
+        left, wide = [], False
+        facts: dict[str, Any] = {}
+        for name, tensor in found.items():
+            if name in kept:
+                continue
+            match = _match(self.rows, name)
+            if match is None:
+                left.append(name)
+                continue
+            row, part, mine = match
+            if row.move == "heads_in" and tensor.ndim == 3:
+                facts["heads"] = tensor.shape[1]
+            wide |= row.move == "channels" and tensor.ndim == 4
+            pieces.setdefault(mine, {})[part] = moved(row.move, tensor, name)
+            rows[mine] = row
+        ours: Tensors = {}
+        lacking = []
+        for mine, parts in pieces.items():
+            theirs = rows[mine].theirs
+            gone = [k for part, k in enumerate(theirs) if part not in parts and k != "0"]
+            if gone:
+                values = numbers_in(rows[mine].ours, mine) or {}
+                lacking.append(f"{', '.join(filled(k, values) for k in gone)} of {mine}")
+            else:
+                ours[mine] = _joined(mine, parts, len(theirs))
+        for variant in layout.variants:
+            facts |= self.facts.get(variant, {})
+        layout = Layout(
+            table=self.name,
+            prefix=layout.prefix,
+            variants=layout.variants,
+            stacked=layout.stacked,
+            wide=wide,
+            dtypes=_dtypes(tensors, others),
+        )
+        return Reading(
+            ours=ours,
+            left=tuple(left),
+            lacking=tuple(lacking),
+            kept={k: x.clone() for k, x in kept.items()},
+            others=tuple(others),
+            facts=facts,
+            layout=layout,
+        )
+
+    def write(
+        self, ours: Mapping[str, Tensor], heads: int, layout: Layout, kept: Mapping[str, Tensor]
+    ) -> Tensors:
+        """The inverse of read: our tensors as a file of that layout."""
+        found: Tensors = {}
+        for name, tensor in ours.items():
+            match = _match(self.rows, name, by_ours=True)
+            if match is None:
+                raise WeightsError(f"{self.home} has no place for the tensor '{name}'.")
+            row, _, _ = match
+            values = numbers_in(row.ours, name)
+            for theirs, piece in zip(row.theirs, _pieces(row, tensor), strict=True):
+                if theirs != "0":
+                    back = moved_back(row.move, piece, heads, layout.wide)
+                    found[filled(theirs, values or {})] = back
+                elif piece.any():
+                    raise WeightsError(
+                        f"{self.home} has no place for a part of '{name}' (the bias of the keys), "
+                        "and here it is not zero."
+                    )
+        found |= kept
+        for variant in reversed(layout.variants):
+            back_pairs = {mine: theirs for theirs, mine in self.variants[variant].items()}
+            found = {rewritten(k, back_pairs): x for k, x in found.items()}
+        if layout.stacked:
+            found = _stacked(found, self.stacked)
+        return {
+            name: x.to(layout.dtype(name)).contiguous()
+            for k, x in found.items()
+            for name in [k if k.startswith(self.bare) else layout.prefix + k]
+        }
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Every table, by name."""
+    folder = files("vitral.weights").joinpath("tables")
+    found = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if path.name.endswith(".toml"):
+            name = path.name.removesuffix(".toml")
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(row for ours in values["names"].items() for row in _rows(*ours))
+            del values["names"]
+            fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            found[name] = Table(name=name, rows=rows, **fields)
+    return found
+
+
+def recognised(tensors: Mapping[str, Tensor]) -> list[Table]:
+    """The tables that fit: none, one, or several between which the names do not decide."""
+    fitting = {name: table for name, table in tables().items() if table.fits(tensors)}
+    beaten = {table.instead_of for table in fitting.values()}
+    return [table for name, table in fitting.items() if name not in beaten]
+
+
+def _rows(ours: str, value: str | dict[str, Any]) -> list[Row]:
+    """A row of the file; "*" stands for weight and bias."""
+    values = {"from": value} if isinstance(value, str) else value
+    theirs = values["from"]
+    theirs = (theirs,) if isinstance(theirs, str) else tuple(theirs)
+    parts = tuple(values.get("parts", [1] * len(theirs)))
+    leaves = ("weight", "bias") if ours.endswith("*") else ("",)
+    return [
+        Row(
+            ours.replace("*", leaf),
+            tuple(name.replace("*", leaf) for name in theirs),
+            values.get("move", ""),
+            parts,
+        )
+        for leaf in leaves
+    ]
+
+
+def _match(rows: tuple[Row, ...], name: str, by_ours: bool = False) -> tuple[Row, int, str] | None:
+    """The row of a name, which of its parts it is, and our name."""
+    for row in rows:
+        for part, template in enumerate((row.ours,) if by_ours else row.theirs):
+            values = numbers_in(template, name)
+            # a name must be the one that its numbers make: unit1 is not unit01
+            if values is not None and filled(template, values) == name:
+                return row, part, filled(row.ours, values)
+    return None
+
+
+def _joined(name: str, parts: Mapping[int, Tensor], count: int) -> Tensor:
+    """The parts one after the other; zeros for one that is absent by rule."""
+    like = next(iter(parts.values()))
+    shapes = {(x.ndim, tuple(x.shape[1:]), x.dtype) for x in parts.values()}
+    if len(shapes) > 1 or like.ndim == 0:
+        raise WeightsError(
+            f"The parts of {name} do not belong together: their shapes are "
+            f"{', '.join(str(tuple(x.shape)) for x in parts.values())}."
+        )
+    whole = [parts.get(part, torch.zeros_like(like)) for part in range(count)]
+    return torch.cat(whole) if count > 1 else like
+
+
+def _pieces(row: Row, tensor: Tensor) -> tuple[Tensor, ...]:
+    if len(row.theirs) == 1:
+        return (tensor,)
+    unit = len(tensor) // sum(row.parts)
+    return tensor.split([unit * part for part in row.parts])
+
+
+def _renamed(found: Mapping[str, Tensor], rename: Callable[[str], str]) -> Tensors:
+    """The tensors under other names; as they were if two would come under the same."""
+    renamed = {rename(name): x for name, x in found.items()}
+    return renamed if len(renamed) == len(found) else dict(found)
+
+
+def _unstacked(found: Mapping[str, Tensor], block: str) -> Tensors:
+    single: Tensors = {}
+    for name, tensor in found.items():
+        rest = name.removeprefix(f"{block}/")
+        if rest == name or not tensor.ndim:
+            single[name] = tensor
+        else:
+            single |= {f"{block}_{i}/{rest}": x for i, x in enumerate(tensor)}
+    return single
+
+
+def _stacked(found: Mapping[str, Tensor], block: str) -> Tensors:
+    whole: Tensors = {}
+    layers: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in found.items():
+        numbered = re.fullmatch(rf"{re.escape(block)}_(\d+)/(.+)", name)
+        if numbered:
+            layers.setdefault(f"{block}/{numbered[2]}", {})[int(numbered[1])] = tensor
+        else:
+            whole[name] = tensor
+    return whole | {k: torch.stack([x[i] for i in range(len(x))]) for k, x in layers.items()}
+
+
+def _dtypes(tensors: Mapping[str, Tensor], others: list[str]) -> dict[str, str]:
+    kinds = {k: str(x.dtype).removeprefix("torch.") for k, x in tensors.items() if k not in others}
+    if len(set(kinds.values())) == 1:
+        kind = next(iter(kinds.values()))
+        return {} if kind == "float32" else {"*": kind}
+    return {name: kind for name, kind in kinds.items() if kind != "float32"}

@@ -1,0 +1,278 @@
+"""Random networks of timm, torchvision and transformers, through convert: the same logits.
+
+Each network is built by its own library and every one of its parameters drawn, so that no zero head
+or unit scale hides a wrong name; its file is converted, and both answer the same images. Bounds are
+for logits of about 1. In float32 the stems of the hybrids and BiT add up some fifty layers, in which
+1e-5 is what torch's own convolutions differ by between two layouts of memory.
+"""
+
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import peers
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from checkpoints import same, stored
+from vitral import catalog
+from vitral.model import ViT
+from vitral.spec import Noise
+from vitral.weights import artifact
+from vitral.weights.convert import convert
+from vitral.weights.outgoing import layout_for, table_for
+
+SMALL = {
+    "patch_size": 16,
+    "embed_dim": 48,
+    "depth": 2,
+    "num_heads": 4,
+    "num_classes": 7,
+    "img_size": 64,
+}
+WIDE, HALF = (32, 64), (8, 16)
+
+
+class Case(NamedTuple):
+    """A name of the library, its arguments, and what the tensors alone do not tell."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    size: tuple[int, int] = (64, 64)
+    told: tuple[str, ...] = ()
+
+
+PLAIN, HEADS = "vit_base_patch16_224", "model.heads=4"
+MEAN, CLS = "model.pool=mean", "model.pool=cls"
+BARE = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+TIMM = {
+    "plain": Case(PLAIN),
+    "oblong": Case(PLAIN, {"img_size": WIDE}, WIDE),
+    "mean": Case(PLAIN, {"global_pool": "avg"}),
+    "mean of normed": Case(PLAIN, {"global_pool": "avg", "fc_norm": False}, told=(MEAN,)),
+    "no class token": Case(PLAIN, BARE),
+    "map": Case(PLAIN, {"class_token": False, "global_pool": "map"}),
+    "map and class token": Case(PLAIN, {"global_pool": "map"}),
+    "qk norm": Case(PLAIN, {"qk_norm": True}),
+    "registers": Case(PLAIN, {"init_values": 0.1, "reg_tokens": 3, "no_embed_class": True}),
+    "registers, no class": Case(PLAIN, {**BARE, "reg_tokens": 3, "no_embed_class": True}),
+    "no qkv bias": Case(PLAIN, {"qkv_bias": False}),
+    "no bias": Case(PLAIN, {"qkv_bias": False, "proj_bias": False}),
+    "headless": Case(PLAIN, {"num_classes": 0}),
+    "grey, oblong patches": Case(PLAIN, {"in_chans": 1, "patch_size": HALF}),
+    "tanh": Case(PLAIN, {"act_layer": "gelu_tanh"}, told=("model.gelu=tanh",)),
+    "no positions": Case(PLAIN, {"pos_embed": "none"}),
+    "one of all": Case(
+        PLAIN, {"num_heads": 1, "depth": 1, "num_classes": 1}, told=(HEADS[:-1] + "1",)
+    ),
+    "odd mlp": Case(PLAIN, {"mlp_ratio": 1.7}),
+    "distilled": Case("deit_base_distilled_patch16_224"),
+    "deit3": Case("deit3_base_patch16_224"),
+    "flexivit": Case("flexivit_small"),
+    "siglip": Case("vit_base_patch16_siglip_224"),
+    "dinov2": Case("vit_small_patch14_dinov2"),
+    "dinov2 registers": Case("vit_small_patch14_reg4_dinov2"),
+    "dinov3": Case("vit_small_patch16_dinov3"),
+    "dinov3 bias": Case("vit_small_patch16_dinov3_qkvb"),
+    "dinov3 oblong": Case(
+        "vit_small_patch16_dinov3_qkvb", {"img_size": WIDE, "global_pool": "token"}, WIDE, (CLS,)
+    ),
+    "root": Case("vit_tiny_r_s16_p8_224", {"patch_size": 8}),
+    "hybrid 26": Case("vit_small_r26_s32_224", {"patch_size": 1}),
+    "hybrid 50": Case("vit_base_r50_s16_224", {"patch_size": 1}),
+    "hybrid 50/32, oblong": Case(
+        "vit_large_r50_s32_224", {"patch_size": 1, "img_size": WIDE}, WIDE
+    ),
+    "bit": Case("resnetv2_50x1_bit", {"num_classes": 5}),
+}
+BASE = {
+    "image_size": 64, "patch_size": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": 48,
+    "mlp_dim": 96, "num_classes": 7,
+}  # fmt: skip
+TORCHVISION = {"plain": {}, "pre_logits": {"representation_size": 20}, "odd": {"mlp_dim": 97}}
+CONFIG = {
+    "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+    "image_size": 64, "patch_size": 16, "num_labels": 7,
+}  # fmt: skip
+DINO = {"mlp_ratio": 2, "layerscale_value": 0.1}
+TRANSFORMERS = {
+    "vit": ("ViTConfig", "ViTForImageClassification", {}),
+    "vit headless": ("ViTConfig", "ViTModel", {}),
+    "vit oblong": (
+        "ViTConfig",
+        "ViTForImageClassification",
+        {"image_size": [32, 64], "patch_size": [8, 16]},
+    ),
+    "vit tanh": (
+        "ViTConfig",
+        "ViTForImageClassification",
+        {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-5, "qkv_bias": False},
+    ),
+    "vit grey": ("ViTConfig", "ViTForImageClassification", {"num_channels": 1}),
+    "deit": ("DeiTConfig", "DeiTForImageClassificationWithTeacher", {}),
+    "dinov2": ("Dinov2Config", "Dinov2Model", DINO),
+    "dinov2 registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", DINO),
+    "dinov3": ("DINOv3ViTConfig", "DINOv3ViTModel", {"num_register_tokens": 4}),
+    "dinov3 tanh": ("DINOv3ViTConfig", "DINOv3ViTModel", {"hidden_act": "gelu_pytorch_tanh"}),
+}
+
+
+def drawn(network: nn.Module) -> nn.Module:
+    """Every parameter random: weights by their fan, scales around 1, the others of that order."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            x = torch.randn(value.shape, generator=generator)
+            if value.ndim > 1 and not name.endswith(("token", "embed", "embeddings", "tokens")):
+                x = x / math.sqrt(value[0].numel())
+            elif value.ndim == 1 and name.endswith(("weight", "gamma", "gamma_1", "gamma_2", "a1")):
+                x = 1 + 0.2 * x
+            else:
+                x = 0.3 * x
+            value.copy_(x)
+    return network.eval()
+
+
+def in_double(network: nn.Module) -> nn.Module:
+    """DINOv3's angles too, which both libraries keep in float32: here their formulas, in float64."""
+    network = network.double()
+    for module in network.modules():
+        if isinstance(getattr(module, "periods", None), Tensor):  # timm
+            exponents = 2 * torch.arange(module.dim // 4, dtype=torch.double) / (module.dim // 2)
+            module.periods = module.temperature**exponents
+            module.pos_embed_cached = module._create_embed(module.feat_shape)
+        if isinstance(getattr(module, "inv_freq", None), Tensor):  # transformers
+            exponents = torch.arange(0, 1, 4 / module.head_dim, dtype=torch.double)
+            module.inv_freq = 1 / module.base**exponents
+    return network
+
+
+def answer(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        found = network(images)
+    if isinstance(found, Tensor):
+        return found
+    return found.logits if hasattr(found, "logits") else found.pooler_output
+
+
+def check(first: Path, theirs: nn.Module, out: Path, single: float = 1e-5, **options: Any) -> None:
+    """Convert the file at `first` and compare; `single` is the bound in float32."""
+    done = convert(first, out / "ours", **options)
+    assert done.exact and done.not_compared == {}
+    assert done.difference[done.home] <= single * max(1.0, done.largest[done.home])
+    values, card = artifact.load_tensors(out / "ours")
+    ours, spec = artifact.network(values, card.model), card.model
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(2, spec.channels, *spec.size, generator=generator)
+    expected = answer(theirs, images)
+    assert 0.1 < expected.std() < 10
+    scale = max(1.0, float(expected.abs().max()))
+    assert (answer(ours, images) - expected).abs().max() <= single * scale
+    expected = answer(in_double(theirs), images.double())
+    assert (answer(ours.double(), images.double()) - expected).abs().max() <= 1e-10
+    convert(out / "ours", out / "again.safetensors", to=done.home)
+    file = next(first.glob("*.safetensors")) if first.is_dir() else first
+    assert same(stored(out / "again.safetensors"), stored(file))
+
+
+@pytest.mark.parametrize("case", TIMM)
+def test_timm(tmp_path: Path, case: str) -> None:
+    name, arguments, size, told = TIMM[case]
+    whole = arguments if name.endswith("_bit") else {**SMALL, **arguments}
+    theirs = drawn(peers.timm.create_model(name, **whole))
+    first = tmp_path / "first.safetensors"
+    save_file({key: x.contiguous() for key, x in theirs.state_dict().items()}, first)
+    heads = () if name.endswith("_bit") else (HEADS,)
+    stem = name.endswith("_bit") or "_r" in name.removeprefix("vit_base_patch").split("_patch")[0]
+    check(first, theirs, tmp_path, 1e-4 if stem else 1e-5, size=size, changes=[*heads, *told])
+
+
+@pytest.mark.parametrize("case", TORCHVISION)
+def test_torchvision(tmp_path: Path, case: str) -> None:
+    theirs = drawn(peers.torchvision.models.VisionTransformer(**{**BASE, **TORCHVISION[case]}))
+    first = tmp_path / "first.safetensors"
+    save_file(theirs.state_dict(), first)
+    check(first, theirs, tmp_path, changes=[HEADS])
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_transformers(tmp_path: Path, case: str) -> None:
+    config, network, arguments = TRANSFORMERS[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, about optional packages
+        settings = getattr(peers.transformers, config)(**{**CONFIG, **arguments})
+        theirs = drawn(getattr(peers.transformers, network)(settings))
+        theirs.save_pretrained(tmp_path / "first")
+    check(tmp_path / "first", theirs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "case", ["mean", "siglip", "deit3", "dinov3 bias", "tanh", "grey, oblong patches"]
+)
+def test_a_folder_that_timm_wrote_needs_no_options(tmp_path: Path, case: str) -> None:
+    name, arguments, _, _ = TIMM[case]
+    whole = {**SMALL, **arguments}
+    theirs = drawn(peers.timm.create_model(name, **whole))
+    given = {key: x for key, x in whole.items() if key != "num_classes"}
+    peers.timm.models.save_for_hf(
+        theirs, tmp_path / "first", model_args=given, safe_serialization=True
+    )
+    check(tmp_path / "first", theirs, tmp_path)
+
+
+def shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(x.shape) for name, x in tensors.items()}
+
+
+def written(home: str, spec: Any, **layout: Any) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        ours = ViT(spec, Noise()).state_dict()
+    table = table_for(home, spec)
+    plan = replace(layout_for(table, spec), **layout)
+    return shapes(table.write(ours, spec.heads, plan, {}))
+
+
+OTHERS = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
+FAMILIES = ("vit_", "deit", "flexivit")
+NAMES = [name for name in catalog.names() if name.startswith(FAMILIES) and name not in OTHERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_shapes_of_every_timm_model(name: str) -> None:
+    spec = catalog.model(name)
+    with torch.device("meta"):
+        theirs = peers.timm.create_model(name, num_classes=1000, img_size=spec.size)
+    assert written("timm", spec) == shapes(theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_and_shapes_of_every_torchvision_model(name: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(peers.torchvision.models, name)(weights=None)
+    assert written("torchvision", catalog.model(name)) == shapes(theirs.state_dict())
+
+
+@pytest.mark.parametrize("depth", ["50x1", "50x3", "101x1", "101x3", "152x2", "152x4"])
+def test_names_and_shapes_of_every_bit(depth: str) -> None:
+    spec = catalog.model(f"BiT-R{depth}", classes=21843)
+    spec = replace(spec, resnet=replace(spec.resnet, weight_eps=1e-8))
+    with torch.device("meta"):
+        theirs = peers.timm.create_model(f"resnetv2_{depth}_bit", num_classes=21843)
+    assert written("timm", spec) == shapes(theirs.state_dict())
+
+
+@pytest.mark.parametrize(
+    "kind", ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"]
+)
+def test_names_and_shapes_of_transformers_defaults(kind: str) -> None:
+    config = peers.transformers.ViTConfig if kind[0] == "V" else peers.transformers.DeiTConfig
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        theirs = getattr(peers.transformers, kind)(config(num_labels=1000))
+    spec = catalog.model("vit_b_16", distillation_token=kind[0] == "D")
+    found = written("transformers", spec, variants=("in_memory",))
+    assert found == shapes(theirs.state_dict())
