@@ -194,6 +194,7 @@ def test_all_class_folders_where_nothing_is_held_out(tmp_path):
     folder(tmp_path, {"a": 2, "b": 3})
     assert len(labelled(tmp_path, ["a", "b"])) == 5
     (tmp_path / "a" / "bad.jpg").write_bytes(b"")
+    (tmp_path / "a" / ".DS_Store").write_bytes(b"")
     assert [problem.path for problem in labelled(tmp_path, ["a", "b"]).problems] == ["a/bad.jpg"]
 
 

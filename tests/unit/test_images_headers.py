@@ -10,6 +10,7 @@ from PIL import Image
 
 from vitral.errors import DataError
 from vitral.images.headers import look, suffixes
+from vitral.images.reading import FILE_LIMIT
 
 
 def encoded(image: Image.Image, format: str, **options) -> io.BytesIO:
@@ -78,6 +79,15 @@ def test_a_cut_off_file_is_found(format):
     assert look(io.BytesIO(data + b"more" * 1000), "a").width == 64
     with pytest.raises(DataError, match="truncated"):
         look(io.BytesIO(data[: len(data) // 2]), "a")
+
+
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(PLAIN, "JPEG").getvalue())
+    with path.open("r+b") as file:
+        file.truncate(FILE_LIMIT + 1)  # sparse: it takes no room
+        with pytest.raises(DataError, match="450 MB, above the safety limit"):
+            look(file, "a.jpg")
 
 
 def test_no_image_at_all():

@@ -26,6 +26,11 @@ from vitral.images.tables import Table
         (["train/a.tar", "validation/b.tar"], "", "tar shards", Shards, "val"),
         (["x-train-0.tar", "x-test-0.tar"], "", "tar shards", Shards, "test"),
         (["a.tar"], "a.tar", "tar shards", Shards, None),
+        (["all.tar", "cat/1.jpg"], "", "class folders without splits", ClassFolders, None),
+        (["all.tar", "train/cat/1.jpg"], "", "class folders", ClassFolders, None),
+        (["index.json", "cat/1.jpg"], "", "class folders without splits", ClassFolders, None),
+        (["a.tar/1/1.jpg"], "a.tar", "class folders without splits", ClassFolders, None),
+        (["a.csv/1/1.jpg"], "a.csv", "class folders without splits", ClassFolders, None),
     ],
 )
 def test_layouts(tmp_path, files, named, kind, place, held):

@@ -174,6 +174,13 @@ def test_arrays_are_images_too(shape):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (b"hello world", "not an image"),
+        # an IPTC wrapper, which Pillow would open whatever is inside: an EPS, by Ghostscript
+        (
+            b"\x1c\x03\x3c\0\x02\1\0\x1c\x03\x41\0\1\0\x1c\x03\x14\0\2\0\x09\x1c\x03\x1e\0\2\0\x09"
+            b"\x1c\x03\x78\0\1\5\x1c\x08\x0a\0\x30"
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "not an image",
+        ),
         (encoded(Image.fromarray(photo()))[:-900], "truncated"),
         (encoded(Image.fromarray(photo()), "JPEG")[:-700], "truncated"),
         (b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR" + b"\xff" * 30, "PNG|damaged"),

@@ -43,9 +43,11 @@ def test_interrupts_pass():
 
 
 def test_size_limits():
-    check_pixels((PIXEL_LIMIT, 1))
+    check_pixels((PIXEL_LIMIT // 1000, 1000))
     with pytest.raises(DataError, match="megapixels"):
         check_pixels((PIXEL_LIMIT, 2))
+    with pytest.raises(DataError, match="no side is above 1000000"):
+        check_pixels((1, PIXEL_LIMIT))  # Pillow takes 2 GiB for these rows
     with pytest.raises(DataError, match="empty"):
         check_pixels((0, 5))
 
@@ -85,7 +87,7 @@ def encoded(image, format, **options):
         (b"\0\0\0\x18ftypavif", "AVIF header is damaged"),
         (b"\0\0\0\x18ftypisom", "video"),
         (b"\xff\x0a\x01", "JPEG XL"),
-        (b"II*\0\x08\0", "TIFF header is damaged"),
+        (b"II*\0\x08\0", "TIFF header is damaged, or of a kind"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b'{"error": 404}', "a text, not an image"),
         (b"\x01\x02\x03", "starts with"),

@@ -226,6 +226,22 @@ def test_an_index_of_something_else(text):
         shards.read_index(text, "index.json")
 
 
+def test_a_damaged_index_is_refused():
+    shard = {"name": "a.tar", "bytes": 1, "samples": [["a", 0, 1, ["cat"]]]}
+    good = {"format": shards.FORMAT, "multi_label": False, "shards": [shard]}
+    assert shards.read_index(json.dumps(good), "index.json") == good
+    for bad in (
+        {"shards": None},
+        {"shards": [shard, shard]},
+        {"shards": [{**shard, "name": "../a.tar"}]},
+        {"shards": [{**shard, "samples": [["a"]]}]},
+        {"shards": [{"name": "a.tar", "bytes": 1}]},
+        {"multi_label": None},
+    ):
+        with pytest.raises(DataError, match="is not an index"):
+            shards.read_index(json.dumps(good | bad), "index.json")
+
+
 def test_an_index_belongs_to_its_shards(tmp_path):
     path = write(tmp_path / "train-0.tar", samples(0, 10))
     index = {"format": shards.FORMAT, "multi_label": False, "shards": [shards.entry(path)]}

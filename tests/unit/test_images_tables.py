@@ -96,6 +96,7 @@ def test_labels_that_are_written_in_two_unicode_forms_are_one(pictures):
         (".,a\n", "missing", ".", "names no file"),
         ("04.png,a\n04.png,b\n", "two-labels", "04.png", "Lines 3, 4 .* a and b"),
         ("04.png,a\n./04.png,b\n", "two-labels", "04.png", "Lines 3, 4"),
+        (f"{'x' * 300}.png,a\n", "missing", f"{'x' * 300}.png", "names no file."),
         ("04.png,A\n", "case", "list.csv", "'A' 1 times, 'a' 1 times"),
         ("04.png,a\n04.png,a\n", "repeated", "04.png", "Lines 3, 4 .* read once"),
     ],
@@ -106,6 +107,13 @@ def test_rows_that_cannot_be_are_named(pictures, rows, code, path, reason):
     assert (problem.code, problem.path) == (code, path)
     with pytest.raises(DataError, match=reason):
         raise DataError(problem.reason)
+
+
+def test_a_file_named_once_from_the_root_has_its_label_all_the_same(pictures):
+    for label, code in (("b", "two-labels"), ("a", "repeated")):
+        rows = f"path,label\n00.png,a\n04.png,a\n{(pictures / '04.png').absolute()},{label}\n"
+        (problem,) = scanned(pictures, rows).problems
+        assert (problem.code, problem.path) == (code, "04.png")
 
 
 def test_a_training_stops_for_all_of_them_at_once(pictures):

@@ -69,10 +69,8 @@ def stacked(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return whole
 
 
-def renamed(
-    values: dict[str, torch.Tensor], rename: Callable[[str], str]
-) -> dict[str, torch.Tensor]:
-    return {rename(name): x for name, x in values.items()}
+def by(rename: Callable[[str], str]) -> Callable[..., dict[str, torch.Tensor]]:
+    return lambda values: {rename(name): x for name, x in values.items()}
 
 
 def with_tower(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -81,88 +79,61 @@ def with_tower(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 VARIANTS: dict[str, tuple[str, str, Callable[..., dict[str, torch.Tensor]]]] = {
-    "linen": ("google", "token", lambda x: renamed(x, linen)),
-    "params/": ("google", "token", lambda x: renamed(x, lambda k: f"params/{linen(k)}")),
-    "opt/target/": ("google", "token", lambda x: renamed(x, lambda k: f"opt/target/{k}")),
+    "linen": ("google", "token", by(linen)),
+    "params/": ("google", "token", by(lambda k: f"params/{linen(k)}")),
+    "opt/target/": ("google", "token", by(lambda k: f"opt/target/{k}")),
     "a text tower beside": ("google", "map", with_tower),
     "stacked": ("google", "mean", stacked),
     "stacked and prefixed": (
         "google",
         "map",
-        lambda x: renamed(stacked(x), lambda k: f"params/{k}"),
+        lambda x: by(lambda k: f"params/{k}")(stacked(x)),
     ),
-    "early names": (
-        "google",
-        "token",
-        lambda x: renamed(x, lambda k: k.replace("posembed_input/pos_embedding", "pos_embedding")),
-    ),
-    "early probe": (
-        "google",
-        "map",
-        lambda x: renamed(x, lambda k: "probe" if k == "MAPHead_0/probe" else k),
-    ),
+    "early names": ("google", "token", by(lambda k: k.replace("posembed_input/", ""))),
+    "early probe": ("google", "map", by(lambda k: k.replace("MAPHead_0/probe", "probe"))),
     "narrow group norms": (
         "google",
         "hybrid",
         lambda x: {k: v.flatten() if "/gn" in k or "gn_" in k else v for k, v in x.items()},
     ),
-    "bit without prefix": (
-        "google",
-        "bit",
-        lambda x: renamed(x, lambda k: k.removeprefix("resnet/")),
-    ),
+    "bit without prefix": ("google", "bit", by(lambda k: k.removeprefix("resnet/"))),
     "first torchvision": (
         "torchvision",
         "token",
-        lambda x: renamed(
-            x, lambda k: k.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
-        ),
+        by(lambda k: k.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")),
     ),
-    "deit3's authors": (
-        "timm",
-        "deit3",
-        lambda x: renamed(x, lambda k: re.sub(r"ls(\d)\.gamma", r"gamma_\1", k)),
-    ),
+    "deit3's authors": ("timm", "deit3", by(lambda k: re.sub(r"ls(\d)\.gamma", r"gamma_\1", k))),
     "dinov2's authors": (
         "timm",
         "registers",
         lambda x: {
-            **renamed(x, lambda k: k.replace("reg_token", "register_tokens")),
+            **by(lambda k: k.replace("reg_token", "register_tokens"))(x),
             "mask_token": torch.randn(1, 32),
         },
     ),
-    "in memory": ("transformers", "token", lambda x: renamed(x, in_memory)),
-    "in memory, distilled": ("transformers", "distilled", lambda x: renamed(x, in_memory)),
+    "in memory": ("transformers", "token", by(in_memory)),
+    "in memory, distilled": ("transformers", "distilled", by(in_memory)),
     "in memory, without prefix": (
         "transformers",
         "token",
-        lambda x: renamed(x, lambda k: in_memory(k).removeprefix("vit.")),
+        by(lambda k: in_memory(k).removeprefix("vit.")),
     ),
-    "on disk, with prefix": (
-        "transformers",
-        "pooler",
-        lambda x: renamed(x, lambda k: f"vit.{k}"),
-    ),
+    "on disk, with prefix": ("transformers", "pooler", by(lambda k: f"vit.{k}")),
     "in memory, dinov2": (
         "transformers",
         "dinov2",
-        lambda x: renamed(
-            x,
+        by(
             lambda k: re.sub(r"attention\.attention\.(.)\w+", r"attention.\1_proj", k).replace(
                 "attention.output.dense", "attention.o_proj"
-            ),
+            )
         ),
     ),
     "in memory, dinov3": (
         "transformers",
         "dinov3",
-        lambda x: renamed(x, lambda k: f"model.{k}" if k.startswith("layer.") else k),
+        by(lambda k: f"model.{k}" if k.startswith("layer.") else k),
     ),
-    "dinov2 with prefix": (
-        "transformers",
-        "dinov2",
-        lambda x: renamed(x, lambda k: f"dinov2.{k}"),
-    ),
+    "dinov2 with prefix": ("transformers", "dinov2", by(lambda k: f"dinov2.{k}")),
 }
 
 

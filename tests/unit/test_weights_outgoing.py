@@ -110,6 +110,7 @@ REFUSED = {
         of(TIMM, pool="map", class_token=False, pool_norm="after"),
         "norms before a MAP head",
     ),
+    "timm, map beside a token": ("timm", of(TIMM, pool="map"), "attends to the patches alone"),
     "timm, base": (
         "timm",
         of(HELD["timm"]["eva"], rope_base=10.0),

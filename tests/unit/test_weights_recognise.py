@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from checkpoints import CASES, HELD, said, theirs
+from checkpoints import CASES, HELD, said, tensors, theirs
 from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.images import augment
@@ -45,6 +45,21 @@ def test_full_sizes_need_nothing_said(name):
     told = {"name": spec.name, "layer_scale": spec.layer_scale}
     assert replace(found, **told) == spec
     assert found.heads == spec.heads
+
+
+RULES = [("google", "token"), ("google", "hybrid"), ("google", "bit"), ("google", "sincos")]
+RULES += [("timm", name) for name in ("token", "hybrid", "bit", "map", "eva mean", "deit3")]
+RULES += [("torchvision", "token"), ("transformers", "token"), ("transformers", "distilled")]
+RULES += [("transformers", "dinov2"), ("transformers", "dinov3")]
+
+
+@pytest.mark.parametrize(("home", "name"), RULES)
+def test_where_nothing_is_said_the_homes_code_decides(home, name):
+    """GELU, epsilons, pooling and resampling, of a file without a configuration."""
+    spec = HELD[home][name]
+    heads = [] if spec.is_resnet else [f"model.heads={spec.heads}"]
+    found = spec_from(theirs(home, spec), size=spec.size, changes=heads)
+    assert replace(found, name="tiny", layer_scale=spec.layer_scale) == spec
 
 
 def spec_from_meta(home: str, spec: ModelSpec) -> ModelSpec:
@@ -128,6 +143,16 @@ def test_other_architectures_are_refused_by_their_names():
         with pytest.raises(WeightsError, match=reasons) as no:
             spec_from(values)
         assert len(str(no.value)) < 500
+
+
+def test_timms_map_head_beside_a_class_token_is_another_network():
+    spec = replace(HELD["timm"]["map"], class_token=True)
+    ours = tensors(spec)
+    plain = replace(spec, class_token=False)
+    table = table_for("timm", plain)
+    values = table.write(ours, spec.heads, layout_for(table, plain), {})
+    with pytest.raises(WeightsError, match="tokens that timm's MAP head leaves out"):
+        spec_from(values, **said(spec))
 
 
 def test_two_homes_in_one_file():

@@ -20,11 +20,10 @@ from vitral.images.complaints import BUILT_IN
 from vitral.images.layouts import Layout
 from vitral.images.samples import KINDS, label_of
 from vitral.images.similar import Tick
-from vitral.images.sources import Arrays, Found, Problem, Scenes, Split
+from vitral.images.sources import UNTOLD, Arrays, Found, Problem, Scenes, Split
 from vitral.images.splits import Copies, copies, stratified
 
 _FIRST_VAL = 1 << 40  # scenes of shapes from here on are never used for training
-_UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +148,7 @@ def divide(
         classes=classes,
         train=train,
         val=val,
-        problems=tuple(problem for problem in problems if problem.code not in _UNTOLD),
+        problems=tuple(problem for problem in problems if problem.code not in UNTOLD),
         fingerprint=_fingerprint(classes, found, held, seed, val),
     )
 

@@ -24,6 +24,7 @@ HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"),
+    *(".psd", ".dds", ".blp", ".eps", ".svg", ".jxl"),
 )
 _SYSTEM = frozenset(
     name.lower()
@@ -120,7 +121,9 @@ def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEn
     """Every file below a folder once, sorted; hidden files and links back up are passed over."""
     seen: set[tuple[int, int]] = set()
     linked: list[os.DirEntry[str]] = []
-    above = {_identity(path.stat()) for path in folder.resolve().parents}
+    # a class folder that is itself a link to the root is a loop too, though no parent of its target
+    way = [path for path in folder.absolute().parents if path.is_relative_to(root.absolute())]
+    above = {_identity(path.stat()) for path in (*folder.resolve().parents, *way)}
     for entry in _entries(str(folder), above, seen, problems, root):
         if entry.is_symlink():
             linked.append(entry)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vitral.errors import DataError
 from vitral.images.preprocess import decode, formats, orientation
-from vitral.images.reading import check_pixels, pixel_limit, reading
+from vitral.images.reading import check_bytes, check_pixels, pixel_limit, reading
 from vitral.images.sources import Code, Header
 
 _SMALL = 256  # a file that ends within this many bytes of its end marker is complete
@@ -38,7 +38,7 @@ def look(file: BinaryIO, name: str) -> Header:
             check_pixels(image.size, pixel_limit(image))
             remarks = tuple(_remarks(image, start, name))
         marker = _END_MARKERS.get(image.format or "")
-        file.seek(0, os.SEEK_END)
+        check_bytes(file.seek(0, os.SEEK_END))
         file.seek(max(0, file.tell() - _SMALL))
         if marker and marker not in file.read():
             file.seek(0)

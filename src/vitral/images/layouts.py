@@ -40,11 +40,11 @@ def find(source: str) -> Layout:
     """
     if source.startswith("hf:"):
         return _hub(source)
-    if remote.is_far(source) or source.endswith(".tar"):
+    if remote.is_far(source) or _is_tar(source):
         return _shard_set(source)
     source = source.removeprefix("file://")
     path = complaints.existing(source)
-    if path.suffix.lower() in tables.SUFFIXES:
+    if path.suffix.lower() in tables.SUFFIXES and path.is_file():
         return Layout("CSV file", Table(path), None, "val", source)
     if hub_data.is_table(path):
         return _hub(source)
@@ -58,7 +58,7 @@ def find(source: str) -> Layout:
         held = Table(lists[named[0]]) if named else None
         kind = "CSV files" if held else "CSV file"
         return Layout(kind, Table(lists["train.csv"]), held, _held_name(named), source)
-    if (path / INDEX).is_file() or any(path.glob("*.tar")) or any(path.glob("train/*.tar")):
+    if _holds_shards(path):
         return _shard_set(source)
     train, held_out = folders.split_folders(path)
     return Layout(
@@ -96,10 +96,23 @@ def _hub(source: str) -> Layout:
     )
 
 
+def _is_tar(source: str) -> bool:
+    """Whether a source names tar files and not a folder of such a name."""
+    return source.endswith(".tar") and not Path(source.removeprefix("file://")).is_dir()
+
+
+def _holds_shards(path: Path) -> bool:
+    """Whether a folder is one of shards, and not class folders beside what they came in."""
+    if shards.MAKER in (_text(str(path / INDEX)) or "") or any(path.glob("train/*.tar")):
+        return True
+    inside = (file.name for depth in ("*/*", "*/*/*") for file in path.glob(depth))
+    return any(path.glob("*.tar")) and not any(map(folders.named_like_an_image, inside))
+
+
 def _shard_set(source: str) -> Layout:
     """Shards by their index.json, by a pattern, or by what lies in a folder and in train/, val/."""
     folder, index, names = source.rstrip("/"), None, None
-    if source.endswith(".tar"):
+    if _is_tar(source):
         paths = dict.fromkeys(remote.expanded(source), "")
     else:
         text, names = _text(f"{folder}/{INDEX}"), _text(f"{folder}/classes.txt")
@@ -136,7 +149,7 @@ def _text(path: str) -> str | None:
     if remote.is_far(path):
         return remote.text(path)
     place = Path(path)
-    return place.read_text(encoding="utf-8") if place.is_file() else None
+    return place.read_text(encoding="utf-8", errors="replace") if place.is_file() else None
 
 
 def _tars(folder: str) -> list[str]:

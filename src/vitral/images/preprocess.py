@@ -21,6 +21,7 @@ from vitral.errors import DataError
 from vitral.images.reading import (
     PIXEL_LIMIT,
     Source,
+    check_bytes,
     check_pixels,
     check_scans,
     pixel_limit,
@@ -28,8 +29,9 @@ from vitral.images.reading import (
 )
 from vitral.spec import ImageSpec
 
-# Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code.
-_REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5"}
+# Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code; an
+# IPTC file is opened by Pillow as a wrapper around a file of any format, EPS too.
+_REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "IPTC"}
 
 # Above this many pixels an image is halved in whole steps before it is resized: time and memory.
 _LARGE = 1 << 25
@@ -74,6 +76,7 @@ class Picture:
 
     def __init__(self, source: Source) -> None:
         with reading(source):
+            check_bytes(len(source) if isinstance(source, bytes) else 0)
             self._image = _opened(source)
             check_pixels(self._image.size, pixel_limit(self._image))
             self._lazy = self._image.format in ("JPEG", "MPO")

@@ -23,6 +23,9 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 PIXEL_LIMIT = 178_956_970  # Pillow's own, past which it speaks of a decompression bomb
 
+SIDE_LIMIT = 1_000_000  # Pillow keeps a pointer and some padding for each row, however short
+FILE_LIMIT = 450_000_000  # bytes; with the pixels that they may hold they stay within 2 GiB
+
 # Decoders that take so much memory for a pixel that the common limit would be beyond 2 GiB.
 _LIMITS = {"WEBP": 100_000_000, "AVIF": 140_000_000, "JPEG2000": 64_000_000}
 _SLOW_LIMIT = 2_000_000  # decoders that Pillow has in Python: some four seconds a megapixel
@@ -30,13 +33,16 @@ _PASSES = 4e9  # pixels × scans of a JPEG that decode in some 10 seconds; camer
 
 # How a file may start that no decoder took, and what to say of it.
 _DAMAGED = "The {} header is damaged."
+_DAMAGED_OR_ODD = (  # Pillow does not say which: colours in floats, 64 bits, rare compressions
+    "The {} header is damaged, or of a kind that Vitral does not read; save it as PNG."
+)
 _OTHER = "This is a {}, not an image that Vitral reads; save it as PNG or JPEG."
 _STARTS = (
     (b"\x89PNG", _DAMAGED.format("PNG")),
     (b"\xff\xd8", _DAMAGED.format("JPEG")),
     (b"GIF8", _DAMAGED.format("GIF")),
-    (b"II*\0", _DAMAGED.format("TIFF")),
-    (b"MM\0*", _DAMAGED.format("TIFF")),
+    (b"II*\0", _DAMAGED_OR_ODD.format("TIFF")),
+    (b"MM\0*", _DAMAGED_OR_ODD.format("TIFF")),
     (b"8BPS", _DAMAGED.format("PSD")),
     (b"%PDF", _OTHER.format("PDF file")),
     (b"%!PS", _OTHER.format("EPS file")),
@@ -75,8 +81,21 @@ def check_pixels(size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
     count = size[0] * size[1]
     if count > limit:
         raise DataError(_too_large(count, limit))
+    if max(size) > SIDE_LIMIT:
+        raise DataError(
+            f"The image is {size[0]} × {size[1]} pixels; no side is above {SIDE_LIMIT}."
+        )
     if count < 1:
         raise DataError(f"The image is empty: {size[0]} × {size[1]} pixels.")
+
+
+def check_bytes(count: int) -> None:
+    """DataError if an encoded image of this many bytes is above the safety limit."""
+    if count > FILE_LIMIT:
+        raise DataError(
+            f"The file has {count / 1e6:,.0f} MB, above the safety limit of "
+            f"{FILE_LIMIT // 10**6}; save a smaller copy."
+        )
 
 
 def check_scans(source: Source, size: tuple[int, int]) -> None:

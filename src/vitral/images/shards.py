@@ -32,7 +32,8 @@ from vitral.images.headers import look
 from vitral.images.sources import Found, Header, Problem
 
 INDEX = "index.json"
-FORMAT = "vitral shards 1"
+MAKER = "vitral shards"
+FORMAT = f"{MAKER} 1"
 
 _LABEL_NAMES = ("label", "labels", "class", "cls", "class_name")
 
@@ -161,11 +162,22 @@ def read_index(text: str, where: str) -> dict[str, Any]:
     """The content of an index.json; DataError where another program or version wrote it."""
     try:
         index = json.loads(text)
-    except ValueError:
-        index = None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        sound = index["format"] == FORMAT and _is_sound(index)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
         raise DataError(f"{where} is not an index of '{FORMAT}'; write the shards again.")
-    return index
+    return dict(index)
+
+
+def _is_sound(index: dict[str, Any]) -> bool:
+    """Whether an index has what is read of it, and no shard outside of its folder or twice."""
+    for shard in index["shards"]:
+        rows = [(str, int, int, list), *(tuple(map(type, sample)) for sample in shard["samples"])]
+        if type(shard["bytes"]) is not int or len(set(rows)) > 1 or "/" in shard["name"]:
+            return False
+    names = [shard["name"] for shard in index["shards"]]
+    return len(set(names)) == len(names) and type(index["multi_label"]) is bool
 
 
 def entry(path: Path) -> dict[str, Any]:

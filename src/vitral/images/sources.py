@@ -38,6 +38,7 @@ Code = Literal[
     "repeated",
 ]
 LEFT_OUT = frozenset({"unreadable", "truncated"})
+UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
 
 _WINDOW = 8  # shards of which the samples are mixed at a time, where they come from far away
 
@@ -144,7 +145,8 @@ class Found:
         labels = self.numbers(classes)
         chosen = np.arange(len(labels)) if rows is None else np.fromiter(rows, dtype=np.int64)
         shards = None if self.shards is None else self.shards[chosen]
-        return Split(name, labels[chosen], chosen, self.reader, tuple(self.problems), shards)
+        problems = tuple(problem for problem in self.problems if problem.code not in UNTOLD)
+        return Split(name, labels[chosen], chosen, self.reader, problems, shards)
 
 
 class Place(Protocol):

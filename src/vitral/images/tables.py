@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import posixpath
 import re
 import unicodedata
@@ -75,9 +76,9 @@ class Table:
         found = Found(Files(str(root), ()), multi_label=sheet.multi_label)
         found.problems += sheet.problems
         beside: dict[Path, dict[str, str]] = {}
-        for row in _once(sheet.rows, found.problems):
+        for row in _once(sheet.rows, root, found.problems):
             place = root / row.name
-            if not place.is_file():
+            if not os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises for a name too long
                 reason = f"{self._line(row.line)} names no file{_hint(place, beside)}."
                 found.problems.append(Problem(row.name, reason, "missing"))
                 continue
@@ -152,13 +153,17 @@ def _cell(row: list[str], column: int) -> str:
     return row[column].strip() if column < len(row) else ""
 
 
-def _once(rows: list[_Row], problems: list[Problem]) -> Iterator[_Row]:
-    """Each file's first row, in order of the names; files with two labels are left out."""
-    by_name: dict[str, list[_Row]] = {}
+def _once(rows: list[_Row], root: Path, problems: list[Problem]) -> Iterator[_Row]:
+    """Each file's first row, in order of the names; files with two labels are left out.
+
+    A file may be named once from the root and once from the folder of the list.
+    """
+    here = root.absolute().as_posix()
+    by_place: dict[str, list[_Row]] = {}
     for row in rows:
-        by_name.setdefault(row.name, []).append(row)
-    for name in sorted(by_name):
-        same = by_name[name]
+        by_place.setdefault(posixpath.normpath(posixpath.join(here, row.name)), []).append(row)
+    for same in sorted(by_place.values(), key=lambda rows: rows[0].name):
+        name = same[0].name
         lines = ", ".join(str(row.line) for row in same[:5])
         if len({row.labels for row in same}) > 1:
             told = " and ".join(sorted({"|".join(row.labels) for row in same})[:3])
@@ -190,12 +195,12 @@ def _case(rows: list[_Row], where: str) -> list[Problem]:
 
 
 def _hint(missing: Path, beside: dict[Path, dict[str, str]]) -> str:
-    """', but 0012.jpg exists' where a neighbour differs in letter case or Unicode form alone."""
+    """', but 0012.jpg is there' where a neighbour differs in letter case or Unicode form alone."""
     if missing.parent not in beside:
-        children = missing.parent.iterdir() if missing.parent.is_dir() else ()
+        children = missing.parent.iterdir() if os.path.isdir(missing.parent) else ()  # noqa: PTH112
         beside[missing.parent] = {_folded(child.name): child.name for child in children}
     twin = beside[missing.parent].get(_folded(missing.name))
-    return f", but {twin} is there" if twin else ""
+    return f", but {twin} is there" if twin and twin != missing.name else ""
 
 
 def _folded(name: str) -> str:

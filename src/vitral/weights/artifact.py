@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitral.errors import SpecError, WeightsError
-from vitral.model import ViT, build
-from vitral.spec import ImageSpec, ModelSpec
+from vitral.model import ViT
+from vitral.spec import ImageSpec, ModelSpec, Noise
 from vitral.weights import storage
 
 FORMAT = 1
@@ -104,7 +104,7 @@ def load(folder: Path) -> tuple[nn.Module, Card]:
 def network(tensors: Mapping[str, Tensor], spec: ModelSpec) -> ViT:
     """The network of a spec with these tensors, in evaluation mode."""
     with torch.device("meta"):  # first values would be drawn only to be replaced
-        model = build(spec)
+        model = ViT(spec, Noise())
     model.load_state_dict(dict(tensors), assign=True)
     return model.eval()
 
@@ -190,7 +190,7 @@ def locate(run: str | Path) -> Path:
 def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
     """Raise WeightsError unless the tensors have exactly the names and shapes of the network."""
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in build(spec).state_dict().items()}
+        expected = {name: tuple(t.shape) for name, t in ViT(spec, Noise()).state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if set(expected) != set(found):
         raise WeightsError(
@@ -201,7 +201,7 @@ def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
         if found[name] != shape:
             raise WeightsError(
                 f"{where}: tensor '{name}' has shape {found[name]}, the model '{spec.name}' "
-                f"needs {shape}. The tensors and model.json belong to different models."
+                f"needs {shape}. They belong to different models."
             )
 
 

@@ -85,7 +85,10 @@ def weight_files(folder: Path) -> list[Path]:
         names = ", ".join(path.name for path in found)
         raise WeightsError(f"{folder} holds several checkpoints ({names}); name one of them.")
     if not found:
-        raise WeightsError(f"{folder} holds no checkpoint ({', '.join(SUFFIXES)}).")
+        raise WeightsError(
+            f"{folder} is neither a run folder nor an artifact, and it holds no checkpoint "
+            f"({', '.join(SUFFIXES)})."
+        )
     return found
 
 
@@ -137,10 +140,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _npz(path: Path) -> dict[str, Tensor]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise WeightsError(f"{path} is a single array, not an archive of named arrays.")
-        with file:
+        with path.open("rb") as opened:  # numpy leaves open what it cannot read
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise WeightsError(f"{path} is a single array, not an archive of named arrays.")
             arrays = {name: file[name] for name in file.files}
     except WeightsError:
         raise
@@ -158,8 +161,10 @@ def _npz(path: Path) -> dict[str, Tensor]:
     return {name: _array(name, array, path) for name, array in arrays.items()}
 
 
-def _array(name: str, array: np.ndarray, path: Path) -> Tensor:
+def _array(name: str, array: np.ndarray | bytes, path: Path) -> Tensor:
     """One array; two void bytes are bfloat16, which numpy cannot name."""
+    if isinstance(array, bytes):  # of a member that is not numpy's
+        raise WeightsError(f"{path}: '{name}' is no array; the file is damaged, or another zip.")
     if array.dtype.kind == "V" and array.dtype.itemsize == 2:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     try:

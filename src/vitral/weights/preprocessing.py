@@ -147,7 +147,7 @@ def from_transformers(config: Mapping[str, Any]) -> ImageSpec:
     own = {key: value for key, value in config.items() if value is not None}
     values = {"do_resize": True, "do_rescale": True, "do_normalize": True} | _PROCESSORS[stem] | own
     for key, wanted in (("do_resize", True), ("do_pad", False), ("do_flip_channel_order", False)):
-        if bool(values.get(key, wanted)) is not wanted:
+        if values.get(key, wanted) is not wanted:
             raise WeightsError(f"An ImageSpec cannot say {key} = {not wanted} of '{kind}'.")
     resample = values["resample"]
     with _told_of("transformers"):
@@ -163,7 +163,9 @@ def from_transformers(config: Mapping[str, Any]) -> ImageSpec:
                 "fit": fit,
                 "crop": _fraction(size, goal),
                 "centre": "floor" if cut else "round",
-                "interpolation": _RESAMPLING.get(resample, resample),
+                "interpolation": _RESAMPLING.get(resample, resample)
+                if isinstance(resample, int)
+                else resample,
                 "resize": "torch" if stem == "DINOv3ViT" else "pillow",
                 "mean": mean,
                 "std": std,

@@ -103,13 +103,14 @@ def spec_of(
     }
     resnet_rules = table.rules.get("resnet", {})
     values |= {name: x for name, x in table.rules.items() if name not in ("resnet", "positions")}
-    values |= {"size": None, **_shapes(reading.ours, resnet_rules)}
+    values |= {"size": None, "prefix_positions": table.rules.get("prefix_positions")}
+    values |= _shapes(reading.ours, resnet_rules)
     values.setdefault("positions", "learned")
     if "positions.table" not in reading.ours:
         values["positions"] = table.rules.get("positions", "none")
     values |= {"pool": table.rules["pool"]} if "pool" in table.rules else {}
     if source.config is not None and home_of(source.config) == table.home:
-        values |= homes.of(table.home).facts(source.config)
+        values |= _configured(source, table, values)
     values |= reading.facts
     values["size"] = values["size"] or table.rules.get("size")
     unlisted = values.pop("unlisted", "")
@@ -136,6 +137,18 @@ def spec_of(
             f"{source.path} has tokens that timm's MAP head leaves out; here it reads every token."
         )
     return spec
+
+
+def _configured(source: Source, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json tells; WeightsError if it is of a network of another size."""
+    told = homes.of(table.home).facts(source.config or {})
+    for name in ("width", "depth"):
+        if (wanted := told.get(name, values[name])) != values[name]:
+            raise WeightsError(
+                f"{source.path}: its config.json is of another model: the {name} is {wanted!r} "
+                f"there and {values[name]} in the tensors. Put the right one beside them."
+            )
+    return told
 
 
 def home_of(config: Mapping[str, Any] | None) -> str:
@@ -216,6 +229,10 @@ def _settled(
                 "--set model.heads=NUMBER."
             )
         heads = values["heads"]
+        if heads != reading.facts.get("heads", heads):
+            raise SpecError(
+                f"model.heads is {reading.facts['heads']} in the tensors; {heads} is not."
+            )
         if heads < 1 or inner % heads:
             raise SpecError(
                 f"model.heads divides {inner}, the width of all heads; {heads} does not."
@@ -233,26 +250,30 @@ def _size_and_rows(
     """The size in pixels, and whether the tokens before the patches have rows in the table."""
     stem = values["resnet"].stride if values["resnet"] is not None else 1
     step = (values["patch"][0] * stem, values["patch"][1] * stem)
+    told = values["prefix_positions"]  # by the home's rule; None where both are found
     if table is None and asked is None:
         raise SpecError("no tensor tells the size of the images. Say it: --size HEIGHTxWIDTH.")
     if table is None:
-        return {"size": pair("--size", asked)}
+        return {"size": pair("--size", asked), "prefix_positions": told is not False}
     prefix, rows = values["class_token"] + values["distillation_token"], table.shape[1]
+    counts = {0: False} | {prefix: True}  # without any, nothing depends on it
+    if prefix and told is not None:
+        counts = {prefix if told else 0: told}
     if asked is not None:
         height, width = pair("--size", asked)
-        grid = -(-height // step[0]), -(-width // step[1])
-        counts = {grid[0] * grid[1]: False, grid[0] * grid[1] + prefix: True}
-        if rows not in counts:
+        spare = (step[0] - 1, step[1] - 1) if stem > 1 else (0, 0)  # a stem pads, patches cut off
+        grid = (height + spare[0]) // step[0], (width + spare[1]) // step[1]
+        if (count := rows - grid[0] * grid[1]) not in counts:
             raise SpecError(
                 f"{rows} positions do not fit {height}x{width} pixels, which are "
                 f"{grid[0]}x{grid[1]} patches. Say the size that the model was trained at: "
                 "--size HEIGHTxWIDTH."
             )
-        return {"size": (height, width), "prefix_positions": counts[rows]}
-    for count in dict.fromkeys((prefix, 0)):
+        return {"size": (height, width), "prefix_positions": counts[count]}
+    for count, prefixed in sorted(counts.items(), reverse=True):
         side = math.isqrt(max(rows - count, 0))
         if side and side * side == rows - count:
-            return {"size": (side * step[0], side * step[1]), "prefix_positions": count > 0}
+            return {"size": (side * step[0], side * step[1]), "prefix_positions": prefixed}
     raise SpecError(
         f"{rows} positions are no square of patches. Say the size that the model was trained at: "
         "--size HEIGHTxWIDTH."

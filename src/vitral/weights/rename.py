@@ -170,8 +170,9 @@ class Table:
                 left.append(name)
                 continue
             row, part, mine = match
-            if row.move == "heads_in" and tensor.ndim == 3:
-                facts["heads"] = tensor.shape[1]
+            heads = tensor.shape[1] if row.move == "heads_in" and tensor.ndim == 3 else None
+            if heads and heads != facts.setdefault("heads", heads):
+                raise WeightsError(f"'{name}' has {heads} heads, the others {facts['heads']}.")
             wide |= row.move == "channels" and tensor.ndim == 4
             pieces.setdefault(mine, {})[part] = moved(row.move, tensor, name)
             rows[mine] = row

@@ -27,10 +27,14 @@ STEMS = {
 }
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
 POSITIONS = {"learn": "learned", "none": "none", "": "none"}
+SAME = {"embed_dim": "width", "depth": "depth", "num_heads": "heads", "img_size": "size"}
 GELUS = {"gelu": "erf", "gelu_tanh": "tanh", "gelu_erf": "erf"}
+# architectures that compute something else with the names of a ViT's tensors
+OTHERS = re.compile(r"_(rope|rpn)_")
+OF_A_NAME = "heads gelu norm_eps pool pool_norm positions size"
 # arguments that the tensors tell as well, or that change nothing once the model is trained
 TOLD = """
-    patch_size in_chans num_classes embed_dim depth mlp_ratio qkv_bias proj_bias qk_norm init_values
+    patch_size in_chans num_classes mlp_ratio qkv_bias proj_bias qk_norm init_values
     class_token no_embed_class reg_tokens num_reg_tokens fc_norm final_norm drop_rate
     pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init fix_init
     dynamic_img_size dynamic_img_pad strict_img_size
@@ -42,12 +46,18 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     arguments = _part(config, "model_args")
     name = str(config.get("architecture", "")).partition(".")[0].removesuffix("_qkvb")
+    if OTHERS.search(name):
+        raise WeightsError(
+            f"config.json is of {name}, which computes something else with the names of a ViT's "
+            "tensors; Vitral does not have it."
+        )
     if name and name not in catalog.names() and "num_heads" not in arguments:
         told["unlisted"] = name
     if name in catalog.names():
         spec = catalog.model(name)
-        told |= {key: getattr(spec, key) for key in ("heads", "gelu", "norm_eps", "pool", "size")}
-        told |= {"pool_norm": spec.pool_norm, "positions": spec.positions}
+        told |= {key: getattr(spec, key) for key in OF_A_NAME.split()}
+        if "num_heads" not in arguments:  # the name's heads belong to the name's sizes
+            told |= {"width": spec.width, "depth": spec.depth}
         told |= {} if arguments.keys() - {"img_size", "in_chans"} else {"name": name}
     told |= {"size": size} if (size := _size(config)) else {}
     told |= _told_by(arguments, name)
@@ -63,12 +73,12 @@ def _told_by(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What an architecture's arguments change; WeightsError for one that we do not have."""
     told: dict[str, Any] = {}
     for key, value in arguments.items():
-        if value is None or key in TOLD.split():
+        if value is None:
             continue
-        elif key == "num_heads":
-            told["heads"] = value
-        elif key == "img_size":
-            told["size"] = value
+        elif key in SAME:
+            told[SAME[key]] = value
+        elif key in TOLD.split():
+            continue
         elif key == "act_layer" and str(value) in GELUS:
             told["gelu"] = GELUS[value]
         elif key == "pos_embed" and str(value) in POSITIONS:
