@@ -26,6 +26,7 @@ from vitral.explanation import Explanation
 from vitral.images import preprocess
 from vitral.images.datasets import labelled, open_dataset
 from vitral.images.loading import eval_batches
+from vitral.images.reading import check_bytes
 from vitral.images.sources import Split
 from vitral.inference import Engine, Precision, best_device
 from vitral.model import build
@@ -181,6 +182,7 @@ class Classifier:
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             try:
+                check_bytes(path.stat().st_size)
                 image = path.read_bytes()
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error

@@ -248,3 +248,19 @@ def test_a_run_that_never_saved_leaves_no_folder(recipe: Recipe, tmp_path: Path)
     with pytest.raises(ModelError, match="diverged"):
         loop.train(changed, tmp_path / "run", display=quiet())
     assert not (tmp_path / "run").exists()
+
+
+def test_training_stops_at_too_many_damaged_images_in_a_split_of_ones_own(tmp_path: Path) -> None:
+    for part, each in (("train", 30), ("val", 4)):
+        draw_folder(tmp_path / "photos" / part, kinds=2, each=each)
+    for path in sorted((tmp_path / "photos" / "train").rglob("*.jpg"))[:8]:
+        content = bytearray(path.read_bytes())
+        content[200:-50] = bytes(len(content) - 250)  # header and end are whole
+        path.write_bytes(content)
+    asked = {"data": str(tmp_path / "photos"), "model": "mu/8", "size": 32, "epochs": 1, "batch": 8}
+    recipe = resolve(Request(**asked, changes=["data.workers=0"]))
+    with pytest.raises(DataError, match="cannot be read, more than 1 %"):
+        loop.train(recipe, tmp_path / "run", display=quiet())
+    assert not (tmp_path / "run").exists()
+    allowed = resolve(Request(**asked, changes=["data.workers=0", "data.allow_unreadable=true"]))
+    assert loop.train(allowed, tmp_path / "run", display=quiet()).path.exists()

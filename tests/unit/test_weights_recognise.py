@@ -219,3 +219,41 @@ def test_weights_are_real_and_finite(dtype):
     for bad in (float("nan"), float("inf")):
         with pytest.raises(WeightsError, match=r"'head\.bias' holds values that are not finite"):
             spec_from({**values, "head.bias": values["head.bias"] * bad})
+
+
+@pytest.mark.parametrize(("home", "name"), [("google", "token"), ("transformers", "token")])
+def test_rows_that_look_square_only_without_the_class_tokens(home, name):
+    """3x5 patches and the class token are 16 rows, which is no grid of 4x4."""
+    spec = replace(HELD[home][name], size=(24, 40))
+    with pytest.raises(WeightsError, match="--size"):
+        spec_from(theirs(home, spec), changes=[f"model.heads={spec.heads}"])
+    found = spec_from(theirs(home, spec), size=(24, 40), changes=[f"model.heads={spec.heads}"])
+    assert (found.size, found.prefix_positions) == ((24, 40), True)
+
+
+def test_a_configuration_of_another_model_is_refused():
+    values = theirs("timm", HELD["timm"]["token"])
+    with pytest.raises(WeightsError, match="of another model"):
+        spec_from(values, config={"architecture": "vit_small_patch16_224"})
+    values = theirs("transformers", HELD["transformers"]["token"])
+    config = {"model_type": "vit", "hidden_size": 768, "num_hidden_layers": 2, "image_size": 32}
+    with pytest.raises(WeightsError, match="the width is 768 there"):
+        spec_from(values, config=config)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_rope_ape_224", "vit_base_patch16_rpn_224"])
+def test_architectures_that_share_a_vits_names_are_refused(name):
+    values = theirs("timm", HELD["timm"]["token"])
+    arguments = {"num_heads": 4, "embed_dim": 32, "depth": 2}
+    with pytest.raises(WeightsError, match=name):
+        spec_from(values, config={"architecture": name, "model_args": arguments})
+
+
+def test_blocks_that_split_their_heads_differently_are_refused():
+    values = dict(theirs("google", HELD["google"]["token"]))
+    for part in ("query", "key", "value"):
+        for leaf in ("kernel", "bias"):
+            key = f"Transformer/encoderblock_1/MultiHeadDotProductAttention_1/{part}/{leaf}"
+            values[key] = values[key].reshape(*values[key].shape[:-2], 8, 4)
+    with pytest.raises(WeightsError, match="heads"):
+        spec_from(values)

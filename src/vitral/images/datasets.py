@@ -123,22 +123,23 @@ def divide(
     """
     where, classes = str(layout.train), found.classes
     problems = [*found.problems, *complaints.empty(found, where, layout.root)]
+    failed = {} if known is None else known.failed
+    problems += failed.values()
+    kept = np.array([row for row in range(len(found.names)) if row not in failed], np.int64)
     if held is None:
         firsts = np.arange(len(found.names)) if known is None else known.firsts
-        failed = {} if known is None else known.failed
-        kept = np.array([row for row in range(len(found.names)) if row not in failed], np.int64)
         names = [found.names[row] for row in kept]
         sides = stratified(names, found.numbers(classes)[kept], seed, val_fraction, firsts[kept])
         if len(sides[1]) == 0:
             raise DataError(f"Each class in {where} has one image; add more, to hold some out.")
-        problems += [*failed.values(), *complaints.too_small(found, where, layout.root)]
+        problems += complaints.too_small(found, where, layout.root)
         problems += complaints.divided_copies(found, firsts, kept[sides[0]], kept[sides[1]])
         train = found.split("train", classes, kept[sides[0]])
         val = found.split("val", classes, kept[sides[1]])
     else:
         there = str(layout.held_out)
         problems += [*held.problems, *complaints.missing(held, classes, there, layout.root)]
-        train = found.split("train", classes)
+        train = found.split("train", classes, kept)
         val = held.split(layout.held_name, classes)
     complaints.refuse_many_unreadable(
         problems, len(train) + len(val), layout.root, allow_unreadable

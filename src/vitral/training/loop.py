@@ -20,6 +20,7 @@ from torch import nn
 from vitral import evaluation as scores
 from vitral.errors import DataError, Interrupted, ModelError, VitralError, WeightsError
 from vitral.images import augment, preprocess
+from vitral.images.complaints import refuse_many_unreadable
 from vitral.images.loading import Batch, eval_batches, seed_of, train_batches
 from vitral.inference import Engine, autocast, best_device
 from vitral.training import folder, objective, state
@@ -139,6 +140,14 @@ def advance(session: Session, batch: Batch, log_every: int) -> None:
     progress = session.progress
     for problem in batch.failed:
         session.display.note(f"left out: {problem.path}: {problem.reason}")
+        session.failed[problem.path] = problem
+    if batch.failed:  # of a split that came as it is, nothing was decoded before
+        refuse_many_unreadable(
+            list(session.failed.values()),
+            len(session.data.train) - len(session.failed),
+            session.data.source,
+            session.recipe.data.allow_unreadable,
+        )
     if len(batch.images):
         progress.loss_sum += step(session, batch)
         progress.loss_count += 1

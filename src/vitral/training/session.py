@@ -14,7 +14,7 @@ from vitral import evaluation as scores
 from vitral.errors import DataError, MachineError
 from vitral.images.datasets import Dataset, open_dataset
 from vitral.images.loading import steps_per_epoch
-from vitral.images.sources import Arrays
+from vitral.images.sources import Arrays, Problem
 from vitral.inference import uses_bf16
 from vitral.model import build
 from vitral.training import folder, state
@@ -39,6 +39,7 @@ class Session:
     progress: state.Progress
     display: Display
     evaluation: scores.Evaluation | None = None
+    failed: dict[str, Problem] = field(default_factory=dict)
     ticked: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:

@@ -17,7 +17,7 @@ from vitral.spec.fields import assign
 from vitral.weights import artifact, download, files, homes
 from vitral.weights.artifact import Card
 from vitral.weights.recognise import check_complete, home_of, recognise, spec_of
-from vitral.weights.rename import Layout, Reading, tables
+from vitral.weights.rename import Layout, Reading, Table, tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +99,17 @@ def read(
         kept=reading.kept,
         source=source,
         others=reading.others,
-        notes=tuple(_notes(reading, ours, spec, names, dropped)),
+        notes=(*_guessed(table, source), *_notes(reading, ours, spec, names, dropped)),
     )
+
+
+def _guessed(table: Table, source: files.Source) -> Iterator[str]:
+    """What is not in the tensors where no configuration says it."""
+    if source.config is None and table.home in ("timm", "transformers") and "gelu" in table.rules:
+        yield (
+            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.home}'s "
+            "rule, heads and grid the usual; --set model.NAME=VALUE and --size say otherwise"
+        )
 
 
 def _notes(
