@@ -19,7 +19,7 @@ check: .venv/.dev
 
 # with the authors' own libraries, which are large
 proofs: .venv/.oracles
-	$(BIN)/python -m pytest -m proof
+	$(BIN)/python benchmarks/proofs.py
 
 # On an otherwise idle machine; PHOTOS=folder adds one epoch on real photographs.
 benchmarks: .venv/.dev
