@@ -10,9 +10,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 from record import write
 
