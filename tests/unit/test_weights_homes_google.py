@@ -12,4 +12,4 @@ def test_an_npz_file_says_nothing_of_itself():
     images = google.images(Source(path=Path("B_16.npz"), tensors={}), (224, 384))
     assert images.size == (224, 384)
     assert (images.fit, images.mean, images.std) == ("squash", (0.5,) * 3, (0.5,) * 3)
-    assert google.files(None, None, Path()) == {}
+    assert google.files(None, None) == {}

@@ -121,5 +121,5 @@ def test_bit_is_named_by_its_units(width):
     spec = replace(bit(resnet), name=f"BiT-R{depth}x{factor}", gelu="erf")
     assert timm.architecture_of(spec)[0] == f"resnetv2_{depth}x{factor}_bit"
     card = Card(model=replace(spec, classes=0), images=ImageSpec(size=spec.size))
-    config = timm.files(card, None, Path())["config.json"]
+    config = timm.files(card, None)["config.json"]
     assert config["architecture"] == f"resnetv2_{depth}x{factor}_bit"

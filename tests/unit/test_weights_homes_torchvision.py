@@ -11,7 +11,7 @@ def test_a_state_dict_says_nothing_of_itself():
     assert torchvision.facts({}) == {}
     assert torchvision.classes({}, 1000) == labels("imagenet-1k")
     assert torchvision.classes({}, 10) is None
-    assert torchvision.files(None, None, Path()) == {}
+    assert torchvision.files(None, None) == {}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_images():
 def configured(spec):
     names = tuple(f"c{i}" for i in range(spec.classes))
     card = Card(model=spec, images=ImageSpec(size=spec.size, fit="squash"), classes=names)
-    return transformers.files(card, table_for("transformers", spec), Path())["config.json"]
+    return transformers.files(card, table_for("transformers", spec))["config.json"]
 
 
 def test_the_configuration_that_is_written():

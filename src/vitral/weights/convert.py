@@ -138,7 +138,7 @@ def _compared(
     )
     if config is None:
         try:
-            written = homes.of(home).files(weights.card, table, Path())
+            written = homes.of(home).files(weights.card, table)
         except WeightsError:  # a network without a name there; its tensors alone can be written
             written = {}
         config = written.get("config.json")
@@ -198,7 +198,7 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
         storage.write_text(target.with_name(target.name + ".proof.json"), text)
         return
     suffix = ".npz" if table.home == "google" else ".safetensors"
-    written = homes.of(table.home).files(weights.card, table, target)
+    written = homes.of(table.home).files(weights.card, table)
 
     def fill(fresh: Path) -> None:
         _write_tensors(fresh / f"model{suffix}", suffix, tensors)

@@ -129,7 +129,6 @@ def settled(weights: Weights, table: Table) -> tuple[Weights, tuple[str, ...]]:
     rows = tensors.get("positions.table")
     if rows is None or not prefix:
         return weights, ()
-    note = ""
     if table.prefix_rows == "zero" and not spec.prefix_positions:
         zeros = torch.zeros(len(rows), prefix, rows.shape[2])
         tensors["positions.table"] = torch.cat([zeros, rows], dim=1)

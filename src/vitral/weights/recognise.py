@@ -105,7 +105,6 @@ def spec_of(
     values |= {name: x for name, x in table.rules.items() if name not in ("resnet", "positions")}
     values |= {"size": None, "prefix_positions": table.rules.get("prefix_positions")}
     values |= _shapes(reading.ours, resnet_rules)
-    values.setdefault("positions", "learned")
     if "positions.table" not in reading.ours:
         values["positions"] = table.rules.get("positions", "none")
     values |= {"pool": table.rules["pool"]} if "pool" in table.rules else {}

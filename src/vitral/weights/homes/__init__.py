@@ -8,7 +8,6 @@ Every home has the same four functions, and `of` finds it by name:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from vitral.spec import ImageSpec
@@ -32,8 +31,8 @@ class Home(Protocol):
     def images(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """The preprocessing."""
 
-    def files(self, card: Card, table: Table, path: Path) -> dict[str, Mapping[str, Any]]:
-        """The configuration beside the weights at `path`, by file name; WeightsError if none."""
+    def files(self, card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+        """The configuration beside the weights, by file name; WeightsError if none."""
 
 
 def of(name: str) -> Home:

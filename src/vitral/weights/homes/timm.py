@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vitral import catalog
@@ -123,7 +122,7 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return replace(preprocessing.from_timm({**told, "input_size": (3, *size)}), size=size)
 
 
-def files(card: Card, table: Table, path: Path) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
     """config.json, as timm's own save_for_hf writes it; create_model("local-dir:...") reads it."""
     spec = card.model
     architecture, arguments = architecture_of(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from vitral.catalog.checkpoints import labels
@@ -29,6 +28,6 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return preprocessing.from_torchvision(source.path.stem, size)
 
 
-def files(card: Card, table: Table, path: Path) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
     """None."""
     return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from vitral.catalog.checkpoints import labels
@@ -71,7 +70,7 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return preprocessing.from_transformers(config)
 
 
-def files(card: Card, table: Table, path: Path) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
     """config.json and preprocessor_config.json."""
     spec = card.model
     kinds = {
