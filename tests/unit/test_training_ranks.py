@@ -54,7 +54,7 @@ def test_what_torchrun_should_have_said(monkeypatch: pytest.MonkeyPatch) -> None
 def _two(rank: int, place: str) -> None:
     """What each of two processes finds, written to a file of its own."""
     dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    ranks = Ranks(torch.device("cpu"), rank, 2, grouped=True)
+    ranks = Ranks(torch.device("cpu"), rank, 2)
     said = []
     try:
         with ranks.writing() as first:

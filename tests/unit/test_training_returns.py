@@ -66,10 +66,10 @@ def test_progress_between_two_returns_keeps_the_newest_state(session: Session) -
 
 def test_smaller_parts_until_there_are_none(session: Session) -> None:
     for parts in (2, 4, 8):
-        returns.smaller_parts(session, MemoryError())
+        returns.smaller_parts(session)
         assert session.parts == parts
     with pytest.raises(Exception, match="too small for 1 images"):
-        returns.smaller_parts(session, MemoryError())
+        returns.smaller_parts(session)
     run_steps(session, [])
     assert session.progress.step == session.total
     assert load_file(session.out / "best" / "model.safetensors")

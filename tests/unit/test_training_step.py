@@ -1,5 +1,6 @@
 """The gradient of a step is that of its images, however they come."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import pytest
 import torch
 
 from drawn import draw_folder
-from vitral.images.loading import Batch, train_batches
+from vitral.images.loading import Batch
 from vitral.recipes import Request, resolve
 from vitral.training import folder
 from vitral.training.display import Display
 from vitral.training.ranks import Ranks
 from vitral.training.session import Session, open_data, start
-from vitral.training.step import Diverged, step
+from vitral.training.step import Diverged, step, steps_left
 
 CHANGES = [
     "data.workers=0",
@@ -43,19 +44,9 @@ def begin(photos: Path, out: Path, *changes: str) -> Session:
     return session
 
 
-def parts(session: Session, number: int = 0) -> list[Batch]:
-    recipe = session.recipe
-    batches = train_batches(
-        session.data.train,
-        recipe.augment,
-        recipe.images,
-        batch=recipe.data.batch,
-        seed=recipe.seed,
-        start_step=number,
-        workers=0,
-        accumulate=session.parts,
-    )
-    return [next(batches) for _ in range(session.parts)]
+def parts(session: Session) -> list[Batch]:
+    with contextlib.closing(steps_left(session)) as steps:
+        return next(steps)
 
 
 def gradients(session: Session) -> dict[str, torch.Tensor]:

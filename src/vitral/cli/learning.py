@@ -240,9 +240,7 @@ def _launched(where: Where, path: Path | None, *more: str) -> None:
         words = words[:place] + words[place + 2 :]
     if path is not None and where.out is None:
         words += ["--out", str(path)]
-    code = launch.launch(
-        1 if where.devices is None else where.devices, [*words, *more], device=where.device
-    )
+    code = launch.launch(where.devices or 1, [*words, *more], device=where.device)
     raise typer.Exit(code)
 
 

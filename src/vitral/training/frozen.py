@@ -10,7 +10,7 @@ from vitral.images import preprocess
 from vitral.images.loading import Batch
 from vitral.images.sources import Problem
 from vitral.inference import autocast
-from vitral.training import probe
+from vitral.training import parallel, probe
 from vitral.training.average import Average
 from vitral.training.ranks import cut, local
 from vitral.training.scoring import watched
@@ -50,8 +50,7 @@ def solve_head(session: Session) -> Learnt:
 @torch.no_grad()
 def _put(session: Session, weight: np.ndarray, bias: np.ndarray) -> None:
     """The head into the network, sharded or not, and into its average."""
-    if session.sharded:  # the pieces of the last forward pass go back to where they belong
-        session.model.get_submodule("").reshard()  # type: ignore[operator]
+    parallel.put_back(session.model)
     for head in (session.model.head, session.model.distillation_head):
         if isinstance(head, nn.Linear):
             for parameter, value in ((head.weight, weight), (head.bias, bias)):

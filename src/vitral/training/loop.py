@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from vitral.errors import DataError, Interrupted, VitralError
 from vitral.images.datasets import Dataset
-from vitral.images.loading import Batch, train_batches
 from vitral.training import folder, frozen, memory, scoring, state
 from vitral.training.display import Display
 from vitral.training.folder import Run
@@ -27,7 +26,7 @@ from vitral.training.ranks import Ranks, joined
 from vitral.training.recipe import Recipe
 from vitral.training.returns import begin, returned, smaller_parts
 from vitral.training.session import Session, open_data, start
-from vitral.training.step import Diverged, Learnt, step
+from vitral.training.step import Diverged, Learnt, step, steps_left
 from vitral.training.trackers import Trackers
 
 LOG_LINES = 400  # lines of metrics.jsonl that a whole run writes, whatever its length
@@ -142,7 +141,7 @@ def fit(session: Session) -> Run:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not memory.ended(error):
                     raise
-                smaller_parts(session, error)
+                smaller_parts(session)
 
 
 def run_steps(session: Session, asked: list[int]) -> None:
@@ -152,7 +151,7 @@ def run_steps(session: Session, asked: list[int]) -> None:
     if session.owes_validation:  # stopped between the step and its validation
         scoring.validate(session)
         save_state(session)
-    with contextlib.closing(_steps(session)) as steps:
+    with contextlib.closing(steps_left(session)) as steps:
         while not session.done:
             if recipe.tune == "probe":
                 learnt = frozen.solve_head(session)
@@ -178,26 +177,6 @@ def run_steps(session: Session, asked: list[int]) -> None:
             f"{progress.best_step}"
         )
     ranks.wait()
-
-
-def _steps(session: Session) -> Generator[list[Batch]]:
-    """This process's parts of each step that is left."""
-    recipe = session.recipe
-    batches = train_batches(
-        session.data.train,
-        recipe.augment,
-        recipe.images,
-        batch=recipe.data.batch,
-        seed=recipe.seed,
-        start_step=session.progress.step,
-        workers=session.workers,
-        rank=session.ranks.index,
-        world=session.ranks.count,
-        accumulate=session.parts,
-    )
-    with contextlib.closing(batches):
-        while True:
-            yield [next(batches) for _ in range(session.parts)]
 
 
 def record(session: Session, learnt: Learnt) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from vitral.model import ViT, build
+from vitral.model import ViT
 from vitral.training import tuning
 from vitral.training.recipe import Recipe
 
@@ -95,8 +95,7 @@ def activations(model: ViT, *, bf16: bool) -> int:
 
 def network(recipe: Recipe) -> ViT:
     """With new weights, and with what is to be tuned of it, on torch's default device."""
-    noise = {} if recipe.model.is_resnet else asdict(recipe.noise)
-    model = build(recipe.model, checkpointing=recipe.checkpointing, **noise)
+    model = tuning.untuned(recipe)
     tuning.prepare(model, recipe.tune)
     return model
 

@@ -67,3 +67,10 @@ def synchronise(forward: nn.Module, yes: bool) -> None:
         forward.require_backward_grad_sync = yes
     elif network is not None and hasattr(network, "set_requires_gradient_sync"):
         network.set_requires_gradient_sync(yes)
+
+
+def put_back(network: nn.Module) -> None:
+    """The pieces that a forward pass gathered, back to where they belong; whole weights stay."""
+    reshard = getattr(network, "reshard", None)
+    if reshard is not None:
+        reshard()

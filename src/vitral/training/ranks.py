@@ -42,14 +42,12 @@ class Ranks:
         device: where it computes.
         index, count: its number, from 0, and how many there are.
         restarts: how often torchrun has started all of them again.
-        grouped: whether they are joined (one process may be, to shard over itself).
     """
 
     device: torch.device
     index: int = 0
     count: int = 1
     restarts: int = 0
-    grouped: bool = False
 
     @property
     def first(self) -> bool:
@@ -144,7 +142,7 @@ def joined(device: str | None = None, *, alone: bool = True) -> Iterator[Ranks]:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield Ranks(chosen, dist.get_rank(), dist.get_world_size(), restarts, grouped=True)
+        yield Ranks(chosen, dist.get_rank(), dist.get_world_size(), restarts)
         dist.barrier()
     finally:
         gc.collect()  # a reducer that outlives its group aborts the process at exit

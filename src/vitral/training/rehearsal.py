@@ -10,7 +10,6 @@ weights, then tell time and memory as they are on this machine.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from vitral.training import memory, schedule, tuning
 from vitral.training.display import clock
 from vitral.training.memory import Memory
 from vitral.training.recipe import Recipe
+from vitral.training.session import cores, loading_processes
 from vitral.training.trial import Measured, fastest_part, measure
 from vitral.weights.storage import size
 
@@ -179,14 +179,11 @@ def _times(found: Rehearsal) -> list[str]:
 
 def _timed(found: Rehearsal, seen: Measured, recipe: Recipe, device: torch.device) -> Rehearsal:
     """With the time of a step and of the whole run."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    readers = max(1, min(16, cores // found.processes - 1))
-    if recipe.data.workers is not None:
-        readers = max(1, min(recipe.data.workers, 2 * cores))
+    readers = max(1, loading_processes(recipe, found.processes))
 
     def passing(images: float, computing: float) -> float:
         if device.type == "cpu":  # reading takes the cores from computing
-            return images * (computing + seen.reading / cores)
+            return images * (computing + seen.reading / cores())
         return images * max(computing, seen.reading / readers)
 
     probe = recipe.tune == "probe"

@@ -106,7 +106,7 @@ def returned(session: Session, error: Diverged) -> Session:
     return session
 
 
-def smaller_parts(session: Session, error: BaseException) -> None:
+def smaller_parts(session: Session) -> None:
     """Cut every step into twice as many parts: the same step in half the memory."""
     session.optimizer.zero_grad(set_to_none=True)
     gc.collect()

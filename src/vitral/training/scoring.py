@@ -13,7 +13,6 @@ from vitral import evaluation as scores
 from vitral.errors import ModelError
 from vitral.evaluation import Evaluation, SeveralEvaluation
 from vitral.images.loading import Batch, eval_batches
-from vitral.images.order import share
 from vitral.images.sources import Split
 from vitral.inference import Engine, Outputs
 from vitral.training import folder, tuning
@@ -87,9 +86,7 @@ def watched(session: Session, split: Split) -> Iterator[Batch]:
     batches = eval_batches(
         split, spec, batch=size, workers=session.workers, rank=ranks.index, world=ranks.count
     )
-    longest = max(
-        len(share(list(range(len(split))), rank, ranks.count)) for rank in range(ranks.count)
-    )
+    longest = -(-len(split) // ranks.count)  # the most images of one process
     runs, done = -(-longest // size), 0
     for _ in range(runs):
         batch = next(batches, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from vitral.images.datasets import Dataset, open_dataset
 from vitral.images.loading import steps_per_epoch
 from vitral.images.sources import Arrays, Problem
 from vitral.inference import uses_bf16
-from vitral.model import ViT, build
+from vitral.model import ViT
 from vitral.training import folder, memory, objective, parallel, schedule, state, tuning
 from vitral.training.average import Average
 from vitral.training.display import Display
@@ -125,13 +125,22 @@ class Session:
     @property
     def workers(self) -> int:
         """Loading processes of this process; they never change what is loaded."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        if self.recipe.data.workers is not None:
-            return min(self.recipe.data.workers, 2 * cores)  # a thousand would stop the machine
-        if isinstance(self.data.train.reader, Arrays):
+        if self.recipe.data.workers is None and isinstance(self.data.train.reader, Arrays):
             return 0  # a process boundary costs more than drawing a tiny picture
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
-        return max(1, min(16, cores // beside - 1))
+        return loading_processes(self.recipe, beside)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def loading_processes(recipe: Recipe, beside: int) -> int:
+    """Of each of the processes that train `beside` one another on this machine."""
+    if recipe.data.workers is not None:
+        return min(recipe.data.workers, 2 * cores())  # a thousand would stop the machine
+    return max(1, min(16, cores() // beside - 1))
 
 
 def open_data(recipe: Recipe) -> Dataset:
@@ -208,9 +217,8 @@ def start(
 
 def _network(recipe: Recipe, data: Dataset, ranks: Ranks, display: Display) -> ViT:
     """With its first weights, and with what is to be tuned of it."""
-    noise = {} if recipe.model.is_resnet else asdict(recipe.noise)
     try:
-        model = build(recipe.model, checkpointing=recipe.checkpointing, **noise)
+        model = tuning.untuned(recipe)
         fresh_head = True
         if recipe.start is not None:
             weights = incoming.read(recipe.start, announce=display.note)

@@ -107,11 +107,12 @@ def save(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, ranks:
     slot = min(held, key=lambda pair: pair[0].step if pair[0] else -1)[1]
     if any(is_sharded(tensor) for tensor in tensors.values()):
         shards.write(folder / slot, tensors, asdict(progress), ranks)
-        _remove(_file(folder, slot), ranks)
+        if ranks.first:
+            _file(folder, slot).unlink(missing_ok=True)
         return
     with ranks.writing() as first:
         if first:
-            _write(folder / f"{slot}.safetensors", tensors, progress)
+            _write(_file(folder, slot), tensors, progress)
             shards.remove(folder / slot)
 
 
@@ -170,11 +171,6 @@ def target(name: str, scalar: bool, model: nn.Module, average: Average) -> Tenso
 
 def _file(folder: Path, slot: str) -> Path:
     return folder / f"{slot}.safetensors"
-
-
-def _remove(path: Path, ranks: Ranks) -> None:
-    if ranks.first:
-        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from vitral.errors import MachineError, ModelError
 from vitral.images import augment, preprocess
 from vitral.images.complaints import refuse_many_unreadable
-from vitral.images.loading import Batch, seed_of
+from vitral.images.loading import Batch, seed_of, train_batches
 from vitral.images.order import share
 from vitral.inference import autocast
 from vitral.training import memory, objective, parallel, schedule
@@ -40,6 +42,26 @@ class Learnt:
     correct: int | None
     asked: bool
     due: bool
+
+
+def steps_left(session: Session) -> Generator[list[Batch]]:
+    """This process's parts of each step that is left, without end."""
+    recipe = session.recipe
+    batches = train_batches(
+        session.data.train,
+        recipe.augment,
+        recipe.images,
+        batch=recipe.data.batch,
+        seed=recipe.seed,
+        start_step=session.progress.step,
+        workers=session.workers,
+        rank=session.ranks.index,
+        world=session.ranks.count,
+        accumulate=session.parts,
+    )
+    with contextlib.closing(batches):
+        while True:
+            yield [next(batches) for _ in range(session.parts)]
 
 
 def step(
@@ -76,7 +98,7 @@ def step(
     )
     limit = recipe.optimizer.clip or float("inf")
     norm = whole(nn.utils.clip_grad_norm_(session.model.parameters(), limit))
-    if not bool(torch.isfinite(norm)) or learnt.loss - learnt.loss != 0:
+    if not bool(torch.isfinite(norm)) or not math.isfinite(learnt.loss):
         raise _diverged(session, parts, learnt.loss)
     if images:
         _move(session)

@@ -52,11 +52,7 @@ def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> M
 
     The images learnt at once grow to `part`, unless time or memory end before.
     """
-    bf16, free = (
-        uses_bf16(recipe.precision, device, recipe.model.width),
-        USABLE * memory.free_on(device),
-    )
-    needed = memory.arithmetic(recipe, 1, bf16=bf16)
+    needed, free = _needed(recipe, device), USABLE * memory.free_on(device)
     trial = None if needed.total > free else Trial.begun(recipe, device)
     if trial is None:
         return None
@@ -97,11 +93,7 @@ def fastest_part(recipe: Recipe, device: torch.device, most: int) -> int:
             f"{recipe.model.name} does not fit into the memory of {device}, not even with one "
             f"image at a time. Choose a smaller model."
         )
-    bf16, free = (
-        uses_bf16(recipe.precision, device, recipe.model.width),
-        USABLE * memory.free_on(device),
-    )
-    held = memory.arithmetic(recipe, 1, bf16=bf16).activations
+    held, free = _needed(recipe, device).activations, USABLE * memory.free_on(device)
     best, fastest, images = 0.0, 1, 1
     while images <= most and held * images <= free:
         before = time.monotonic()
@@ -118,6 +110,12 @@ def fastest_part(recipe: Recipe, device: torch.device, most: int) -> int:
     del trial
     memory.forget_peak(device)  # a run in this process tells its own
     return fastest
+
+
+def _needed(recipe: Recipe, device: torch.device) -> memory.Memory:
+    """By arithmetic, for one image at a time."""
+    bf16 = uses_bf16(recipe.precision, device, recipe.model.width)
+    return memory.arithmetic(recipe, 1, bf16=bf16)
 
 
 class Trial:
@@ -155,7 +153,7 @@ class Trial:
     def validate(self, count: int) -> None:
         """The forward pass of `count` images, as validation does it."""
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             autocast(self.recipe.precision, self.device, self.recipe.model.width),
         ):
             self.model.eval()(self._random(count))

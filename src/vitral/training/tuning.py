@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitral.errors import SpecError
-from vitral.model import ViT
-from vitral.training.recipe import tuning_of
+from vitral.model import ViT, build
+from vitral.training.recipe import Recipe, tuning_of
 
 SCALE = 2.0  # of the update: alpha / rank of the paper, with alpha = 2 * rank
 _HEADS = ("head", "distillation_head")
@@ -42,6 +43,12 @@ class LowRank(nn.Linear):
         """(..., inputs) to (..., outputs)."""
         update = F.linear(F.linear(x, self.down), self.up)
         return F.linear(x, self.weight, self.bias) + SCALE * update
+
+
+def untuned(recipe: Recipe) -> ViT:
+    """The network of a recipe with new weights, on torch's default device; all of it learns."""
+    noise = {} if recipe.model.is_resnet else asdict(recipe.noise)
+    return build(recipe.model, checkpointing=recipe.checkpointing, **noise)
 
 
 def prepare(model: ViT, tune: str) -> None:
