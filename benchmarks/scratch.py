@@ -2,11 +2,14 @@
 
     .venv/bin/python benchmarks/scratch.py imagenette128/ [--minutes 45] [--threads 2]
         [--changes KEY=VALUE ...] [--timm-lr 1e-3] [--timm-light] [--only vitral] [--name scratch]
+        [--measure-only] [--fitting EPOCHS]
 
 Each side is a process of its own, pinned to as many cores as it has threads, and first runs twice
 for a few steps, which tells the seconds of a step and of all else (imports, reading the folder,
 one evaluation). Its schedule is then as long as the minutes allow, and one run is made. Both are
 evaluated once, at their end, with their averaged weights, so the held-out images choose nothing.
+The measuring needs an idle machine. The long run does not, if --measure-only has told before how
+many epochs fit and --fitting repeats it: what it learns depends on its epochs alone.
 
 Ours is `vitral train --recipe scratch-small`. timm's training script is no part of its package, so
 its loop is written here from the package's own parts, with the flags that its documentation gives
@@ -217,15 +220,19 @@ def longest(seconds: float, short: tuple[float, float], long: tuple[float, float
 def compete(side: str, arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Measure, plan, and make the one run of a side."""
     probes = []
-    for epochs in arguments.probes:
+    for epochs in () if arguments.fitting else arguments.probes:
         seconds, _ = timed(side, arguments, epochs, place / f"{side}-{epochs}")
         probes.append((epochs, seconds))
-    epochs = round(longest(60 * arguments.minutes, *probes), 2)
+    epochs = arguments.fitting or round(longest(60 * arguments.minutes, *probes), 2)
     print(f"{side}: {epochs} epochs fit into {arguments.minutes:g} minutes", flush=True)
+    if arguments.measure_only:
+        return {"epochs": epochs, "probes": probes}
     seconds, result = timed(side, arguments, epochs, place / side)
     right, total = round(result["accuracy"] * result["samples"]), result["samples"]
     row = {"epochs": epochs, "minutes": round(seconds / 60, 2), **result}
-    row |= {"interval": list(wilson(right, total)), "within": seconds <= 60 * arguments.minutes}
+    row["interval"] = list(wilson(right, total))
+    # minutes of a run beside others say nothing
+    row["within"] = None if arguments.fitting else seconds <= 60 * arguments.minutes
     print(f"{side}: {row}", flush=True)
     return row
 
@@ -248,6 +255,8 @@ def main() -> None:
     parser.add_argument("--timm-light", action="store_true")
     parser.add_argument("--probes", type=float, nargs=2, default=(0.1, 0.4), help="epochs")
     parser.add_argument("--only", choices=SIDES)
+    parser.add_argument("--measure-only", action="store_true", help="how many epochs fit")
+    parser.add_argument("--fitting", type=float, help="epochs, as measured before; with --only")
     parser.add_argument("--name", default="scratch", help="of the file under results/")
     parser.add_argument("--side", choices=["timm"], help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=float, help=argparse.SUPPRESS)
@@ -263,6 +272,9 @@ def main() -> None:
     sides = [arguments.only] if arguments.only else list(SIDES)
     with tempfile.TemporaryDirectory() as place:
         rows = {side: compete(side, arguments, Path(place)) for side in sides}
+    if arguments.measure_only:
+        print(json.dumps(rows))
+        return
     recipe = plan(request(arguments)).recipe.to_dict()
     figures: dict[str, Any] = {"settings": vars(arguments), "recipe": recipe, "sides": rows}
     if not arguments.only:

@@ -28,7 +28,7 @@ from vitral.recipes import (
     scratch_large,
     scratch_small,
 )
-from vitral.spec import ImageSpec, ModelSpec
+from vitral.spec import ImageSpec
 from vitral.training import objective, optimizer, schedule
 from vitral.training.recipe import Recipe, epochs, steps
 from vitral.weights import artifact
@@ -83,8 +83,9 @@ def test_a_cooldown_in_epochs_keeps_its_share_too(tmp_path: Path) -> None:
 def test_size_alone_changes_model_and_images() -> None:
     recipe = resolve(Request(data="x", size=64))
     assert recipe.model.size == recipe.images.size == (64, 64)
+    assert resolve(Request(data="x", size=100)).model.grid == (7, 7), "a stem rounds up"
     with pytest.raises(SpecError, match="patch"):
-        resolve(Request(data="x", size=100))
+        resolve(Request(data="x", size=100, model="Ti/16"))
 
 
 def test_unknown_recipe() -> None:
@@ -123,14 +124,15 @@ def test_the_document_knows_every_recipe_with_its_source_and_result() -> None:
 def small(recipe: Recipe) -> Recipe:
     """The same run with a tiny network of the same style."""
     patch = tuple(recipe.model.patch)
-    if recipe.model.resnet is not None:
+    if recipe.model.is_resnet and recipe.model.resnet is not None:
         resnet = replace(recipe.model.resnet, blocks=(1,), width=32)
         model = replace(recipe.model, resnet=resnet, width=resnet.outputs, size=(32, 32), classes=5)
     else:
-        size = (2 * patch[0], 2 * patch[1])
+        stride = recipe.model.resnet.stride if recipe.model.resnet else 1
+        size = (2 * patch[0] * stride, 2 * patch[1] * stride)
         hidden = 8 if recipe.model.representation else 0
         tiny = {"width": 16, "depth": 2, "heads": 2, "mlp_width": 32, "representation": hidden}
-        model = ModelSpec(**{**recipe.model.to_dict(), **tiny, "size": size, "classes": 5})
+        model = replace(recipe.model, **tiny, size=size, classes=5)
     data = replace(recipe.data, batch=6)
     return replace(recipe, model=model, images=replace(recipe.images, size=model.size), data=data)
 
@@ -207,11 +209,11 @@ def test_small_data_is_seen_longer() -> None:
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] == 300
     assert lengths[-1] == 50
-    assert [recipe.data.batch for recipe in fitted] == [8, 64, 64, 64, 64]
+    assert [recipe.data.batch for recipe in fitted] == [8, 32, 32, 32, 32]
     views = [recipe.length.amount * count for recipe, count in zip(fitted, counts, strict=True)]
     assert views[3] == pytest.approx(500_000, rel=0.02)
     assert fitted[1].optimizer.lr == 1e-3
-    assert fitted[0].optimizer.lr == pytest.approx(1e-3 * (8 / 64) ** 0.5)
+    assert fitted[0].optimizer.lr == pytest.approx(1e-3 * (8 / 32) ** 0.5)
 
 
 @pytest.mark.parametrize("count", [90, 200, 812, 1600, 5000, 50_000])
@@ -284,12 +286,14 @@ def test_a_probe_needs_no_warm_up(tmp_path: Path) -> None:
         assert resolved.tune == "probe"
 
 
-def test_small_pictures_get_small_patches_unless_somebody_chose() -> None:
+def test_small_pictures_get_a_finer_map_unless_somebody_chose() -> None:
     cifar = Facts(count=40_000, classes=10, size=(32, 32))
     recipe = resolve(Request(data="x"), cifar)
-    assert (recipe.model.size, recipe.model.patch, recipe.model.name) == ((32, 32), (4, 4), "Ti/4")
+    assert (recipe.model.size, recipe.model.grid) == ((32, 32), (8, 8))
+    assert recipe.model.name == "thin-R+Ti/4"
     larger = resolve(Request(data="x", size=128), cifar)
-    assert (larger.model.size, larger.model.patch) == ((128, 128), (16, 16))
+    assert (larger.model.size, larger.model.grid) == ((128, 128), (8, 8))
+    assert larger.model.name == "thin-R+Ti/16"
     named = resolve(Request(data="x", model="S/16"), cifar)
     assert named.model == catalog.model("S/16", size=128)
 
