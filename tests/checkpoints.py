@@ -42,6 +42,7 @@ def bit(resnet: ResNetSpec, **changes: Any) -> ModelSpec:
 TIMM = of(GOOGLE, gelu="erf", resample="timm")
 TORCHVISION = of(GOOGLE, gelu="erf", resample="torchvision")
 TRANSFORMERS = of(GOOGLE, gelu="erf", resample="transformers", norm_eps=1e-12)
+SINGLE = of(TRANSFORMERS, registers=1, register_positions=True)  # DeiT's distilled network
 DINOV2 = of(TRANSFORMERS, norm_eps=1e-6, layer_scale=1e-5, classes=0, mlp_width=64)
 EVA = of(TIMM, norm_eps=1e-5, layer_scale=1e-5, positions="rope2d", registers=2, biases="no_qkv")
 DINOV3 = of(EVA, resample="transformers", classes=0)
@@ -83,6 +84,11 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "distilled": of(TIMM, distillation_token=True),
         "deit3": of(TIMM, prefix_positions=False, layer_scale=1e-6),
         "registers": of(TIMM, prefix_positions=False, registers=3, layer_scale=1e-5),
+        "registers with positions": of(TIMM, registers=3, register_positions=True),
+        "so150m": of(TIMM, **MEAN, registers=4, register_positions=True),
+        "so150m2": of(
+            TIMM, **MEAN, pool_norm="after", registers=1, register_positions=True, biases="no_qkv"
+        ),
         "headless": of(TIMM, classes=0),
         "eva": EVA,
         "eva mean": of(EVA, pool="mean"),
@@ -105,6 +111,10 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "headless": of(TRANSFORMERS, classes=0),
         "pooler": of(TRANSFORMERS, classes=0, representation=32),
         "distilled": of(TRANSFORMERS, distillation_token=True),
+        "one head": SINGLE,
+        "one head, odd": of(SINGLE, **ODD, biases="no_qkv"),
+        "one head, headless": of(SINGLE, classes=0),
+        "one head, pooler": of(SINGLE, classes=0, representation=32),
         "dinov2": DINOV2,
         "dinov2 registers": of(DINOV2, registers=3),
         "dinov2 no qkv bias": of(DINOV2, biases="no_qkv"),

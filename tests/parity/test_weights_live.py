@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from checkpoints import same, stored
 from vitral import catalog
+from vitral.errors import WeightsError
 from vitral.model import ViT
 from vitral.spec import Noise
 from vitral.weights import artifact
@@ -63,6 +64,9 @@ TIMM = {
     "qk norm": Case(PLAIN, {"qk_norm": True}),
     "registers": Case(PLAIN, {"init_values": 0.1, "reg_tokens": 3, "no_embed_class": True}),
     "registers, no class": Case(PLAIN, {**BARE, "reg_tokens": 3, "no_embed_class": True}),
+    "registers with positions": Case(PLAIN, {"reg_tokens": 3}),
+    "so150m": Case("vit_so150m_patch16_reg4_gap_256"),
+    "so150m2": Case("vit_so150m2_patch16_reg1_gap_256", {"img_size": WIDE}, WIDE),
     "no qkv bias": Case(PLAIN, {"qkv_bias": False}),
     "no bias": Case(PLAIN, {"qkv_bias": False, "proj_bias": False}),
     "headless": Case(PLAIN, {"num_classes": 0}),
@@ -117,6 +121,20 @@ TRANSFORMERS = {
     ),
     "vit grey": ("ViTConfig", "ViTForImageClassification", {"num_channels": 1}),
     "deit": ("DeiTConfig", "DeiTForImageClassificationWithTeacher", {}),
+    "deit one head": ("DeiTConfig", "DeiTForImageClassification", {}),
+    "deit one head 384": ("DeiTConfig", "DeiTForImageClassification", {"image_size": 384}),
+    "deit one head oblong": (
+        "DeiTConfig",
+        "DeiTForImageClassification",
+        {
+            "image_size": [32, 64],
+            "patch_size": [8, 16],
+            "qkv_bias": False,
+            "hidden_act": "gelu_new",
+        },
+    ),
+    "deit headless": ("DeiTConfig", "DeiTModel", {}),
+    "deit headless 384": ("DeiTConfig", "DeiTModel", {"image_size": 384, "pooler_output_size": 31}),
     "dinov2": ("Dinov2Config", "Dinov2Model", DINO),
     "dinov2 registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", DINO),
     "dinov3": ("DINOv3ViTConfig", "DINOv3ViTModel", {"num_register_tokens": 4}),
@@ -233,7 +251,79 @@ def test_transformers(tmp_path: Path, case: str) -> None:
     check(tmp_path / "first", theirs, tmp_path)
 
 
-FOLDERS = ["mean", "siglip", "deit3", "dinov3 bias", "tanh", "no positions", "grey, oblong patches"]
+def opened(kind: str, folder: Path) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return drawn(getattr(peers.transformers, kind).from_pretrained(folder))
+
+
+DISTILLED = {
+    "DeiTForImageClassification": "DeiTForImageClassification",
+    "AutoModel": "DeiTModel",
+    "DeiTModel": "DeiTModel",
+}
+
+
+@pytest.mark.parametrize("kind", DISTILLED)
+def test_a_distilled_deit_opened_and_saved_with_one_head_or_none(tmp_path: Path, kind: str) -> None:
+    """As facebook/deit-*-distilled-* are opened by most; written back, AutoModel... finds them."""
+    config = peers.transformers.DeiTConfig(**CONFIG)
+    teacher = drawn(peers.transformers.DeiTForImageClassificationWithTeacher(config))
+    teacher.save_pretrained(tmp_path / "published")
+    theirs = opened(kind, tmp_path / "published")
+    theirs.save_pretrained(tmp_path / "first")
+    check(tmp_path / "first", theirs, tmp_path)
+    convert(tmp_path / "ours", tmp_path / "back", to="transformers")
+    auto = "AutoModelForImageClassification" if kind.startswith("DeiTFor") else "AutoModel"
+    found = getattr(peers.transformers, auto).from_pretrained(tmp_path / "back")
+    assert type(found).__name__ == DISTILLED[kind]
+    assert same(found.state_dict(), theirs.float().state_dict())
+    spec = artifact.load_card(tmp_path / "ours").model
+    assert (spec.registers, spec.register_positions, spec.distillation_token) == (1, True, False)
+    convert(tmp_path / "published", tmp_path / "two heads")
+    assert artifact.load_card(tmp_path / "two heads").model.distillation_token
+
+
+def test_a_deit_resized_as_transformers_resizes_it(tmp_path: Path) -> None:
+    config = peers.transformers.DeiTConfig(**CONFIG)
+    theirs = drawn(peers.transformers.DeiTForImageClassification(config))
+    theirs.save_pretrained(tmp_path / "first")
+    convert(tmp_path / "first", tmp_path / "ours")
+    values, card = artifact.load_tensors(tmp_path / "ours")
+    ours = artifact.network(values, card.model).double()
+    images = torch.randn(2, 3, 96, 144, dtype=torch.double)
+    with torch.inference_mode():
+        expected = theirs.double()(images, interpolate_pos_encoding=True).logits
+        assert (ours(images, any_size=True) - expected).abs().max() <= 1e-10
+        resized = ours.resized((96, 144))
+        assert (resized(images) - expected).abs().max() <= 1e-10
+        assert (resized(images) - ours(images, any_size=True)).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("kind", ["DeiT", "ViT"])
+@pytest.mark.parametrize("config", [True, False], ids=["folder", "file"])
+def test_a_network_that_paints_masked_patches_is_refused(
+    tmp_path: Path, kind: str, config: bool
+) -> None:
+    settings = getattr(peers.transformers, f"{kind}Config")(**CONFIG)
+    network = getattr(peers.transformers, f"{kind}ForMaskedImageModeling")(settings)
+    network.save_pretrained(tmp_path / "first")
+    first = tmp_path / "first" if config else tmp_path / "first" / "model.safetensors"
+    with pytest.raises(WeightsError, match=r"paints masked patches .* no such network"):
+        convert(first, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+FOLDERS = ["so150m", "so150m2", "registers with positions"]
+FOLDERS += [
+    "mean",
+    "siglip",
+    "deit3",
+    "dinov3 bias",
+    "tanh",
+    "no positions",
+    "grey, oblong patches",
+]
 
 
 @pytest.mark.parametrize("case", FOLDERS)
@@ -310,6 +400,10 @@ DINOS = replace(B16, layer_scale=1.0, classes=0)
 DEFAULTS = {
     "ViT": (B16, "ForImageClassification"),
     "DeiT": (replace(B16, distillation_token=True), "ForImageClassificationWithTeacher"),
+    "DeiT, one head": (
+        replace(B16, registers=1, register_positions=True),
+        "ForImageClassification",
+    ),
     "Dinov2": (DINOS, "Model"),
     "Dinov2WithRegisters": (replace(DINOS, registers=4), "Model"),
     "DINOv3ViT": (
@@ -323,6 +417,7 @@ MASK = "embeddings.mask_token"  # theirs alone
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_names_and_shapes_of_transformers_defaults(kind: str) -> None:
     spec, suffix = DEFAULTS[kind]
+    kind = kind.partition(",")[0]
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         config = getattr(peers.transformers, f"{kind}Config")()

@@ -15,6 +15,8 @@ COVERED = [
     tiny(positions="none", biases="none"),
     tiny(prefix_positions=False, registers=3, biases="no_qkv"),
     tiny(registers=1, layer_scale=0.1, representation=9),
+    tiny(registers=2, register_positions=True),
+    tiny(pool="mean", class_token=False, registers=3, register_positions=True),
     tiny(pool="mean", class_token=False),
     tiny(pool="mean", pool_norm="after", registers=2, classes=0),
     tiny(depth=5, heads=1, width=12, classes=1),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,22 @@ def test_class_and_distillation_rows_are_untouched(positions):
     assert not full[:, 2:4].any() and not other[:, 2:4].any()  # registers have none
 
 
+@pytest.mark.parametrize("positions", ["learned", "learned2d"])
+@pytest.mark.parametrize("first", [{"distillation_token": True}, {"class_token": False}])
+def test_registers_may_have_rows_that_no_resize_touches(positions, first):
+    pool = "cls" if first.get("class_token", True) else "mean"
+    spec = tiny(positions=positions, pool=pool, registers=3, register_positions=True, **first)
+    network, before = randomised(spec), spec.prefix
+    full = network.positions(spec.grid, DOUBLE)
+    other = network.positions((5, 7), DOUBLE)
+    assert full.shape == (1, before + 6, 32) and other.shape == (1, before + 35, 32)
+    assert full[:, :before].any(dim=2).all() and torch.equal(full[:, :before], other[:, :before])
+    resized = network.resized((80, 112)).positions(spec.grid_at((80, 112)), DOUBLE)
+    assert torch.equal(resized, other)
+    bare = randomised(replace(spec, register_positions=False))
+    assert not bare.positions(spec.grid, DOUBLE)[:, before - 3 : before].any()
+
+
 def test_learned2d_joins_a_column_and_a_row():
     spec = tiny(positions="learned2d")
     positions = randomised(spec).positions
@@ -165,6 +182,9 @@ def test_raster_offsets_skip_what_has_no_position():
     assert with_class.shape == (8, 8)
     assert (with_class[1] == -1).all() and (with_class[:, 1] == -1).all()
     assert with_class[0, 0] == with_class[7, 7] == 6 and with_class[7, 0] == 12
+    with_both = raster_offsets(tiny(registers=1, register_positions=True), DOUBLE)
+    rows = torch.arange(8)
+    assert torch.equal(with_both, rows[:, None] - rows + 7)
     patches_only = raster_offsets(tiny(prefix_positions=False), DOUBLE)
     assert (patches_only[0] == -1).all() and patches_only[1, 6] == 0 and patches_only[6, 1] == 10
 

@@ -73,6 +73,12 @@ SPREAD = [
     tiny(positions="relative", registers=2, qk_norm=True, biases="no_qkv"),
     tiny(positions="rope2d", pool="mean", class_token=False, representation=11),
     tiny(pool="map", class_token=False, qk_norm=True, head_width=20, biases="no_qkv"),
+    tiny(registers=3, register_positions=True),
+    tiny(positions="learned2d", distillation_token=True, registers=2, register_positions=True),
+    tiny(positions="relative", registers=2, register_positions=True),
+    tiny(
+        class_token=False, pool="mean", registers=4, register_positions=True, positions_at="every"
+    ),
     tiny(resnet=STEM, patch=(1, 2), classes=0),
     model("R50+B/16"),
     model("R+Ti/16", size=(64, 96)),

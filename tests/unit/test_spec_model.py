@@ -29,6 +29,14 @@ def test_from_dict_names_what_is_unknown_missing_or_of_another_type():
         ModelSpec.from_dict(values | {"width": "32"})
 
 
+def test_a_model_json_from_before_a_field_reads_as_it_was():
+    """Every field but the sizes has the value that models had before there was a choice."""
+    values = tiny(registers=2).to_dict()
+    del values["register_positions"]
+    assert ModelSpec.from_dict(values) == tiny(registers=2)
+    assert not ModelSpec.from_dict(values).register_positions
+
+
 def test_a_spec_is_frozen():
     with pytest.raises(FrozenInstanceError):
         TINY.width = 64
@@ -85,6 +93,9 @@ def test_prefix_and_position_rows():
     assert both.prefix == 5 and both.position_prefix == 2
     assert replace(both, prefix_positions=False).position_prefix == 0
     assert tiny(class_token=False, pool="mean").position_prefix == 0
+    assert replace(both, register_positions=True).position_prefix == 5
+    alone = tiny(class_token=False, pool="mean", registers=3, register_positions=True)
+    assert alone.position_prefix == replace(alone, prefix_positions=False).position_prefix == 3
 
 
 @pytest.mark.parametrize(
@@ -111,6 +122,21 @@ def test_prefix_and_position_rows():
         ({"gelu": "quick"}, "is one of tanh | erf"),
         ({"biases": True}, "is one of all | no_qkv | none"),
         ({"resample": "opencv"}, "is one of google"),
+        ({"register_positions": True}, "needs registers"),
+        ({"registers": 2, "register_positions": 1}, "true or false"),
+        (
+            {"registers": 2, "register_positions": True, "prefix_positions": False},
+            "needs prefix_positions=True",
+        ),
+        *(
+            (
+                {"registers": 2, "register_positions": True, "positions": form, "head_width": 8},
+                f"'{form}' gives the tokens before the patches none",
+            )
+            for form in ("none", "sincos2d", "sincos2d_mae", "rope2d")
+        ),
+        ({"registers": 2, "register_positions": True, "positions": "learned2d"}, None),
+        ({"registers": 2, "register_positions": True, "positions": "relative"}, None),
         ({"depth": 0}, "from 1 to"),
         ({"width": 0}, "from 1 to"),
         ({"classes": -1}, "from 0 to"),
@@ -133,7 +159,14 @@ def test_combinations_without_sense_are_refused_with_the_reason(changes, reason)
 
 
 @pytest.mark.parametrize(
-    "change", [{"depth": 1}, {"class_token": True}, {"width": 64}, {"patch": 2}]
+    "change",
+    [
+        {"depth": 1},
+        {"class_token": True},
+        {"width": 64},
+        {"patch": 2},
+        {"register_positions": True},
+    ],
 )
 def test_a_bit_network_has_no_transformer(change):
     spec = tiny_bit()

@@ -62,6 +62,7 @@ def test_images_take_the_size_of_the_tensors():
 
 
 NAMED = ["vit_small_patch16_224", "deit3_base_patch16_384", "vit_base_patch14_reg4_dinov2"]
+NAMED += ["vit_so150m_patch16_reg4_gap_256", "vit_so150m2_patch16_reg1_gap_384"]
 NAMED += ["vit_base_r50_s16_224", "vit_base_patch16_siglip_224", "vit_gigantic_patch14_224"]
 
 
@@ -88,7 +89,7 @@ def test_other_networks_are_arguments_of_a_plain_one():
 
 OPENED = ["token", "odd", "four channels", "tanh", "no qkv bias", "no bias", "qk norm", "mean"]
 OPENED += ["mean of normed", "map", "no positions", "distilled", "deit3", "registers", "headless"]
-OPENED += ["eva", "eva mean", "eva bias"]
+OPENED += ["registers with positions", "so150m", "so150m2", "eva", "eva mean", "eva bias"]
 
 
 @pytest.mark.parametrize("name", OPENED)

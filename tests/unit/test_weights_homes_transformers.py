@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import DINOV2, DINOV3, HELD, TRANSFORMERS, logits, of, save_artifact
+from checkpoints import DINOV2, DINOV3, HELD, SINGLE, TRANSFORMERS, logits, of, save_artifact
 from vitral.errors import WeightsError
 from vitral.images import augment
 from vitral.spec import ImageSpec
@@ -85,6 +85,10 @@ def test_the_configuration_that_is_written():
     assert (config["image_size"], config["patch_size"]) == (32, 8)
     assert configured(of(TRANSFORMERS, classes=0))["architectures"] == ["ViTModel"]
     assert configured(of(DINOV2, registers=2))["model_type"] == "dinov2_with_registers"
+    single = configured(SINGLE)
+    assert single["architectures"] == ["DeiTForImageClassification"]
+    assert single["model_type"] == "deit" and "num_register_tokens" not in single
+    assert configured(of(SINGLE, classes=0))["architectures"] == ["DeiTModel"]
     assert configured(DINOV2)["mlp_ratio"] == 2
     assert configured(DINOV3)["num_register_tokens"] == 2
     assert configured(of(TRANSFORMERS, size=(16, 32)))["image_size"] == [16, 32]

@@ -4,7 +4,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import BIT, CASES, GOOGLE, HELD, MEAN, STEM, TIMM, bit, of, said, same, tensors
+from checkpoints import (
+    BIT,
+    CASES,
+    DINOV2,
+    GOOGLE,
+    HELD,
+    MEAN,
+    STEM,
+    TIMM,
+    TRANSFORMERS,
+    bit,
+    of,
+    said,
+    same,
+    tensors,
+)
 from vitral.errors import WeightsError
 from vitral.spec import ImageSpec
 from vitral.weights import artifact
@@ -105,6 +120,36 @@ REFUSED = {
         of(TIMM, distillation_token=True, registers=2),
         "distilled models have no registers",
     ),
+    "transformers, two registers with positions": (
+        "transformers",
+        of(TRANSFORMERS, registers=2, register_positions=True),
+        "model.registers is 2, and transformers has 1",
+    ),
+    "transformers, one head under a tanh layer": (
+        "transformers",
+        of(TRANSFORMERS, registers=1, register_positions=True, representation=8),
+        r"no tanh layer \(model.representation\) under a head",
+    ),
+    "transformers, a register without a position": (
+        "transformers",
+        of(TRANSFORMERS, registers=1),
+        "model.registers is 1, and transformers has 0",
+    ),
+    "transformers, dinov2's registers with positions": (
+        "transformers",
+        of(DINOV2, registers=4, register_positions=True),
+        "model.register_positions is True, and transformers has False",
+    ),
+    "timm, distilled registers with positions": (
+        "timm",
+        of(TIMM, distillation_token=True, registers=2, register_positions=True),
+        "distilled models have no registers",
+    ),
+    "timm, map beside a register with a position": (
+        "timm",
+        of(TIMM, pool="map", class_token=False, registers=4, register_positions=True),
+        "attends to the patches alone",
+    ),
     "timm, normed after the probe": (
         "timm",
         of(TIMM, pool="map", class_token=False, pool_norm="after"),
@@ -186,3 +231,5 @@ def test_how_each_home_writes_what_never_was_a_file():
     token = HELD["transformers"]["token"]
     assert layout_for(table_for("transformers", token), token).prefix == "vit."
     assert layout_for(table_for("transformers", token), of(token, classes=0)).prefix == ""
+    single = HELD["transformers"]["one head"]
+    assert layout_for(table_for("transformers", single), single).prefix == "deit."

@@ -50,6 +50,8 @@ def test_full_sizes_need_nothing_said(name):
 RULES = [("google", "token"), ("google", "hybrid"), ("google", "bit"), ("google", "sincos")]
 RULES += [("timm", name) for name in ("token", "hybrid", "bit", "map", "eva mean", "deit3")]
 RULES += [("torchvision", "token"), ("transformers", "token"), ("transformers", "distilled")]
+RULES += [("timm", "registers with positions"), ("timm", "so150m"), ("timm", "so150m2")]
+RULES += [("transformers", "one head"), ("transformers", "one head, headless")]
 RULES += [("transformers", "dinov2"), ("transformers", "dinov3")]
 
 
@@ -95,6 +97,43 @@ def test_the_size_is_asked_for_where_no_square_fits():
     with pytest.raises(WeightsError, match=r"no tensor tells the size.*--size HEIGHTxWIDTH"):
         spec_from(sincos)
     assert spec_from(sincos, size=(8, 16)).positions == "sincos2d"
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("registers", [1, 3, 4, 7])
+@pytest.mark.parametrize("size", [(64, 64), (40, 64)])
+def test_the_rows_say_which_tokens_have_a_position(class_token, registers, size):
+    """None, the class token (DINOv2's authors), or every one; a square needs no --size."""
+    base = replace(HELD["timm"]["token"], size=size, registers=registers)
+    base = base if class_token else replace(base, class_token=False, pool="mean")
+    kinds = [{"prefix_positions": not class_token}, {"register_positions": True}]
+    for kind in [*kinds, {}] if class_token else kinds:
+        spec = replace(base, **kind)
+        heads = [f"model.heads={spec.heads}"]
+        table = table_for("timm", spec)
+        values = table.write(tensors(spec), spec.heads, layout_for(table, spec), {})
+        square = {} if size[0] == size[1] else {"size": size}
+        assert replace(spec_from(values, changes=heads, **square), name="tiny") == spec
+
+
+def test_a_distilled_deit_is_told_by_its_heads():
+    """Two heads, one of its own, or none: by the names alone."""
+    two = theirs("transformers", HELD["transformers"]["distilled"])
+    assert recognise(source(two)) == tables()["transformers_deit"]
+    for name in ("one head", "one head, headless", "one head, pooler"):
+        file = theirs("transformers", HELD["transformers"][name])
+        assert recognise(source(file)) == tables()["transformers_deit_single"]
+        spec = spec_from(file, changes=["model.heads=4"])
+        assert (spec.registers, spec.register_positions, spec.prefix_positions) == (1, True, True)
+        assert spec.size == (32, 32)
+    table = file["embeddings.position_embeddings"]
+    with pytest.raises(WeightsError, match="17 positions are no square"):
+        spec_from(
+            {**file, "embeddings.position_embeddings": table[:, 1:]}, changes=["model.heads=4"]
+        )
+    damaged = {k: x for k, x in two.items() if not k.startswith("cls_")}
+    with pytest.raises(WeightsError):
+        spec_from(damaged, changes=["model.heads=4"])
 
 
 CHANGES = (

@@ -40,15 +40,13 @@ def z_0(spec: ModelSpec, w: Weights, images: Tensor) -> Tensor:
     """(1) z_0 = [x_class; x_p^1 E; ...; x_p^N E] + E_pos; registers follow the class token."""
     E = w["patches.weight"].permute(2, 3, 1, 0).flatten(0, 2)  # d c p q -> (p q c) d
     patches = x_p(spec, images) @ E + w["patches.bias"]
-    tokens = {
-        name: w[name].expand(len(images), -1, -1) for name in ("cls", "registers") if name in w
-    }
-    if spec.positions == "learned":
-        E_pos = w["positions.table"][0]
-        patches = patches + E_pos[spec.position_prefix :]
-        if spec.position_prefix:
-            tokens["cls"] = tokens["cls"] + E_pos[:1]
-    return torch.cat([*tokens.values(), patches], dim=1)
+    before = [w[name].expand(len(images), -1, -1) for name in ("cls", "registers") if name in w]
+    z = torch.cat([*before, patches], dim=1)
+    if spec.positions == "none":
+        return z
+    first, rest = w["positions.table"][0].tensor_split([spec.position_prefix])
+    without = rest.new_zeros(spec.prefix - len(first), spec.width)
+    return z + torch.cat([first, without, rest])  # E_pos
 
 
 def x_p(spec: ModelSpec, images: Tensor) -> Tensor:

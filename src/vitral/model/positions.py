@@ -1,7 +1,7 @@
 """Where a token stands: tables added to the tokens, rotations and offsets inside attention.
 
-Appendix D.4 of the paper compares them. Tokens are class, distillation, registers (which never
-have a position), then patches in raster order.
+Appendix D.4 of the paper compares them. Tokens are class, distillation, registers, then patches in
+raster order; of those before the patches the first spec.position_prefix have a position.
 """
 
 import math

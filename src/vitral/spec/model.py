@@ -45,7 +45,9 @@ class ModelSpec:
         positions_at: "stem" adds the positions once, "every" adds each block's own table at its
             input, "shared" adds one table at every block's input (table 8).
         prefix_positions: whether the class and distillation tokens have a position too (vit_jax:
-            yes, big_vision: no). Registers never have one.
+            yes, big_vision: no).
+        register_positions: whether the registers have a position too (timm's so150m: yes,
+            DINOv2: no).
         rope_base: base of the periods of "rope2d", in half images (DINOv3: 100).
         pool: "cls" takes the class token, "mean" averages the patches, "map" attends over all
             tokens with a learned probe.
@@ -81,6 +83,7 @@ class ModelSpec:
     ] = "learned"
     positions_at: Literal["stem", "every", "shared"] = "stem"
     prefix_positions: bool = True
+    register_positions: bool = False
     rope_base: float = 100.0
     pool: Literal["cls", "mean", "map"] = "cls"
     pool_norm: Literal["before", "after"] = "before"
@@ -126,8 +129,9 @@ class ModelSpec:
 
     @property
     def position_prefix(self) -> int:
-        """How many of the tokens before the patches have a position."""
-        return (self.class_token + self.distillation_token) if self.prefix_positions else 0
+        """How many of the tokens before the patches have a position: the first so many."""
+        first = (self.class_token + self.distillation_token) if self.prefix_positions else 0
+        return first + (self.registers if self.register_positions else 0)
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -213,7 +217,8 @@ class ModelSpec:
                 )
         if self.depth > DEEPEST:
             raise SpecError(f"ModelSpec.depth is at most {DEEPEST:,}, not {self.depth:,}.")
-        for name in ("class_token", "distillation_token", "prefix_positions", "qk_norm"):
+        tokens = ("class_token", "distillation_token", "prefix_positions", "register_positions")
+        for name in (*tokens, "qk_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")
         for name in ("norm_eps", "rope_base", "layer_scale"):
@@ -242,6 +247,8 @@ class ModelSpec:
             )
 
     def _check_positions(self) -> None:
+        if self.register_positions:
+            self._check_registers()
         if self.positions in ("sincos2d", "sincos2d_mae") and (self.width % 4 or self.width < 8):
             raise SpecError(f"positions='{self.positions}' needs a width of 8, 12, 16, ...")
         if self.positions == "learned2d" and self.width % 2:
@@ -260,11 +267,26 @@ class ModelSpec:
                 "use positions_at='shared'."
             )
 
+    def _check_registers(self) -> None:
+        if not self.registers:
+            raise SpecError("register_positions=True needs registers; here there are none.")
+        if self.class_token and not self.prefix_positions:
+            raise SpecError(
+                "register_positions=True needs prefix_positions=True: the class token stands "
+                "before the registers, and the first rows of positions are the first tokens'."
+            )
+        if self.positions not in ("learned", "learned2d", "relative"):
+            raise SpecError(
+                f"register_positions=True needs positions='learned', 'learned2d' or 'relative': "
+                f"'{self.positions}' gives the tokens before the patches none."
+            )
+
     def _check_resnet(self) -> None:
         expected = {
             "width": self.resnet.outputs if self.resnet else 0,
             **dict.fromkeys(("depth", "heads", "mlp_width", "registers", "representation"), 0),
             **dict.fromkeys(("class_token", "distillation_token", "qk_norm"), False),
+            "register_positions": False,
             **{"patch": (1, 1), "pool": "mean", "positions": "none", "positions_at": "stem"},
             **{"head_width": None, "layer_scale": None, "biases": "all", "pool_norm": "before"},
         }

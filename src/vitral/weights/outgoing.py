@@ -31,7 +31,8 @@ def _table_name(home: str, spec: ModelSpec) -> str:
         case "timm":
             return "timm_bit" if spec.is_resnet else "timm_eva" if rotated else "timm_vit"
         case "transformers":
-            kind = "deit" if spec.distillation_token else "dinov2" if scaled else "vit"
+            plain = "deit_single" if spec.register_positions else "vit"
+            kind = "deit" if spec.distillation_token else "dinov2" if scaled else plain
             return "transformers_dinov3" if rotated else f"transformers_{kind}"
         case "torchvision":
             return "torchvision_vit"
@@ -134,7 +135,12 @@ def settled(weights: Weights, table: Table) -> tuple[Weights, tuple[str, ...]]:
         tensors["positions.table"] = torch.cat([zeros, rows], dim=1)
         note = f"{table.home} has positions for all tokens: rows of zeros were added"
         spec = replace(spec, prefix_positions=True)
-    elif table.prefix_rows == "folded" and spec.registers and spec.prefix_positions:
+    elif (
+        table.prefix_rows == "folded"
+        and spec.registers
+        and spec.prefix_positions
+        and not spec.register_positions
+    ):
         tensors["cls"] = tensors["cls"] + rows[:, :1]
         tensors["positions.table"] = rows[:, prefix:]
         note = (

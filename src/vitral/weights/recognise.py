@@ -19,6 +19,7 @@ from vitral.weights.files import Source
 from vitral.weights.rename import Reading, Table, recognised, tables
 
 SHOWN = 4  # names in a message
+ROWS = ("prefix_positions", "register_positions")  # by the home's rule, else by the table's rows
 AXES = {  # of the tensors whose shapes tell the spec, where the file has them
     "patches.weight": 4,
     "stem.root.weight": 4,
@@ -56,6 +57,11 @@ def recognise(source: Source) -> Table:
 
 def check_complete(reading: Reading, path: object) -> None:
     """WeightsError if a tensor was left over, a part of one is missing, or is no weight."""
+    if {"embeddings.mask_token", "decoder.0.weight"} <= set(reading.left):
+        raise WeightsError(
+            f"{path} paints masked patches (ForMaskedImageModeling in transformers): it has a "
+            "decoder where a classifier has its head, and Vitral has no such network."
+        )
     if reading.left or reading.lacking:
         raise WeightsError(
             f"{path} is not a model that Vitral has. Left over: {_shown(reading.left)}. "
@@ -103,7 +109,7 @@ def spec_of(
     }
     resnet_rules = table.rules.get("resnet", {})
     values |= {name: x for name, x in table.rules.items() if name not in ("resnet", "positions")}
-    values |= {"size": None, "prefix_positions": table.rules.get("prefix_positions")}
+    values |= {"size": None, **{name: table.rules.get(name) for name in ROWS}}
     values |= _shapes(reading.ours, resnet_rules)
     if "positions.table" not in reading.ours:
         values["positions"] = table.rules.get("positions", "none")
@@ -246,18 +252,16 @@ def _settled(
 def _size_and_rows(
     values: Mapping[str, Any], table: Tensor | None, asked: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """The size in pixels, and whether the tokens before the patches have rows in the table."""
+    """The size in pixels, and which tokens before the patches have rows in the table."""
     stem = values["resnet"].stride if values["resnet"] is not None else 1
     step = (values["patch"][0] * stem, values["patch"][1] * stem)
-    told = values["prefix_positions"]  # by the home's rule; None where both are found
     if table is None and asked is None:
         raise SpecError("no tensor tells the size of the images. Say it: --size HEIGHTxWIDTH.")
     if table is None:
-        return {"size": pair("--size", asked), "prefix_positions": told is not False}
-    prefix, rows = values["class_token"] + values["distillation_token"], table.shape[1]
-    counts = {0: False} | {prefix: True}  # without any, nothing depends on it
-    if prefix and told is not None:
-        counts = {prefix if told else 0: told}
+        told, beside = (values[name] for name in ROWS)
+        flags = dict(zip(ROWS, (told is not False, beside is True), strict=True))
+        return {"size": pair("--size", asked), **flags}
+    rows, counts = table.shape[1], _counts(values)
     if asked is not None:
         height, width = pair("--size", asked)
         spare = (step[0] - 1, step[1] - 1) if stem > 1 else (0, 0)  # a stem pads, patches cut off
@@ -268,15 +272,30 @@ def _size_and_rows(
                 f"{grid[0]}x{grid[1]} patches. Say the size that the model was trained at: "
                 "--size HEIGHTxWIDTH."
             )
-        return {"size": (height, width), "prefix_positions": counts[count]}
-    for count, prefixed in sorted(counts.items(), reverse=True):
+        return {"size": (height, width), **counts[count]}
+    for count, flags in sorted(counts.items(), reverse=True):
         side = math.isqrt(max(rows - count, 0))
         if side and side * side == rows - count:
-            return {"size": (side * step[0], side * step[1]), "prefix_positions": prefixed}
+            return {"size": (side * step[0], side * step[1]), **flags}
     raise SpecError(
         f"{rows} positions are no square of patches. Say the size that the model was trained at: "
         "--size HEIGHTxWIDTH."
     )
+
+
+def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
+    """How many rows there may be before the patches', and whose they are then."""
+    prefix, registers = values["class_token"] + values["distillation_token"], values["registers"]
+    told, beside = (values[name] for name in ROWS)  # by the home's rule; None where both are found
+    found = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
+    if registers:
+        found[prefix + registers] = (True, True)
+    fitting = {
+        count: flags
+        for count, flags in found.items()
+        if (not prefix or told in (None, flags[0])) and (beside in (None, flags[1]))
+    }
+    return {count: dict(zip(ROWS, flags, strict=True)) for count, flags in fitting.items()}
 
 
 def _name(values: Mapping[str, Any], known: str | None) -> str:

@@ -16,7 +16,7 @@ from vitral.weights.artifact import Card
 from vitral.weights.files import Source
 from vitral.weights.rename import Table
 
-NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so4)")
+NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so)")
 BIT = re.compile(r"BiT-R(50x1|50x3|101x1|101x3|152x2|152x4)")
 STEMS = {
     (): "vit_tiny_r_s16_p8_224",
@@ -181,7 +181,7 @@ def architecture_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
         "qk_norm": spec.qk_norm,
         "class_token": spec.class_token,
         "reg_tokens": spec.registers,
-        "no_embed_class": spec.registers > 0 or not spec.prefix_positions,
+        "no_embed_class": spec.position_prefix < spec.prefix,
         "pos_embed": "learn" if spec.positions == "learned" else "none",
         "act_layer": "gelu_tanh" if spec.gelu == "tanh" else "gelu",
         "fc_norm": spec.pool_norm == "after" if spec.pool == "mean" else None,

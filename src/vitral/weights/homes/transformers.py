@@ -76,6 +76,7 @@ def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
     kinds = {
         "transformers_vit": ("vit", "ViTForImageClassification", "ViTModel"),
         "transformers_deit": ("deit", "DeiTForImageClassificationWithTeacher", ""),
+        "transformers_deit_single": ("deit", "DeiTForImageClassification", "DeiTModel"),
         "transformers_dinov2": ("dinov2", "", "Dinov2Model"),
         "transformers_dinov3": ("dinov3_vit", "", "DINOv3ViTModel"),
     }
@@ -83,7 +84,7 @@ def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
     config = _shared(spec)
     if table.name == "transformers_dinov2" and spec.registers:
         kind, plain = "dinov2_with_registers", "Dinov2WithRegistersModel"
-    if spec.registers or kind == "dinov3_vit":
+    if kind in ("dinov2_with_registers", "dinov3_vit"):
         config["num_register_tokens"] = spec.registers
     if table.name == "transformers_dinov2":
         ratio, rest = divmod(spec.mlp_width, spec.width)
