@@ -276,7 +276,8 @@ def main() -> None:
         print(json.dumps(rows))
         return
     recipe = plan(request(arguments)).recipe.to_dict()
-    figures: dict[str, Any] = {"settings": vars(arguments), "recipe": recipe, "sides": rows}
+    settings = vars(arguments) | {"photos": Path(arguments.photos).name}
+    figures: dict[str, Any] = {"settings": settings, "recipe": recipe, "sides": rows}
     if not arguments.only:
         figures["difference"] = difference(rows["vitral"], rows["timm"])
         print(f"difference: {figures['difference']}")

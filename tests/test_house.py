@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "vitral"
 FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC = ["Classifier", "__version__", "create", "load", "train"]
-MOST_LINES, MOST_LINES_TOGETHER, MOST_LINES_OF_A_FUNCTION = 350, 16_000, 60
+MOST_LINES, MOST_LINES_TOGETHER, MOST_LINES_OF_A_FUNCTION = 350, 18_000, 60
 NETWORK_LINES, EQUATION_LINES = 700, 120
 
 

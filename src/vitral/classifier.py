@@ -8,6 +8,7 @@ clf.explain("tulip.jpg").save("tulip.png")
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral import catalog, explanation
-from vitral.errors import DataError, UsageError
+from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, SeveralEvaluation, evaluate, evaluate_several
-from vitral.explanation import Explanation
+from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
-from vitral.images.datasets import labelled, open_dataset
+from vitral.images.datasets import known, labelled, open_dataset
 from vitral.images.loading import eval_batches
 from vitral.images.reading import check_bytes
+from vitral.images.scored import Labelled
 from vitral.images.sources import Split
 from vitral.inference import Engine, Precision, best_device
 from vitral.model import build
@@ -46,6 +48,8 @@ class Answer:
         top: (class, probability) pairs, best first.
         labels: all classes with a probability of at least 0.5, best first, of a model whose
             classes do not exclude each other; None of any other.
+        unsure: whether the probability is below the threshold of the model's calibration; False
+            where it has none.
     """
 
     path: str
@@ -53,12 +57,14 @@ class Answer:
     score: float
     top: tuple[tuple[str, float], ...]
     labels: tuple[str, ...] | None = None
+    unsure: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; "labels" only where there are several."""
         top = [{"label": label, "score": score} for label, score in self.top]
         several = {} if self.labels is None else {"labels": list(self.labels)}
-        return {"path": self.path, "label": self.label, "score": self.score, "top": top} | several
+        answer = {"path": self.path, "label": self.label, "score": self.score, "top": top}
+        return answer | {"unsure": self.unsure} | several
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,15 @@ class Classifier:
         those it learnt from; a folder gives its val/ or test/, or all its class folders.
         Raises DataError for a class that the model does not know.
         """
+        return self.find(data).split
+
+    def find(self, data: str | Path, *, allow_unknown: bool = False) -> Labelled:
+        """`labelled`, and what is to be known of it; may leave out classes it does not know."""
+        if not self.classes:
+            raise ModelError(
+                "This model has no head: it names no class. Fine-tune it (vitral train --from), or "
+                "score its features: vitral evaluate --probe linear."
+            )
         size = max(self.card.images.size)
         trained: Any = self.card.made_by.get("data")
         recipe: Any = self.card.made_by.get("recipe")
@@ -133,18 +148,24 @@ class Classifier:
                 allow_unreadable=True,
             )
             if again.fingerprint == trained["fingerprint"]:
-                return again.val
-        return labelled(data, self.classes, size=size)
+                return Labelled(split=again.val, own=True)
+        if not allow_unknown:
+            return Labelled(split=labelled(data, self.classes, size=size))
+        split, unknown = known(data, self.classes, size=size)
+        return Labelled(split=split, unknown=unknown)
 
     def evaluate(
-        self, data: str | Path | Split, *, batch: int = 64, workers: int = 0
+        self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
     ) -> Evaluation | SeveralEvaluation:
-        """Score a folder, a built-in source, or a split of `labelled`.
+        """Score a folder, a built-in source, or what `find` or `labelled` gave.
 
         A model of several labels scores images that have one each as well. Raises DataError for
         images of several labels where the model names one.
         """
-        split = data if isinstance(data, Split) else self.labelled(data)
+        if isinstance(data, str | Path):
+            data = self.find(data)
+        found = Labelled(split=data) if isinstance(data, Split) else data
+        split, kinds = found.split, self.classes
         if split.labels.ndim > 1 and not self.several:
             raise DataError(
                 "These images have several labels each, and this model names one. Evaluate it on "
@@ -152,56 +173,98 @@ class Classifier:
             )
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
         outputs = self.engine.run(batches)
-        keys = [split.key(int(i)) for i in outputs.indices]
+        keys, labels = [split.key(int(i)) for i in outputs.indices], outputs.labels
         if not self.several:
-            return evaluate(outputs.logits, outputs.labels, self.classes, keys)
-        labels = outputs.labels
+            fitted = self.card.calibration
+            return evaluate(outputs.logits, labels, kinds, keys, calibration=fitted, own=found.own)
         if labels.ndim == 1:
-            labels = labels[:, None] == np.arange(len(self.classes))
-        return evaluate_several(outputs.logits, labels, self.classes, keys)
+            labels = labels[:, None] == np.arange(len(kinds))
+        return evaluate_several(outputs.logits, labels, kinds, keys)
 
-    def explain(self, image: Picture) -> Explanation:
-        """What the model looked at in one picture."""
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits (B, classes): calibrated where the model is, each by itself for several."""
+        if self.several:
+            return logits.sigmoid()
+        fitted = self.card.calibration
+        return (logits if fitted is None else logits / fitted.temperature).softmax(dim=1)
+
+    def explain(self, image: Picture, question: Question | None = None) -> Explanation:
+        """Which patches the answer needs in one picture, and whether that is true.
+
+        Raises DataError when it cannot be read, and what explanation.explain raises;
+        `explain_files` takes many and goes on instead.
+        """
         try:
-            tensor = self._tensor(image)[None]
+            tensor = self._tensor(image)
         except DataError as error:
             raise DataError(f"{_name(image) or 'The picture'}: {error}") from None
-        tensor = tensor.to(self.engine.device)
-        found = explanation.explain(self.model, tensor, self.card.images, self.classes)[0]
-        if not self.several:
-            return found
-        return replace(found, probabilities=self.logits(tensor).sigmoid()[0].numpy())
+        return self._explained([tensor], [_name(image)], question or Question())[0]
+
+    def explain_files(
+        self, paths: Iterable[Path], question: Question | None = None, *, batch: int = 16
+    ) -> Iterator[Explanation | tuple[Path, DataError]]:
+        """One result per file, in order, `batch` at a time, without what is inside the network."""
+        asked = replace(question or Question(), details=False)
+        waiting = iter(paths)
+        while some := list(itertools.islice(waiting, batch)):
+            tensors, results = self._read(some)
+            if tensors:
+                found = self._explained([*tensors.values()], [*map(str, tensors)], asked)
+                results |= dict(zip(tensors, found, strict=True))
+            yield from (results[path] for path in some)
+
+    def _explained(
+        self, tensors: Sequence[Tensor], names: Sequence[str], question: Question
+    ) -> list[Explanation]:
+        fitted = self.card.calibration
+        scale = 1.0 if fitted is None else fitted.temperature
+        asked = replace(question, several=self.several, temperature=scale)
+        images = torch.stack(list(tensors)).to(self.engine.device)
+        found = explanation.explain(self.model, images, self.card.images, self.classes, asked)
+        return [replace(each, path=name) for each, name in zip(found, names, strict=True)]
 
     def _predict_batch(
         self, paths: Sequence[Path], top: int
     ) -> Iterator[Answer | tuple[Path, DataError]]:
-        results: dict[Path, Answer | tuple[Path, DataError]] = {}
-        tensors, names = [], []
+        tensors, results = self._read(paths)
+        if tensors:
+            answers = self._answers([*tensors.values()], [*map(str, tensors)], top)
+            results |= dict(zip(tensors, answers, strict=True))
+        yield from (results[path] for path in paths)
+
+    def _read(self, paths: Iterable[Path]) -> tuple[dict[Path, Tensor], dict[Path, Any]]:
+        """The files as the model sees them, and (path, reason) of those that cannot be read."""
+        tensors: dict[Path, Tensor] = {}
+        problems: dict[Path, Any] = {}
         for path in paths:
             try:
-                tensors.append(self._tensor(path))
-                names.append(path)
+                tensors[path] = self._tensor(path)
             except DataError as error:
                 # the error itself would hold on to a picture that may be half a gigabyte
-                results[path] = (path, DataError(str(error)))
-        if tensors:
-            answers = self._answers(tensors, [str(name) for name in names], top)
-            results |= dict(zip(names, answers, strict=True))
-        yield from (results[path] for path in paths)
+                problems[path] = (path, DataError(str(error)))
+        return tensors, problems
 
     def _answers(self, tensors: Sequence[Tensor], names: Sequence[str], top: int) -> list[Answer]:
         if top < 1:
             raise UsageError(f"top is at least 1, not {top}.")
         logits = self.logits(torch.stack(list(tensors)))
-        probabilities = logits.sigmoid() if self.several else logits.softmax(dim=1)
-        ranked = probabilities.sort(dim=1, descending=True, stable=True)
+        fitted = self.card.calibration
+        least = 0.0 if fitted is None else fitted.threshold
+        ranked = self.probabilities(logits).sort(dim=1, descending=True, stable=True)
         answers = []
         for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
             best = [self.classes[i] for i in order[:top]]
             pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
             named = tuple(self.classes[i] for i in order[scores >= 0.5]) if self.several else None
             answers.append(
-                Answer(path=name, label=pairs[0][0], score=pairs[0][1], top=pairs, labels=named)
+                Answer(
+                    path=name,
+                    label=pairs[0][0],
+                    score=pairs[0][1],
+                    top=pairs,
+                    labels=named,
+                    unsure=pairs[0][1] < least,
+                )
             )
         return answers
 

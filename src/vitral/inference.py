@@ -1,9 +1,12 @@
-"""One door to the engines: batches in, logits out. Today's engine is torch itself."""
+"""One door to the engines: batches in, logits out, or what the head reads of each image.
+
+Today's engine is torch itself.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +18,7 @@ from vitral.errors import MachineError, UsageError
 from vitral.images import preprocess
 from vitral.images.loading import Batch
 from vitral.images.sources import Problem
+from vitral.model import ViT
 from vitral.spec import ImageSpec
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -82,6 +86,20 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Representations:
+    """What the head reads of a stream of batches, in the order of the stream.
+
+    Attributes:
+        vectors: float32 (N, width).
+        indices, failed: as of Outputs.
+    """
+
+    vectors: np.ndarray
+    indices: np.ndarray
+    failed: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A network on a device, with the preprocessing it expects.
 
@@ -98,12 +116,20 @@ class Engine:
 
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (B, channels, height, width) -> float32 logits (B, classes), on CPU."""
+        return self._computed(self.model, images)
+
+    def representation(self, images: Tensor) -> Tensor:
+        """Normalised images -> what the head reads, y of equation 4: float32 (B, width), on CPU."""
+        assert isinstance(self.model, ViT)  # of any other network nobody knows what its head reads
+        return self._computed(self.model.representation, images)
+
+    def _computed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self._autocast():
-            logits = self.model(images.to(self.device)).float().cpu()
+            computed = network(images.to(self.device)).float().cpu()
         self.model.train(training)
-        return logits
+        return computed
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         spec = getattr(self.model, "spec", None)  # of any other network nothing is known
@@ -111,18 +137,29 @@ class Engine:
 
     def run(self, batches: Iterable[Batch]) -> Outputs:
         """All logits of a stream of batches; every image that could be read counts once."""
-        logits, labels, indices = [], [], []
+        return Outputs(*self._run(self.logits, batches))
+
+    def represent(self, batches: Iterable[Batch]) -> Representations:
+        """As `run`, of the representations."""
+        vectors, _, indices, failed = self._run(self.representation, batches)
+        return Representations(vectors, indices, failed)
+
+    def _run(
+        self, compute: Callable[[Tensor], Tensor], batches: Iterable[Batch]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Problem, ...]]:
+        """What is computed, (N, D), with the labels, indices and failures of the stream."""
+        computed, labels, indices = [], [], []
         failed: list[Problem] = []
         for batch in batches:
             failed.extend(batch.failed)
             if len(batch.images):
                 images = preprocess.normalise(batch.images.to(self.device), self.images)
-                logits.append(self.logits(images).numpy())
+                computed.append(compute(images).numpy())
                 labels.append(batch.labels.numpy())
                 indices.append(batch.indices.numpy())
         empty = np.zeros(0, np.int64)
-        return Outputs(
-            np.concatenate(logits) if logits else np.zeros((0, 0), np.float32),
+        return (
+            np.concatenate(computed) if computed else np.zeros((0, 0), np.float32),
             np.concatenate(labels) if labels else empty,
             np.concatenate(indices) if indices else empty,
             tuple(failed),

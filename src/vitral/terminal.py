@@ -10,7 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from vitral.evaluation import Evaluation, LabelScore, SeveralEvaluation
+    from vitral.evaluation import (
+        Comparison,
+        Evaluation,
+        LabelScore,
+        ReliabilityReport,
+        SeveralEvaluation,
+    )
     from vitral.images.checking import Check
 
 MOST_COLUMNS = 20  # classes of a confusion matrix that a terminal can show
@@ -49,8 +55,16 @@ def weights_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def evaluation_lines(evaluation: Evaluation | SeveralEvaluation) -> Iterator[str | Table]:
-    """The headline with its interval, then the confusions, or each class for several labels."""
+def evaluation_lines(
+    evaluation: Evaluation | SeveralEvaluation, unknown: Mapping[str, int] | None = None
+) -> Iterator[str | Table]:
+    """The headlines with their intervals, each class (the worst of many), then the confusions.
+
+    `unknown` are the images that were left out, by their class.
+    """
+    if unknown:
+        told = _few([f"{name} ({count:,})" for name, count in sorted(unknown.items())])
+        yield f"left out   {sum(unknown.values()):,} images of classes it does not know: {told}"
     # a class of evaluation cannot be asked for here: it would read numpy for `vitral models`
     if evaluation.headline == "accuracy":
         yield from _one_label(evaluation)
@@ -59,13 +73,13 @@ def evaluation_lines(evaluation: Evaluation | SeveralEvaluation) -> Iterator[str
 
 
 def _one_label(evaluation: Evaluation) -> Iterator[str | Table]:
-    low, high = evaluation.interval
-    yield (
-        f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 %: {100 * low:.2f} to "
-        f"{100 * high:.2f})  {evaluation.correct} of {evaluation.samples}"
-    )
-    if evaluation.top5 is not None:
-        yield f"top-5     {100 * evaluation.top5:.2f} %"
+    shown = _share("accuracy", evaluation.accuracy, evaluation.interval, 9)
+    yield f"{shown}  {evaluation.correct:,} of {evaluation.samples:,}"
+    if evaluation.top5 is not None and evaluation.top5_interval is not None:
+        yield _share("top-5", evaluation.top5, evaluation.top5_interval, 9)
+    yield _share("macro F1", evaluation.macro_f1, evaluation.macro_f1_interval, 9)
+    yield from _reliability(evaluation.reliability)
+    yield _class_scores(evaluation)
     names = evaluation.classes
     if len(names) <= MOST_COLUMNS:
         yield _confusion(evaluation)
@@ -101,9 +115,74 @@ def _several_labels(evaluation: SeveralEvaluation) -> Iterator[str | Table]:
     )
 
 
-def _share(name: str, share: float, interval: tuple[float, float]) -> str:
+def comparison_lines(found: Comparison, first: str, second: str) -> Iterator[str]:
+    """Both accuracies, where the two differ, McNemar's p, and what it means."""
+    width = max(9, len(first), len(second))
+    yield _share(first, found.accuracy, found.interval, width)
+    yield _share(second, found.other_accuracy, found.other_interval, width)
+    yield (
+        f"right      both {found.both:,}, only the first {found.only_first:,}, only the second "
+        f"{found.only_second:,}, neither {found.neither:,} of {found.samples:,} images"
+    )
+    low, high = (100 * bound for bound in found.difference_interval)
+    yield (
+        f"differ     by {100 * found.difference:+.2f} points (95 %: {low:+.2f} to {high:+.2f}), "
+        f"p = {found.p:.3g} (McNemar, exact)"
+    )
+    better = first if found.difference > 0 else second
+    clear = found.verdict != "not distinguishable"
+    yield f"verdict    {f'{better} is better' if clear else found.verdict}"
+
+
+def _reliability(found: ReliabilityReport) -> Iterator[str]:
+    """How far the probabilities are from the truth, and how many answers are sure."""
+    before, fitted = f"ECE        {100 * found.before.ece:.2f}", found.calibration
+    told = "points between the probabilities and the truth"
+    if fitted is None or found.after is None or found.coverage is None:
+        yield f"{before} {told}; they are not calibrated"
+        return
+    crossed = ", cross-fitted" * found.cross_fitted
+    yield (
+        f"{before} -> {100 * found.after.ece:.2f} {told}, before and after temperature "
+        f"{fitted.temperature:.3g}{crossed}"
+    )
+    right = found.accuracy_when_sure
+    correct = "" if right is None else f", {100 * right:.1f} % of those right"
+    yield (
+        f"sure       {100 * found.coverage:.1f} % of the images{correct}{crossed}; the probability "
+        f"is at least {fitted.threshold:.3f}, chosen for {100 * fitted.target:.1f} %"
+    )
+
+
+def _class_scores(evaluation: Evaluation) -> Table:
+    """Every class, or the ones with the lowest F1."""
+    scores = evaluation.per_class
+    if len(scores) > MOST_COLUMNS:
+        occurring = [score for score in scores if score.f1 is not None]
+        scores = tuple(sorted(occurring, key=lambda score: score.f1 or 0.0)[:MOST_COLUMNS])
+    few = len(scores) < len(evaluation.per_class)
+    title = f"the {len(scores)} classes of the lowest F1" if few else "each class"
+    table = Table(title=f"{title}, with 95 % intervals", header_style="bold")
+    for column in ("class", "images", "precision", "recall", "F1"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for score in scores:
+        f1 = "-" if score.f1 is None else f"{100 * score.f1:.1f} %"
+        precision = _within(score.precision, score.precision_interval)
+        recall = _within(score.recall, score.recall_interval)
+        table.add_row(Text(score.name), f"{score.support:,}", precision, recall, f1)
+    return table
+
+
+def _within(share: float | None, interval: tuple[float, float] | None) -> str:
+    if share is None or interval is None:
+        return "-"
     low, high = (100 * bound for bound in interval)
-    return f"{name:<22}  {100 * share:.2f} %  (95 %: {low:.2f} to {high:.2f})"
+    return f"{100 * share:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _share(name: str, share: float, interval: tuple[float, float], width: int = 22) -> str:
+    low, high = (100 * bound for bound in interval)
+    return f"{name:<{width}}  {100 * share:.2f} %  (95 %: {low:.2f} to {high:.2f})"
 
 
 def _few(names: Sequence[str]) -> str:

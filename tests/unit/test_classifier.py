@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from drawn import draw_folder
 from several import several_labels
 from vitral.classifier import Answer, Classifier
 from vitral.errors import DataError, ModelError, SpecError, UsageError
-from vitral.evaluation import SeveralEvaluation
+from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.explanation import Explanation, Question
 from vitral.images.datasets import open_dataset
 
 
@@ -99,6 +102,71 @@ def test_logits_are_the_engine_and_the_model(folder: Path) -> None:
         assert torch.allclose(clf.logits(images), clf.model(images), atol=1e-6)
 
 
+def test_probabilities_are_calibrated_and_the_unsure_are_said(
+    folder: Path, clf: Classifier
+) -> None:
+    fitted = clf.card.calibration
+    assert fitted is not None and fitted.samples == 8
+    paths = sorted((folder / "photos").rglob("*.jpg"))
+    logits = torch.cat([clf.logits(clf._tensor(path)[None]) for path in paths])
+    scores = (logits / 3.0).softmax(dim=1).max(dim=1).values.tolist()
+    middle = sorted(scores)[20]
+    for threshold, unsure in ((middle + 1e-6, 21), (0.0, 0), (1.0, 40)):
+        calibration = replace(fitted, temperature=3.0, threshold=threshold)
+        other = replace(clf, card=replace(clf.card, calibration=calibration))
+        answers = [answer for answer in other.predict_files(paths) if isinstance(answer, Answer)]
+        assert [answer.score for answer in answers] == pytest.approx(scores, abs=1e-5)
+        assert [answer.unsure for answer in answers] == [score < threshold for score in scores]
+        assert sum(answer.unsure for answer in answers) == unsure
+        assert answers[0].to_dict()["unsure"] is answers[0].unsure
+    none = replace(clf, card=replace(clf.card, calibration=None))
+    plain = none.predict(paths[0])
+    assert plain.score == pytest.approx(logits[0].softmax(dim=0).max().item(), abs=1e-5)
+    assert plain.unsure is False
+
+
+def test_the_images_it_was_calibrated_on_are_cross_fitted_and_others_are_not(
+    folder: Path, clf: Classifier, tmp_path: Path
+) -> None:
+    own = clf.evaluate(folder / "photos")
+    assert isinstance(own, Evaluation) and own.reliability.cross_fitted
+    assert own.reliability.calibration == clf.card.calibration
+    written = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
+    assert own.to_dict()["calibration"]["coverage"] == written["calibration"]["coverage"]
+    other = clf.evaluate(draw_folder(tmp_path / "other", kinds=2, each=3, first=900))
+    assert isinstance(other, Evaluation) and not other.reliability.cross_fitted
+
+
+def test_unknown_classes_and_small_data_have_sensible_numbers(
+    clf: Classifier, tmp_path: Path
+) -> None:
+    photos = draw_folder(tmp_path / "photos", kinds=2, each=2, first=900)
+    first, second = clf.classes
+    (photos / second).rename(photos / "stranger")
+    with pytest.raises(DataError, match=r"'stranger' that the model .*allow-unknown"):
+        clf.find(photos)
+    (photos / second).mkdir()  # an empty class
+    next((photos / first).iterdir()).unlink()  # and a single image of the other
+    found = clf.find(photos, allow_unknown=True)
+    assert (len(found.split), found.unknown, found.own) == (1, {"stranger": 2}, False)
+    evaluation = clf.evaluate(found)
+    assert isinstance(evaluation, Evaluation)
+    empty = next(score for score in evaluation.per_class if score.name == second)
+    assert empty.recall is empty.recall_interval is None
+    low, high = evaluation.interval
+    assert high - low > 0.7
+    low, high = evaluation.macro_f1_interval
+    assert high - low > 0.7
+    json.dumps(evaluation.to_dict(), allow_nan=False)
+
+
+def test_a_model_without_a_head_says_what_can_be_done(clf: Classifier, folder: Path) -> None:
+    spec = replace(clf.card.model, classes=0)
+    headless = replace(clf, card=replace(clf.card, model=spec, classes=(), calibration=None))
+    with pytest.raises(ModelError, match=r"no head.*--probe"):
+        headless.evaluate(folder / "photos")
+
+
 def test_explain(clf: Classifier, folder: Path, tmp_path: Path) -> None:
     path = next((folder / "photos").rglob("*.jpg"))
     explanation = clf.explain(path)
@@ -107,6 +175,26 @@ def test_explain(clf: Classifier, folder: Path, tmp_path: Path) -> None:
     explanation.save(tmp_path / "e.png")
     with Image.open(tmp_path / "e.png") as figure:
         assert figure.width > 200
+
+
+def test_files_are_explained_in_order_and_batches_change_nothing(
+    folder: Path, clf: Classifier, tmp_path: Path
+) -> None:
+    paths = sorted((folder / "photos").rglob("*.jpg"))[:5]
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    paths.insert(2, broken)
+    question = Question(steps=2)
+    results = list(clf.explain_files(paths, question, batch=2))
+    assert isinstance(results[2], tuple)
+    assert results[2][0] == broken
+    for path, result in zip(paths, results, strict=True):
+        if path != broken:
+            assert isinstance(result, Explanation)
+            assert (result.path, result.inside) == (str(path), None)
+            alone = clf.explain(path, question)
+            np.testing.assert_allclose(result.heat, alone.heat, atol=1e-5)
+            assert alone.inside is not None
 
 
 def test_create() -> None:
@@ -181,7 +269,7 @@ def test_a_half_is_enough_and_less_is_not(folder: Path, several: Classifier) -> 
 def test_an_exclusive_model_has_no_labels_of_its_own(folder: Path, clf: Classifier) -> None:
     answer = clf.predict(next((folder / "photos").rglob("*.jpg")))
     assert answer.labels is None
-    assert set(answer.to_dict()) == {"path", "label", "score", "top"}
+    assert set(answer.to_dict()) == {"path", "label", "score", "top", "unsure"}
 
 
 def test_several_labels_are_scored_by_name(

@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from vitral.errors import DataError, ModelError
-from vitral.evaluation import confusion_matrix, evaluate, wilson
+from vitral.evaluation import confusion_matrix, evaluate
+from vitral.spec import Calibration
 
 
 def names(count):
@@ -57,19 +58,55 @@ def test_predictions_carry_the_softmax_score(scored):
         assert prediction.score == pytest.approx(probabilities[i].max())
 
 
-@pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (1, 1), (95, 100), (3710, 3925)])
-def test_wilson_agrees_with_scipy(correct, total):
-    expected = binomtest(correct, total).proportion_ci(method="wilson")
-    assert wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_every_number_has_its_interval(scored):
+    logits, labels, found = scored
+    guess, count = logits.argmax(1), logits.shape[1]
+
+    def interval(hits, total):
+        expected = binomtest(int(hits), int(total)).proportion_ci(method="wilson")
+        return pytest.approx((expected.low, expected.high), abs=1e-12)
+
+    assert found.interval == interval((guess == labels).sum(), 300)
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(labels, guess, average="macro"))
+    low, high = found.macro_f1_interval
+    assert 0 < low < found.macro_f1 < high < 1
+    if count > 5:
+        hits = [label in np.argsort(-row)[:5] for row, label in zip(logits, labels, strict=True)]
+        assert found.top5_interval == interval(sum(hits), 300)
+    else:
+        assert found.top5_interval is None
+    for k, score in enumerate(found.per_class):
+        right = ((guess == k) & (labels == k)).sum()
+        assert score.recall_interval == interval(right, (labels == k).sum())
+        assert score.precision_interval == interval(right, (guess == k).sum())
 
 
-def test_wilson_edges():
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 5)[0] == 0.0
-    assert wilson(5, 5)[1] == 1.0
-    assert wilson(0, 5)[1] > 0.3
-    with pytest.raises(DataError, match="6 of 5"):
-        wilson(6, 5)
+def test_ties_go_to_the_lower_index_among_five_as_for_one():
+    found = evaluate(np.zeros((8, 8)), range(8), names(8), keys(8))
+    assert found.correct == 1
+    assert found.top5 == 5 / 8
+
+
+def test_a_temperature_changes_probabilities_and_nothing_else(scored):
+    logits, labels, plain = scored
+    count = logits.shape[1]
+    fitted = Calibration(temperature=2.0, threshold=0.5, target=0.9, samples=7)
+    found = evaluate(logits, labels, names(count), keys(300), calibration=fitted)
+    probabilities = softmax(logits / 2, axis=1)
+    np.testing.assert_allclose([p.score for p in found.predictions], probabilities.max(axis=1))
+    given = probabilities[np.arange(300), labels]
+    np.testing.assert_allclose([p.given for p in found.predictions], given)
+    assert [p.predicted for p in found.predictions] == [p.predicted for p in plain.predictions]
+    assert (found.accuracy, found.loss, found.macro_f1) == (
+        plain.accuracy,
+        plain.loss,
+        plain.macro_f1,
+    )
+    assert found.reliability.coverage == (probabilities.max(axis=1) >= 0.5).mean()
+    assert plain.reliability.calibration is None
+    own = evaluate(logits, labels, names(count), keys(300), calibration=fitted, own=True)
+    assert own.reliability.cross_fitted and not found.reliability.cross_fitted
+    assert own.predictions == found.predictions  # as predict answers
 
 
 def test_to_dict_is_the_contract_and_is_json(scored):
@@ -78,7 +115,14 @@ def test_to_dict_is_the_contract_and_is_json(scored):
     low, high = values["interval"]
     assert low < values["accuracy"] < high
     assert sum(map(sum, values["confusion"])) == 300
-    assert {"loss", "top5", "per_class", "classes", "correct"} <= set(values)
+    parts = "accuracy interval samples correct loss top5 top5_interval macro_f1 macro_f1_interval"
+    parts += " classes per_class confusion calibration"
+    assert set(values) == set(parts.split())
+    fitted = "temperature threshold target cross_fitted before after coverage accuracy_when_sure"
+    assert set(values["calibration"]) == {*fitted.split(), "curve"}
+    edges = {"low", "high", "count", "confidence", "accuracy"}
+    assert set(values["calibration"]["before"]["bins"][0]) == edges
+    assert sum(found["count"] for found in values["calibration"]["before"]["bins"]) == 300
 
 
 def test_a_class_that_never_occurs_has_no_score():
@@ -86,6 +130,7 @@ def test_a_class_that_never_occurs_has_no_score():
     empty = found.per_class[2]
     assert (empty.support, empty.predicted) == (0, 0)
     assert empty.precision is empty.recall is empty.recall_interval is empty.f1 is None
+    assert empty.precision_interval is None
     assert found.per_class[0].recall == 0.5
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -95,13 +140,20 @@ def test_one_sample_and_extreme_logits():
     assert found.accuracy == 0.0
     assert found.loss == pytest.approx(-log_softmax([1e4, -1e4])[1])
     assert found.predictions[0].score == 1.0
+    assert found.predictions[0].given == 0.0
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_probabilities_may_be_sigmoid_scores():
     found = evaluate([[0.9, 0.8], [0.1, 0.0]], [0, 1], names(2), keys(2), kind="probabilities")
     assert found.accuracy == 0.5
     assert found.predictions[0].score == pytest.approx(0.9)
+    assert found.predictions[1].given == 0.0
     assert np.isfinite(found.loss)
+    assert found.reliability.before.ece == pytest.approx((0.1 + 0.1) / 2)
+    fitted = Calibration(temperature=2.0, threshold=0.5, target=0.9, samples=7)
+    with pytest.raises(DataError, match="temperature divides logits"):
+        evaluate([[0.9, 0.8]], [0], names(2), keys(1), "probabilities", fitted)
 
 
 def test_mistakes_come_most_confident_first():

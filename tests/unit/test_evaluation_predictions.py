@@ -1,13 +1,21 @@
 """predictions.csv survives any name, and says which line is broken."""
 
 import csv
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vitral.errors import DataError, MachineError
-from vitral.evaluation import Prediction, evaluate_several, read_predictions, write_predictions
+from vitral.evaluation import (
+    Prediction,
+    evaluate,
+    evaluate_several,
+    read_predictions,
+    write_evaluation,
+    write_predictions,
+)
 from vitral.evaluation.predictions import joined
 
 AWKWARD = ["골프공", 'say "cheese"', "a,b", "two\nlines", " edge ", "=1+1", "<script>", ""]
@@ -19,7 +27,13 @@ def evaluation(*predictions):
 
 def test_any_name_survives(tmp_path):
     written = [
-        Prediction(key=f"val/{name}/1.jpg", label=name, predicted=AWKWARD[-1 - i], score=0.25)
+        Prediction(
+            key=f"val/{name}/1.jpg",
+            label=name,
+            predicted=AWKWARD[-1 - i],
+            score=0.25,
+            given=None if i == 3 else 1.5e-9 * i,
+        )
         for i, name in enumerate(AWKWARD)
     ]
     write_predictions(tmp_path / "predictions.csv", evaluation(*written))
@@ -28,10 +42,17 @@ def test_any_name_survives(tmp_path):
 
 def test_is_an_ordinary_csv(tmp_path):
     path = tmp_path / "predictions.csv"
-    write_predictions(path, evaluation(Prediction(key="가.jpg", label="a", predicted="b", score=1)))
+    answer = Prediction(key="가.jpg", label="a", predicted="b", score=1, given=2e-9)
+    write_predictions(path, evaluation(answer))
     with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.DictReader(file)) == [
-            {"path": "가.jpg", "label": "a", "predicted": "b", "score": "1.000000"}
+            {
+                "path": "가.jpg",
+                "label": "a",
+                "predicted": "b",
+                "score": "1.000000",
+                "given": "2e-09",
+            }
         ]
 
 
@@ -42,10 +63,11 @@ def test_a_path_that_is_not_text_is_escaped(tmp_path):
     assert read_predictions(path)[0].key == "bad\\udcff.jpg"
 
 
-def test_the_same_file_saved_by_a_spreadsheet(tmp_path):
+def test_a_file_of_four_columns_and_one_saved_by_a_spreadsheet(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("\ufeffpath,label,predicted,score\r\n1.jpg,a,b,0.5\r\n", encoding="utf-8")
-    assert read_predictions(path)[0].score == 0.5
+    (found,) = read_predictions(path)
+    assert (found.score, found.given) == (0.5, None)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +77,9 @@ def test_the_same_file_saved_by_a_spreadsheet(tmp_path):
         ("path,label\n", "does not start with"),
         ("path,label,predicted,score\n1,a,b,0.5\n2,a,b\n", "line 3"),
         ("path,label,predicted,score\n1,a,b,high\n", "line 2"),
+        ("path,label,predicted,score\n1,a,b,0.5,0.1\n", "line 2"),
+        ("path,label,predicted,score,given\n1,a,b,0.5\n", "line 2"),
+        ("path,label,predicted,score,given\n1,a,b,0.5,low\n", "line 2"),
     ],
 )
 def test_a_broken_file_says_where(tmp_path, text, message):
@@ -70,6 +95,22 @@ def test_files_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="--out"):
         write_predictions(tmp_path / "file" / "predictions.csv", evaluation())
+
+
+def test_evaluation_json_is_all_but_the_confusions(tmp_path):
+    names = ["가", "나\udcff"]
+    found = evaluate([[2.0, 0.0], [1.0, 0.0]], [0, 1], names, ["1.jpg", "2.jpg"])
+    write_evaluation(tmp_path / "evaluation.json", found)
+    text = (tmp_path / "evaluation.json").read_text(encoding="utf-8")
+    values = found.to_dict()
+    del values["confusion"]
+    assert json.loads(text) == json.loads(json.dumps(values))
+    assert "가" in text
+    both = several(["a", "b"])
+    write_evaluation(tmp_path / "evaluation.json", both)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(
+        json.dumps(both.to_dict())
+    )
 
 
 def several(classes, samples=40):

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from networks import tiny
 
 from vitral.errors import ModelError, UsageError
 from vitral.explanation import attention_distance, heatmap, patches_only, rollout
+from vitral.explanation.attention import as_map, looked, reader
 
 
 def attention(blocks=4, batch=2, heads=3, tokens=10, seed=0):
@@ -107,3 +109,26 @@ def test_heatmap_refuses_what_does_not_fit():
         heatmap(torch.ones(1, 7, 7), (2, 3), 0, "mean")
     with pytest.raises(ModelError, match="no class token"):
         heatmap(torch.ones(1, 6, 6), (2, 3), 0, "cls")
+
+
+def test_the_reader_is_what_the_head_reads_or_the_token_that_is_asked():
+    grid, weights = (2, 3), attention(2, tokens=9)
+    plain = tiny(registers=2)
+    assert reader(plain, grid, weights, None)[0].tolist() == [1, *[0] * 8]
+    assert reader(plain, grid, weights, "cls")[1].tolist() == [1, *[0] * 8]
+    assert reader(plain, grid, weights, (2, 1))[0].argmax() == 3 + 3
+    both = tiny(registers=1, distillation_token=True)
+    assert reader(both, grid, weights, None)[0].tolist() == [0.5, 0.5, *[0] * 7]
+    probe = torch.rand(2, 4, 1, 9).softmax(-1)
+    mapped = tiny(pool="map", class_token=False, registers=3)
+    torch.testing.assert_close(reader(mapped, grid, [*weights, probe], None), probe.mean(1)[:, 0])
+
+
+def test_looked_is_the_row_of_the_token_that_is_read():
+    weights = attention(1, tokens=9)[0]
+    read = torch.zeros(2, 9)
+    read[:, 4] = 1
+    heat = looked(weights, read, (2, 3), 3)
+    row = weights[:, :, 4, 3:]
+    torch.testing.assert_close(heat.flatten(2), row / row.sum(-1, keepdim=True))
+    torch.testing.assert_close(as_map(torch.zeros(1, 9), (2, 3), 3), torch.full((1, 2, 3), 1 / 6))

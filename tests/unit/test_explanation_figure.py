@@ -4,28 +4,12 @@ import io
 import logging
 import re
 
-import numpy as np
 import pytest
+from explanations import explanation
 from matplotlib.text import Text
 from PIL import Image
 
-from vitral.explanation import Explanation, figure, lettering
-
-
-def explanation(classes=("cat", "골프공", "<b>$x_1$ & \x07"), grid=(4, 4), heads=3, size=(32, 32)):
-    random = np.random.default_rng(0)
-    tokens = grid[0] * grid[1] + 1
-    heat = random.random(grid).astype(np.float32)
-    return Explanation(
-        picture=random.integers(0, 256, (*size, 3), dtype=np.uint8),
-        grid=grid,
-        attention=np.full((2, heads, tokens, tokens), 1 / tokens, np.float32),
-        rollout=np.full((tokens, tokens), 1 / tokens, np.float32),
-        heat=heat / heat.sum(),
-        heads=random.random((heads, *grid)).astype(np.float32),
-        probabilities=np.linspace(0.5, 0.1, len(classes), dtype=np.float32),
-        classes=tuple(classes),
-    )
+from vitral.explanation import figure, lettering
 
 
 @pytest.fixture
@@ -85,6 +69,26 @@ def test_any_shape_and_number_of_heads_fits_the_sheet(changes):
     for axes in drawn.axes:
         box = axes.get_position()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1 and box.y1 <= 1
+
+
+def test_the_panels_are_those_that_there_is_something_for():
+    whole = shown(figure.compose(explanation(), "png"))
+    assert {"What the answer needs", "The heads of layer 2", "When it knew"} <= whole
+    assert {
+        "Is it true? Taken away first",
+        "Is it true? Shown first",
+        "+0.300: better than random order",
+    } <= whole
+    assert "how far hiding it lowers log p of cat" in whole
+    relevant = shown(figure.compose(explanation(method="relevance"), "png"))
+    assert {"What spoke for it", "gradient × attention for cat"} <= relevant
+    few = shown(figure.compose(explanation(inside=False), "png"))
+    assert "Is it true? Shown first" in few
+    assert not {"The heads of layer 2", "When it knew"} & few
+    untested = shown(figure.compose(explanation(tested=False), "png"))
+    assert "Is it true? Shown first" not in untested
+    asked = shown(figure.compose(explanation(method="attention", query=(2, 3), head=1), "png"))
+    assert "layer 2, head 1: attention of patch 2,3" in asked
 
 
 def test_one_axes_per_head():

@@ -21,3 +21,11 @@ def test_clean_gives_one_short_printable_line():
     assert lettering.clean("한글") == "한글"
     assert lettering.clean("x" * 100) == "x" * 31 + "…"
     assert lettering.clean("bad\udcff") == "bad"
+
+
+def test_a_class_is_shown_by_name_or_by_its_number(monkeypatch):
+    latin = {"DejaVu Sans": lettering.installed()["DejaVu Sans"]}
+    monkeypatch.setattr(lettering, "installed", lambda: latin)
+    names = ("cat", "골프공\n")
+    assert [lettering.shown(names, i, "png") for i in (0, 1)] == ["cat", "class 1"]
+    assert [lettering.shown(names, i, "svg") for i in (0, 1)] == ["cat", "골프공"]

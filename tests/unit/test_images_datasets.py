@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vitral.errors import DataError, UsageError
-from vitral.images.datasets import find_images, labelled, open_dataset
+from vitral.images.datasets import find_images, known, labelled, open_dataset
 
 
 def folder(root: Path, counts: dict[str, int]) -> Path:
@@ -210,6 +210,43 @@ def test_built_in_names_give_their_held_out_part():
     assert len(labelled("shapes", open_dataset("shapes", count=1).classes, size=16, count=1)) == 500
     with pytest.raises(DataError, match="does not know"):
         labelled("digits", ["0", "1"])
+
+
+def test_what_is_not_known_is_an_error_or_left_out_and_counted(tmp_path):
+    folder(tmp_path, {"a": 2, "b": 3, "new": 4, "none": 0})
+    with pytest.raises(DataError, match=r"class 'new' that the model does not know.*allow-unknown"):
+        labelled(tmp_path, ["b", "z", "a"])
+    split, unknown = known(tmp_path, ["b", "z", "a"])
+    assert unknown == {"new": 4}
+    assert split.labels.tolist() == [2, 2, 0, 0, 0]
+    assert [split.key(i) for i in (0, 4)] == ["a/000.png", "b/002.png"]
+    assert [(p.path, p.code) for p in split.problems] == [("none", "empty")]
+    whole, unknown = known(tmp_path, ["new", "b", "a"])
+    assert (len(whole), unknown) == (9, {})
+    with pytest.raises(DataError, match="'a' that the model does not know, and none that it knows"):
+        known(tmp_path, ["x", "y"])
+    with pytest.raises(DataError, match="class 'a' that the model does not know"):
+        labelled(tmp_path, ["x", "y"])
+
+
+def test_of_several_labels_one_that_is_not_known_leaves_the_image_out(tmp_path):
+    folder(tmp_path, {"pictures": 3})
+    rows = "pictures/000.png,a|b\npictures/001.png,b|new\npictures/002.png,\n"
+    (tmp_path / "list.csv").write_text(f"path,labels\n{rows}", encoding="utf-8")
+    split, unknown = known(tmp_path / "list.csv", ["b", "a"])
+    assert unknown == {"new": 1}
+    assert split.labels.tolist() == [[True, True], [False, False]]
+
+
+def test_classes_of_built_in_data_may_be_left_out_too():
+    data = open_dataset("digits")
+    split, unknown = known("digits", ["7", "3"])
+    assert set(unknown) == set("0124568 9") - {" "}
+    assert len(split) + sum(unknown.values()) == len(data.val)
+    assert {data.classes[i] for i in np.unique(data.val.labels)} == set("0123456789")
+    assert np.bincount(split.labels).tolist() == [
+        int((data.val.labels == number).sum()) for number in (7, 3)
+    ]
 
 
 def test_find_images(tmp_path):

@@ -449,3 +449,35 @@ def test_the_residual_stream_keeps_its_precision_under_autocast(positions, token
     with torch.autocast("cpu", torch.bfloat16):
         seen = network.features(torch.randn(2, 3, 32, 48), blocks=range(spec.depth + 1))
     assert {tokens.dtype for tokens in seen.per_block.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_attending_is_forward_with_its_attention_in_the_graph(positions):
+    turn = itertools.count()
+    for at, end, changes, _ in combinations(positions, all_of_them=False):
+        if refused(positions, at):
+            continue
+        spec = tiny(positions=positions, positions_at=at, **ENDS[end], **changes)
+        model, images = randomised(spec, seed=next(turn)), pictures(spec)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        logits, weights = model.attending(images.requires_grad_())
+        torch.testing.assert_close(logits, model(images))
+        blocks, pooling = weights[: spec.depth], weights[spec.depth :]
+        for block, expected in zip(blocks, model.attention_weights(images), strict=True):
+            torch.testing.assert_close(block, expected)
+        assert len(pooling) == (spec.pool != "cls")
+        for weight in weights:
+            torch.testing.assert_close(weight.sum(-1), torch.ones_like(weight.sum(-1)))
+        slopes = torch.autograd.grad(logits[:, 2].sum(), weights)
+        assert all(slope.isfinite().all() and slope.abs().max() > 0 for slope in slopes)
+        with torch.no_grad():
+            torch.testing.assert_close(model.attending(images)[0], logits.detach())
+
+
+def test_decoded_reads_tokens_as_the_last_are_read():
+    for end in ENDS.values():
+        spec = tiny(**end)
+        model, images = randomised(spec), pictures(spec)
+        tokens = model.features(images, [spec.depth]).per_block[spec.depth]
+        torch.testing.assert_close(model.decoded(tokens), model(images))

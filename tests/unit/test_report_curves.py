@@ -2,8 +2,14 @@
 
 import pytest
 
-from vitral.report.curves import curves, gigabytes, number, percent, short
+from vitral.report.curves import curves as translated
+from vitral.report.curves import gigabytes, number, percent, short
 from vitral.report.record import Record
+from vitral.report.words import words
+
+
+def curves(found):
+    return translated(found, words("en"))
 
 
 def run(training=(), validations=(), recipe=None):
@@ -76,6 +82,18 @@ def test_memory_in_gigabytes():
     chart = curves(run(lines))[-1]
     assert chart.title == "Memory"
     assert ">2.5<" in chart.svg or ">3<" in chart.svg
+
+
+def test_in_korean_only_the_words_change():
+    lines = [VALIDATION | {"val_loss": 0.2}]
+    english, korean = curves(run(TRAINING, lines)), translated(run(TRAINING, lines), words("ko"))
+    assert [curve.title for curve in korean] == ["정확도", "손실", "학습률"]
+    assert korean[0].note == "검증 이미지 기준, 95 % 신뢰구간 포함"
+    assert ">에폭<" in korean[0].svg
+    points = [[line.points for line in curve.series] for curve in english]
+    assert [[line.points for line in curve.series] for curve in korean] == points
+    zeros = [">0<" in curve.svg for curve in english]
+    assert [">0<" in curve.svg for curve in korean] == zeros
 
 
 def test_steps_where_epochs_are_unknown():

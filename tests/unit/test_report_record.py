@@ -85,3 +85,24 @@ def test_several_labels_are_known_by_any_part(tmp_path):
         assert found.predictions == []
     write(tmp_path / "one", "metrics.jsonl", {**log, "val_score": 0.25})
     assert record.read(tmp_path / "one").headline == "accuracy"
+
+
+def test_evaluation_json_counts_only_beside_its_own_predictions(tmp_path):
+    write(tmp_path, "predictions.csv", "path,label,predicted,score\n1.jpg,가,나,0.5\n")
+    told = {"samples": 1, "correct": 0, "calibration": {"threshold": 0.75}}
+    write(tmp_path, "evaluation.json", told)
+    found = record.read(tmp_path)
+    assert found.summary == told
+    assert found.calibration == {"threshold": 0.75}
+    assert found.threshold == 0.75
+    write(tmp_path, "best/model.json", {"calibration": {"threshold": 0.5}})
+    assert record.read(tmp_path).threshold == 0.5  # the artifact's own
+    write(tmp_path, "evaluation.json", told | {"correct": 1})
+    assert record.read(tmp_path).summary == {}
+
+
+def test_the_sheet_of_views_is_read(tmp_path):
+    write(tmp_path, "recipe.json", {"seed": 3})
+    assert record.read(tmp_path).views == b""
+    (tmp_path / "views.jpg").write_bytes(b"\xff\xd8")
+    assert record.read(tmp_path).views == b"\xff\xd8"

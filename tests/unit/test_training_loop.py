@@ -59,12 +59,14 @@ def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
     assert names == {
         ".lock",
         "best",
+        "evaluation.json",
         "last",
         "metrics.jsonl",
         "predictions.csv",
         "recipe.json",
         "report.html",
         "state",
+        "views.jpg",
     }
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val_accuracy" in line] == [4, 8]

@@ -1,16 +1,21 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from drawn import draw_folder
+from vitral.evaluation import Evaluation, read_predictions
+from vitral.evaluation.calibration import fit
 from vitral.inference import Engine
 from vitral.recipes import Request, resolve
 from vitral.training import folder, scoring
 from vitral.training.display import Display
 from vitral.training.ranks import Ranks
 from vitral.training.session import Session, open_data, start
+from vitral.weights import artifact
 
 
 def begin(tmp_path: Path) -> Session:
@@ -49,6 +54,47 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
         assert sorted(indices.tolist()) == list(range(count))
         logits = np.concatenate([part.logits for part in outputs])
         np.testing.assert_allclose(logits, alone.logits, atol=1e-6)
+
+
+def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> None:
+    session = begin(tmp_path)
+    torch.nn.init.normal_(session.average.tensors["head.weight"])
+    session.progress.step = 2  # as after a step that is not the last
+    session.progress.best_score = 2.0  # nor the best
+    scoring.validate(session)
+    assert isinstance(session.evaluation, Evaluation)
+    assert session.evaluation.reliability.calibration is None  # nobody keeps it
+    assert not (tmp_path / "best").exists()
+
+    session.progress.best_score = -1.0
+    session.progress.step = session.total
+    scoring.validate(session)
+    card = artifact.load_card(tmp_path / "best")
+    with session.average.applied(session.model):
+        seen = scoring.look(session, session.model)
+    assert card.calibration == fit(seen.logits, seen.labels)
+    assert card.calibration.samples == len(session.data.val) == 27
+    found = session.evaluation.reliability
+    assert found.calibration == card.calibration
+    assert found.cross_fitted
+
+    run = scoring.finish(session)
+    assert artifact.load_card(tmp_path / "last").calibration == card.calibration
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["calibration"]["temperature"] == card.calibration.temperature
+    assert written["samples"] == 27 and "confusion" not in written
+    rows = read_predictions(tmp_path / "predictions.csv")
+    assert isinstance(rows, list)
+    scaled = softmax(seen.logits / card.calibration.temperature, axis=1)
+    given = scaled[np.arange(27), seen.labels]
+    assert [row.given for row in rows] == [float(f"{value:.6g}") for value in given]
+    assert isinstance(run.evaluation, Evaluation)
+
+    session.evaluation = None  # resumed after the last step: the same once more
+    files = ("evaluation.json", "predictions.csv")
+    before = [(tmp_path / name).read_text(encoding="utf-8") for name in files]
+    scoring.finish(session)
+    assert [(tmp_path / name).read_text(encoding="utf-8") for name in files] == before
 
 
 def test_the_evaluation_is_of_the_averaged_weights(tmp_path: Path) -> None:

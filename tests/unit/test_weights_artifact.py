@@ -8,7 +8,7 @@ import torch
 from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.model import build
-from vitral.spec import ImageSpec
+from vitral.spec import Calibration, ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
 
@@ -90,6 +90,25 @@ def test_a_card_alone(tmp_path: Path) -> None:
             artifact.load_card(tmp_path / "a")
 
 
+def test_a_calibration_is_there_or_absent(tmp_path: Path) -> None:
+    tensors, fitted = (
+        build(SPEC).state_dict(),
+        Calibration(temperature=1.4, threshold=0.7, target=0.96, samples=360),
+    )
+    card = replace(CARD, calibration=fitted)
+    artifact.save(tmp_path / "a", tensors, card)
+    assert artifact.load_card(tmp_path / "a") == card
+    path = tmp_path / "a" / "model.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["calibration"] == fitted.to_dict()
+    for wrong in (None, {}, {**fitted.to_dict(), "temperature": 0}, {**fitted.to_dict(), "t": 1}):
+        path.write_text(json.dumps({**values, "calibration": wrong}), encoding="utf-8")
+        with pytest.raises(WeightsError, match=r"model\.json: .*Calibration"):
+            artifact.load_card(tmp_path / "a")
+    with pytest.raises(WeightsError, match="several labels have none"):
+        replace(card, labels="several")
+
+
 def test_several_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
     tensors = build(SPEC).state_dict()
     artifact.save(tmp_path / "one", tensors, CARD)
@@ -106,5 +125,5 @@ def test_several_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="labels"):
             artifact.load_card(tmp_path / "several")
     path.write_text(json.dumps({**values, "label": "one"}), encoding="utf-8")
-    with pytest.raises(WeightsError, match="Unexpected: label"):
+    with pytest.raises(WeightsError, match=r"Unexpected: label\."):
         artifact.load_card(tmp_path / "several")

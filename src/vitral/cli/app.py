@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from vitral.errors import UsageError
 from vitral.version import VERSION
+
+if TYPE_CHECKING:
+    from vitral.images.similar import Tick
 
 app = typer.Typer(
     name="vitral",
@@ -51,6 +56,20 @@ def complain(message: str, *, plain: bool = False) -> None:
     """One line on stderr; a plain one is no complaint."""
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     console.print(message if plain else f"vitral: {message}", markup=False)
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Tick | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def first_process() -> bool:

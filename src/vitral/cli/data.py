@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vitral import terminal
-from vitral.cli.app import AsJson, app, complain, out, print_json
+from vitral.cli.app import AsJson, app, complain, out, print_json, progress
 from vitral.errors import DataError
-
-if TYPE_CHECKING:
-    from vitral.images.similar import Tick
 
 Source = Annotated[
     str,
@@ -32,7 +26,7 @@ def check(
     """Look at images before training: classes, sizes, the split, and all that is wrong."""
     from vitral.images.checking import check as look
 
-    with _progress("decoding") as tick:
+    with progress("decoding") as tick:
         found = look(data, full=full, tick=tick)
     if as_json:
         print_json(found.to_dict())
@@ -59,10 +53,10 @@ def shard(
 
     most = packing.parse_size(size)
     packing.refuse_place(out_, data)
-    with _progress("looking") as tick:
+    with progress("looking") as tick:
         opened = open_dataset(data, allow_unreadable=allow_unreadable, tick=tick)
     left_out = list(opened.problems)
-    with _progress("writing") as tick:
+    with progress("writing") as tick:
         storage.write_folder(
             out_, lambda folder: left_out.extend(packing.pack(folder, opened, size=most, tick=tick))
         )
@@ -77,17 +71,3 @@ def shard(
         markup=False,
     )
     out.print(f"next: vitral train {out_}", markup=False)
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[Tick | None]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,46 +1,98 @@
-"""The verbs that use a model: evaluate, predict, explain."""
+"""The verbs that use a model: evaluate, predict."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from vitral import terminal
-from vitral.cli.app import AsJson, Data, Device, RunArgument, app, complain, out, print_json, spare
+from vitral.cli.app import (
+    AsJson,
+    Data,
+    Device,
+    RunArgument,
+    app,
+    complain,
+    out,
+    print_json,
+    progress,
+    spare,
+)
+from vitral.errors import UsageError
+
+if TYPE_CHECKING:
+    from vitral.classifier import Classifier
+    from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation
+    from vitral.images.scored import Labelled
+    from vitral.images.sources import Split
+
+    Score = Evaluation | SeveralEvaluation
 
 
 @app.command()
 def evaluate(
     run: RunArgument,
     data: Data,
+    compare: Annotated[
+        str | None, typer.Option(help="Another model: is one better on these images?")
+    ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Score the frozen features instead: fewshot, knn or linear.")
+    ] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Leave out classes the model does not know.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a page of it, F.html.")] = None,
+    lang: Annotated[str, typer.Option(help="Language of that page: en or ko.")] = "en",
     device: Device = None,
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write one line per image here.")] = None,
 ) -> None:
-    """Count how many labelled images a model gets right, with the interval and the confusions.
+    """Score a model on labelled images: each number with its interval, classes, confusions.
 
-    Of a model of several labels: the mean average precision, with its interval, and each class.
+    With its calibration: how far the probabilities are off, and which answers are sure. Of a
+    model of several labels: the mean average precision, with its interval, and each class.
     """
     from vitral.classifier import load
-    from vitral.evaluation import write_predictions
 
+    if probe is not None:
+        if compare or allow_unknown or report or csv:
+            raise UsageError(
+                "--probe learns the classes anew from the features and goes with --json and "
+                "--device alone; leave --compare, --allow-unknown, --report and --csv out."
+            )
+        _probe(load(run, device=device, announce=complain), data, probe, as_json=as_json)
+        return
+    if report is not None:
+        from vitral.report.words import words
+
+        words(lang)  # an unknown language is told before the work
     classifier = load(run, device=device, announce=complain)
-    split = classifier.labelled(data)
+    found = classifier.find(data, allow_unknown=allow_unknown)
+    unknown, whole, other = dict(found.unknown), len(found.split), None
+    if compare is not None:
+        other = load(compare, device=device, announce=complain)
+        found, theirs = _met(classifier, found, other, data, allow_unknown=allow_unknown)
+        unknown |= theirs.unknown
+    split = found.split
     for problem in split.problems[:5]:
         complain(f"{problem.path}: {problem.reason}")
-    evaluation = classifier.evaluate(split)
-    if csv is not None:
-        write_predictions(csv, evaluation)
+    evaluation = classifier.evaluate(found)
+    compared = None if other is None else _compared(evaluation, other.evaluate(theirs))
+    _write(classifier, evaluation, split, csv, report, lang)
     if as_json:
-        print_json({**evaluation.to_dict(), "split": split.name})
-    else:
-        learnt = ", those it learnt from included if they are there" * (split.name == "all")
-        out.print(f"data      {data}: {len(split):,} {split.name} images{learnt}", markup=False)
-        for part in terminal.evaluation_lines(evaluation):
-            out.print(part, markup=False)
+        more = {} if compared is None else {"compare": {"with": compare} | compared.to_dict()}
+        print_json({**evaluation.to_dict(), "split": split.name, "unknown": unknown, **more})
+        return
+    of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
+    learnt = ", those it learnt from included if they are there" * (split.name == "all")
+    _print(evaluation, f"{data}: {len(split):,} {split.name} images{of}{learnt}", unknown)
+    if compared is not None:
+        for line in terminal.comparison_lines(compared, run, str(compare)):
+            out.print(line, markup=False)
 
 
 @app.command()
@@ -52,7 +104,10 @@ def predict(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the class of each image, or all its classes: those with a probability of 0.5 or more."""
+    """Name the class of each image, or all its classes: those with a probability of 0.5 or more.
+
+    An answer is unsure below the probability that training found to be worth believing.
+    """
     from vitral.classifier import Answer, load
     from vitral.errors import DataError
     from vitral.images.datasets import find_images
@@ -64,7 +119,9 @@ def predict(
         if isinstance(result, Answer):
             results.append(result.to_dict())
             line = "  ".join(f"{label} {score:.3f}" for label, score in result.top)
-            named = "" if result.labels is None else f"{', '.join(result.labels) or 'none'}:  "
+            named = "unsure:  " * result.unsure
+            if result.labels is not None:
+                named = f"{', '.join(result.labels) or 'none'}:  "
             shown = f"{result.path}  {named}{line}"
         else:
             path, error = result
@@ -82,22 +139,62 @@ def predict(
         raise DataError(f"None of the {unreadable} files could be read as an image.")
 
 
-@app.command()
-def explain(
-    run: RunArgument,
-    image: Annotated[Path, typer.Argument(help="One image.")],
-    out_: Annotated[Path, typer.Option("--out", help="A .png or .svg, or a folder.")],
-    device: Device = None,
-) -> None:
-    """Show what the model looked at in one image."""
-    from vitral.classifier import load
+def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> None:
+    from vitral import features
+    from vitral.evaluation.probes import ProbeKind, probe_lines
 
-    spare(out_, [image])
-    explanation = load(run, device=device, announce=complain).explain(image)
-    explanation.save(out_)
-    for label, score in explanation.top():
-        out.print(f"{label}  {score:.3f}", markup=False)
-    out.print(f"written: {out_}", markup=False)
+    if kind not in get_args(ProbeKind):
+        raise UsageError(f"--probe is one of {', '.join(get_args(ProbeKind))}, not '{kind}'.")
+    with progress("embedding") as tick:
+        result = features.probe(classifier, data, cast(ProbeKind, kind), tick=tick)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for line in probe_lines(result):
+        out.print(line, markup=False)
+
+
+def _met(
+    first: Classifier, found: Labelled, second: Classifier, data: str, *, allow_unknown: bool
+) -> tuple[Labelled, Labelled]:
+    from vitral.images.scored import in_common
+
+    if first.several or second.several:
+        raise UsageError("--compare is for models that name one class, and one names several.")
+    return in_common(found, second.find(data, allow_unknown=allow_unknown))
+
+
+def _compared(first: Score, second: Score) -> Comparison:
+    from vitral.evaluation import Evaluation, compare
+
+    assert isinstance(first, Evaluation) and isinstance(second, Evaluation)
+    return compare(first, second)
+
+
+def _write(
+    classifier: Classifier,
+    evaluation: Score,
+    split: Split,
+    csv: Path | None,
+    report: Path | None,
+    lang: str,
+) -> None:
+    """The files that were asked for."""
+    from vitral.evaluation import write_predictions
+
+    if csv is not None:
+        write_predictions(csv, evaluation)
+    if report is not None:
+        from vitral.report import write_evaluation_report
+
+        write_evaluation_report(report, evaluation, split, classifier, lang)
+        complain(f"written: {report}", plain=True)
+
+
+def _print(evaluation: Score, data: str, unknown: dict[str, int]) -> None:
+    out.print(f"data       {data}", markup=False)
+    for line in terminal.evaluation_lines(evaluation, unknown):
+        out.print(line, markup=False)
 
 
 def _write_answers(path: Path, results: list[dict[str, Any]], *, several: bool) -> None:
@@ -108,10 +205,11 @@ def _write_answers(path: Path, results: list[dict[str, Any]], *, several: bool) 
 
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["path", *(["labels"] if several else []), "label", "score", "error"])
+    writer.writerow(["path", *(["labels"] if several else []), "label", "score", "unsure", "error"])
     for result in results:
         error = result.get("error", {}).get("message", "")
         labels = [joined(result.get("labels", ()))] if several else []
-        answer = [*labels, result.get("label", ""), result.get("score", "")]
+        unsure = {True: "true", False: "false", None: ""}[result.get("unsure")]
+        answer = [*labels, result.get("label", ""), result.get("score", ""), unsure]
         writer.writerow([result["path"], *answer, error])
     storage.write_text(path, text.getvalue())

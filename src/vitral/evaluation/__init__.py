@@ -5,6 +5,9 @@ One label to an image or several, `evaluate` and `evaluate_several` give results
 `predictions`, `mistakes` and `to_dict`.
 """
 
+from vitral.evaluation.calibration import Bin, Reliability, ReliabilityReport
+from vitral.evaluation.compare import Comparison, compare
+from vitral.evaluation.intervals import wilson
 from vitral.evaluation.metrics import (
     ClassScore,
     Evaluation,
@@ -12,9 +15,13 @@ from vitral.evaluation.metrics import (
     class_scores,
     confusion_matrix,
     evaluate,
-    wilson,
 )
-from vitral.evaluation.predictions import joined, read_predictions, write_predictions
+from vitral.evaluation.predictions import (
+    joined,
+    read_predictions,
+    write_evaluation,
+    write_predictions,
+)
 from vitral.evaluation.several import (
     LabelScore,
     SeveralEvaluation,
@@ -23,18 +30,24 @@ from vitral.evaluation.several import (
 )
 
 __all__ = [
+    "Bin",
     "ClassScore",
+    "Comparison",
     "Evaluation",
     "LabelScore",
     "Prediction",
+    "Reliability",
+    "ReliabilityReport",
     "SeveralEvaluation",
     "SeveralPrediction",
     "class_scores",
+    "compare",
     "confusion_matrix",
     "evaluate",
     "evaluate_several",
     "joined",
     "read_predictions",
     "wilson",
+    "write_evaluation",
     "write_predictions",
 ]

@@ -1,4 +1,4 @@
-"""Accuracy with its interval, scores per class and the confusion matrix, from one forward pass.
+"""Scores with their intervals, class by class too, the confusions, and how far to believe them.
 
 evaluation = evaluate(logits, labels, classes, keys)     # (N, K), (N,), K names, N paths
 evaluation.accuracy, evaluation.interval                 # 0.9452, (0.9376, 0.9519)
@@ -6,7 +6,6 @@ evaluation.accuracy, evaluation.interval                 # 0.9452, (0.9376, 0.95
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import DataError, ModelError
-
-Z_95 = 1.959963984540054  # the normal quantile at 0.975
+from vitral.evaluation import calibration as calibrating
+from vitral.evaluation.calibration import ReliabilityReport
+from vitral.evaluation.intervals import macro_f1, wilson
+from vitral.spec import Calibration
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,7 @@ class ClassScore:
         correct: those of them that were predicted as it.
         predicted: samples that were predicted as it.
         precision: correct / predicted; None when it was never predicted.
+        precision_interval: Wilson 95 % of the precision; None likewise.
         recall: correct / support; None when it has no sample.
         recall_interval: Wilson 95 % of the recall; None likewise.
         f1: harmonic mean of precision and recall; None when it never occurs on either side.
@@ -39,6 +41,7 @@ class ClassScore:
     correct: int
     predicted: int
     precision: float | None
+    precision_interval: tuple[float, float] | None
     recall: float | None
     recall_interval: tuple[float, float] | None
     f1: float | None
@@ -46,12 +49,20 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """The answer for one sample; `score` is the probability given to `predicted`."""
+    """The answer for one sample.
+
+    Attributes:
+        key: its name, usually its path.
+        label, predicted: the true class, and the most probable one.
+        score: the probability of `predicted`.
+        given: the probability of `label`; None in files that do not tell it.
+    """
 
     key: str
     label: str
     predicted: str
     score: float
+    given: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +73,16 @@ class Evaluation:
         classes: K names in the order of the logits.
         samples: N; correct: those whose most probable class is the truth.
         accuracy: correct / samples; interval: its Wilson 95 % interval.
-        loss: mean cross-entropy in nats.
+        loss: mean cross-entropy in nats, of the outputs as they are.
         top5: share of samples whose truth is among the five most probable; None for K <= 5.
+            top5_interval: its Wilson 95 % interval.
+        macro_f1: mean F1 of the classes that occur as truth or as prediction.
+            macro_f1_interval: its 95 % interval, see `macro_f1`.
         per_class: one score per class.
         confusion: (K, K) counts; rows are the truth, columns the prediction.
-        predictions: one per sample, in the order given.
+        reliability: whether the probabilities mean what they say, and from which one on.
+        predictions: one per sample, in the order given, with calibrated probabilities where the
+            model has a temperature.
     """
 
     classes: tuple[str, ...]
@@ -76,8 +92,12 @@ class Evaluation:
     interval: tuple[float, float]
     loss: float
     top5: float | None
+    top5_interval: tuple[float, float] | None
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
     per_class: tuple[ClassScore, ...]
     confusion: NDArray[np.int64]
+    reliability: ReliabilityReport
     predictions: tuple[Prediction, ...]
 
     @property
@@ -99,9 +119,13 @@ class Evaluation:
             "correct": self.correct,
             "loss": self.loss,
             "top5": self.top5,
+            "top5_interval": None if self.top5_interval is None else list(self.top5_interval),
+            "macro_f1": self.macro_f1,
+            "macro_f1_interval": list(self.macro_f1_interval),
             "classes": list(self.classes),
             "per_class": [asdict(score) for score in self.per_class],
             "confusion": self.confusion.tolist(),
+            "calibration": self.reliability.to_dict(),
         }
 
     def mistakes(self, most: int | None = None) -> list[int]:
@@ -116,6 +140,8 @@ def evaluate(
     classes: Sequence[str],
     keys: Sequence[str],
     kind: Literal["logits", "probabilities"] = "logits",
+    calibration: Calibration | None = None,
+    own: bool = False,
 ) -> Evaluation:
     """Score a classifier's outputs.
 
@@ -124,57 +150,64 @@ def evaluate(
             one, so sigmoid scores are welcome).
         labels: (N,) indices of the true class, 0 <= label < K.
         classes: K distinct names in the order of the columns.
-        keys: N names of the samples, usually their paths.
+        keys: N distinct names of the samples, usually their paths.
         kind: what `outputs` are; never guessed from the values.
+        calibration: of the model; a temperature divides logits, so probabilities have none.
+        own: whether these are the images that the calibration was fitted on: what it is worth is
+            then told by cross-fitting, since those images flatter it.
 
-    Raises DataError when there is no sample or the lengths or labels do not fit, ModelError when
-    an output is not finite.
+    Raises DataError without a sample or if lengths or labels do not fit, ModelError if not finite.
     """
-    scores = np.asarray(outputs, dtype=np.float64)
-    truth = np.asarray(labels)
+    scores, truth = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
     _check(scores, truth, classes, keys, kind)
+    if kind == "probabilities" and calibration is not None:
+        raise DataError("A temperature divides logits; give those, or leave the calibration out.")
     truth = truth.astype(np.int64)
-    log = _log_softmax(scores) if kind == "logits" else np.log(np.maximum(scores, 1e-300))
-    samples, count = log.shape
+    (samples, count), guess = scores.shape, scores.argmax(axis=1)
     row = np.arange(samples)
-    guess = log.argmax(axis=1)
     matrix = confusion_matrix(truth, guess, count)
-    correct = int(np.trace(matrix))
+    correct, among = int(np.trace(matrix)), _among(scores, truth, 5) if count > 5 else None
+    if kind == "logits":
+        loss = float((calibrating.normaliser(scores) - scores[row, truth]).mean())
+        temperature = 1.0 if calibration is None else calibration.temperature
+        total = calibrating.normaliser(scores, temperature)
+        best, given = (np.exp(scores[row, k] / temperature - total) for k in (guess, truth))
+        reliability = calibrating.report(scores, truth, keys, calibration, own=own)
+    else:
+        best, given = scores[row, guess], scores[row, truth]
+        loss = float(-np.log(np.maximum(given, 1e-300)).mean())
+        reliability = calibrating.uncalibrated(best, guess == truth)
+    macro, around = macro_f1(matrix)
     return Evaluation(
         classes=tuple(classes),
         samples=samples,
         correct=correct,
         accuracy=correct / samples,
         interval=wilson(correct, samples),
-        loss=float(-log[row, truth].mean()),
-        top5=_top(log, truth, 5) if count > 5 else None,
+        loss=loss,
+        top5=None if among is None else among / samples,
+        top5_interval=None if among is None else wilson(among, samples),
+        macro_f1=macro,
+        macro_f1_interval=around,
         per_class=class_scores(matrix, classes),
         confusion=matrix,
-        predictions=tuple(
-            Prediction(key=key, label=classes[t], predicted=classes[g], score=float(s))
-            for key, t, g, s in zip(keys, truth, guess, np.exp(log[row, guess]), strict=True)
-        ),
+        reliability=reliability,
+        predictions=_predictions(keys, classes, (truth, guess), (best, given)),
     )
 
 
-def wilson(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), 95 % by default.
-
-    It stays within [0, 1] and is never empty, at 0 or 100 % and for a handful of samples too,
-    where the usual ±1.96·√(p(1-p)/n) has no width. No sample at all leaves (0.0, 1.0).
-    """
-    if total == 0:
-        return 0.0, 1.0
-    if not 0 <= correct <= total:
-        raise DataError(f"{correct} of {total} is not a proportion.")
-    share, square = correct / total, z * z
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = z / (1 + square / total)
-    half *= math.sqrt(share * (1 - share) / total + square / (4 * total * total))
-    # at the ends the bound is exact, rounding would leave it a hair outside or inside
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == total else centre + half
-    return low, high
+def _predictions(
+    keys: Sequence[str],
+    classes: Sequence[str],
+    numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
+    shares: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[Prediction, ...]:
+    """Of the true and predicted classes, and the probabilities of the predicted and the true."""
+    columns = [column.tolist() for column in (*numbers, *shares)]
+    return tuple(
+        Prediction(key=key, label=classes[t], predicted=classes[g], score=s, given=p)
+        for key, t, g, s, p in zip(keys, *columns, strict=True)
+    )
 
 
 def confusion_matrix(truth: ArrayLike, guess: ArrayLike, count: int) -> NDArray[np.int64]:
@@ -198,22 +231,22 @@ def _class_score(name: str, support: int, predicted: int, correct: int) -> Class
         correct=correct,
         predicted=predicted,
         precision=correct / predicted if predicted else None,
+        precision_interval=wilson(correct, predicted) if predicted else None,
         recall=correct / support if support else None,
         recall_interval=wilson(correct, support) if support else None,
         f1=2 * correct / (support + predicted) if support + predicted else None,
     )
 
 
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+def _among(scores: NDArray[np.float64], truth: NDArray[np.int64], count: int) -> int:
+    """Samples whose truth is among the `count` highest.
 
-
-def _top(log: NDArray[np.float64], truth: NDArray[np.int64], count: int) -> float:
-    # ties go to the lower index, as in argmax, so that top-1 never exceeds top-5
-    best = np.argsort(-log, axis=1, kind="stable")[:, :count]
-    return float((best == truth[:, None]).any(axis=1).mean())
+    Ties go to the lower index, as in argmax, so that top-1 never exceeds top-5.
+    """
+    own = scores[np.arange(len(truth)), truth][:, None]
+    before = np.arange(scores.shape[1]) < truth[:, None]
+    ahead = (scores > own).sum(axis=1) + ((scores == own) & before).sum(axis=1)
+    return int((ahead < count).sum())
 
 
 def _check(

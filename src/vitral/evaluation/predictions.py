@@ -1,6 +1,6 @@
-"""predictions.csv: one line per sample.
+"""predictions.csv: one line per sample; evaluation.json: what they amount to.
 
-path,label,predicted,score              one label to an image
+path,label,predicted,score,given        one label to an image; given: what its own class was given
 path,labels,predicted,score of cat,...  several: names with | between, a probability per class
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vitral.evaluation.metrics import Evaluation, Prediction
 from vitral.evaluation.several import SeveralEvaluation, evaluate_several
 from vitral.weights import storage
 
-COLUMNS = ("path", "label", "predicted", "score")
+COLUMNS = ("path", "label", "predicted", "score", "given")
 SEVERAL_COLUMNS = ("path", "labels", "predicted")
 SCORE = "score of "  # and the class: the further columns for several labels
 
@@ -50,18 +51,36 @@ def read_predictions(path: Path) -> list[Prediction] | SeveralEvaluation:
     header = tuple(rows[0]) if rows else ()
     if header[:3] == SEVERAL_COLUMNS and len(rows) > 1:
         return _read_several(path, header, rows[1:])
-    if header != COLUMNS:
+    if header not in (COLUMNS, COLUMNS[:4]):  # older files have no `given`
         raise DataError(f"{path} does not start with the columns {', '.join(COLUMNS)}.")
     predictions = []
     for number, row in enumerate(rows[1:], start=2):
         try:
-            key, label, predicted, score = row
+            key, label, predicted, score, *given = row
+            if len(row) != len(header):
+                raise ValueError
             predictions.append(
-                Prediction(key=key, label=label, predicted=predicted, score=float(score))
+                Prediction(
+                    key=key,
+                    label=label,
+                    predicted=predicted,
+                    score=float(score),
+                    given=float(given[0]) if given and given[0] else None,
+                )
             )
         except ValueError:
-            raise _unexpected(path, number, COLUMNS, row) from None
+            raise _unexpected(path, number, header, row) from None
     return predictions
+
+
+def write_evaluation(path: Path, evaluation: Evaluation | SeveralEvaluation) -> None:
+    """Write evaluation.json: to_dict() without the confusions, which predictions.csv tells.
+
+    Raises MachineError when `path` cannot be written; it is then as before.
+    """
+    values = {name: value for name, value in evaluation.to_dict().items() if name != "confusion"}
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    storage.write_text(path, text)
 
 
 def joined(names: Iterable[str]) -> str:
@@ -85,7 +104,8 @@ def _rows(evaluation: Evaluation | SeveralEvaluation) -> Iterable[Iterable[str]]
         return
     yield COLUMNS
     for p in evaluation.predictions:
-        yield p.key, p.label, p.predicted, f"{p.score:.6f}"
+        given = "" if p.given is None else f"{p.given:.6g}"
+        yield p.key, p.label, p.predicted, f"{p.score:.6f}", given
 
 
 def _read_several(path: Path, header: tuple[str, ...], rows: list[list[str]]) -> SeveralEvaluation:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import DataError
-from vitral.evaluation.metrics import Z_95, check_outputs, wilson
+from vitral.evaluation.intervals import Z_95, wilson
+from vitral.evaluation.metrics import check_outputs
 
 _DRAWS = 200  # of the bootstrap; they tell its deviation to 5 %
 _CHUNK = 4_000_000  # counts in memory at a time

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from vitral.errors import ModelError, UsageError
+from vitral.explanation.question import Query
+from vitral.spec import ModelSpec
 
 Pool = Literal["cls", "mean"]
 
@@ -104,6 +106,53 @@ def heatmap(weights: Tensor, grid: tuple[int, int], num_prefix: int, pool: Pool 
     query = weights[..., 0, :] if pool == "cls" else weights[..., num_prefix:, :].mean(dim=-2)
     share = query[..., num_prefix:]
     share = share / share.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
+    return share.unflatten(-1, grid)
+
+
+def reader(
+    spec: ModelSpec, grid: tuple[int, int], weights: Sequence[Tensor], query: Query | None
+) -> Tensor:
+    """(B, T): the share of each token in what is asked for, summing to 1.
+
+    A query is one token. None is what the head reads: the class token, half of it and half of the
+    distillation token, every patch alike, or what the probe of a MAP head attends to.
+
+    Args:
+        weights: of `model.attending(images)`; the one beyond the blocks, if any, pools.
+    """
+    count = spec.prefix + grid[0] * grid[1]
+    share = weights[0].new_zeros(len(weights[0]), count)
+    match query:
+        case (int(row), int(column)):
+            share[:, spec.prefix + (row - 1) * grid[1] + column - 1] = 1
+        case "cls":
+            share[:, 0] = 1
+        case None if len(weights) > spec.depth:
+            share = weights[-1].detach().mean(dim=1)[:, 0]
+        case None:
+            share[:, : 1 + spec.distillation_token] = 1 / (1 + spec.distillation_token)
+    return share
+
+
+def looked(weights: Tensor, read: Tensor, grid: tuple[int, int], num_prefix: int) -> Tensor:
+    """How much the tokens that are read draw on each patch, as a map.
+
+    Args:
+        weights: (B, ..., N, N), row = query.
+        read: (B, N), as `reader` gives it.
+
+    Returns (B, ..., rows, columns), the share of the prefix left out and the rest summing to 1.
+    """
+    share = torch.einsum("bi,b...ij->b...j", read.to(weights.dtype), weights)
+    return as_map(share, grid, num_prefix)
+
+
+def as_map(share: Tensor, grid: tuple[int, int], num_prefix: int) -> Tensor:
+    """(..., N) amounts per token -> (..., rows, columns) summing to 1; equal ones if all are 0."""
+    share = share[..., num_prefix:]
+    total = share.sum(dim=-1, keepdim=True)
+    equal = torch.full_like(share, 1 / share.shape[-1])
+    share = torch.where(total > 0, share / total.clamp_min(torch.finfo(share.dtype).tiny), equal)
     return share.unflatten(-1, grid)
 
 

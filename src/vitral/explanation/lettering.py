@@ -7,6 +7,7 @@ reader's own fonts draw it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from vitral.explanation.palette import KOREAN_FACES
@@ -33,6 +34,12 @@ def clean(text: str, longest: int = 32) -> str:
     """One printable line of at most `longest` characters: no control code reaches an SVG."""
     line = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def shown(classes: Sequence[str], index: int, kind: str) -> str:
+    """The name of a class as a figure can write it: in a PNG its number where no font has it."""
+    name = clean(classes[index])
+    return name if kind == "svg" or drawable(name) else f"class {index}"
 
 
 @lru_cache

@@ -169,19 +169,69 @@ def labelled(
 
     Raises DataError if the source has a class that is not among `classes`.
     """
+    split, unknown = known(source, classes, seed=seed, size=size, count=count)
+    if unknown:
+        name = min(unknown)
+        raise DataError(
+            f"{source} has a class '{name}' that the model does not know; "
+            f"{complaints.closest(name, classes)} Rename or remove that class, train again with "
+            f"it, or leave its images out with --allow-unknown."
+        )
+    return split
+
+
+def known(
+    source: str | Path,
+    classes: Sequence[str],
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    count: int | None = None,
+) -> tuple[Split, dict[str, int]]:
+    """`labelled` without the images that have a class not among `classes`; those are counted.
+
+    Returns the split, and how many images were left out of each class that is not known.
+    Raises DataError if no image is left.
+    """
     if str(source) in BUILT_IN:
         data = open_dataset(source, seed=seed, size=size, count=count)
-        _refuse_unknown(data.classes, classes, source)
-        index = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
-        return replace(data.val, labels=index[data.val.labels])
-    layout = layouts.find(str(source))
-    place = layout.held_out or layout.train
-    assert place is not None  # a layout has one of the two
-    found = place.scan()
-    complaints.refuse_rows(found, str(place), allowed=False)
-    complaints.refuse_nothing(found, str(place))
-    _refuse_unknown(found.classes, classes, source)
-    return found.split(layout.held_name if layout.held_out else "all", classes)
+        names = [*classes, *(name for name in data.classes if name not in classes)]
+        index = np.array([names.index(name) for name in data.classes], dtype=np.int64)
+        split = replace(data.val, labels=index[data.val.labels])
+    else:
+        layout = layouts.find(str(source))
+        place = layout.held_out or layout.train
+        assert place is not None  # a layout has one of the two
+        found = place.scan()
+        complaints.refuse_rows(found, str(place), allowed=False)
+        complaints.refuse_nothing(found, str(place))
+        names = [*classes, *(name for name in found.classes if name not in classes)]
+        split = found.split(layout.held_name if layout.held_out else "all", names)
+        remarks = complaints.empty(found, str(place), layout.root)
+        split = replace(split, problems=(*split.problems, *remarks))
+    return _without(split, names, len(classes), source)
+
+
+def _without(
+    split: Split, names: Sequence[str], count: int, source: str | Path
+) -> tuple[Split, dict[str, int]]:
+    """The samples all of whose labels are among the first `count` names; how many others have."""
+    if split.labels.ndim > 1:
+        strange, counts = split.labels[:, count:].any(axis=1), split.labels.sum(axis=0)
+    else:
+        strange, counts = split.labels >= count, np.bincount(split.labels, minlength=len(names))
+    unknown = {names[k]: int(counts[k]) for k in range(count, len(names)) if counts[k]}
+    if strange.any():
+        split = split.select(np.flatnonzero(~strange))
+    if not len(split):
+        name = min(unknown)
+        raise DataError(
+            f"{source} has a class '{name}' that the model does not know, and none that it knows; "
+            f"{complaints.closest(name, names[:count])} Choose other images or another model."
+        )
+    if split.labels.ndim > 1:
+        split = replace(split, labels=split.labels[:, :count])
+    return split, unknown
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -214,16 +264,6 @@ def _is_image(path: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def _refuse_unknown(names: Sequence[str], classes: Sequence[str], source: str | Path) -> None:
-    unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise DataError(
-            f"{source} has a class '{unknown[0]}' that the model does not know; "
-            f"{complaints.closest(unknown[0], classes)} Rename or "
-            f"remove that class, or train again with it."
-        )
 
 
 def _digits(seed: int, val_fraction: float) -> Dataset:

@@ -30,9 +30,14 @@ class Attention(nn.Module):
             positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
             self.relative = nn.Parameter(torch.empty(2 * positions - 1, head_width))
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
-        """(B, T, width) to the same."""
+    def forward(
+        self, x: Tensor, place: Place | None = None, kept: list[Tensor] | None = None
+    ) -> Tensor:
+        """(B, T, width) to the same; the softmax that it goes through is added to `kept`."""
         q, k, v = self.project(x, place)
+        if kept is not None:  # a fused kernel has no softmax to differentiate by
+            kept.append(self._softmax(q, k, place))
+            return self.out((kept[-1].to(v.dtype) @ v).transpose(1, 2).flatten(2))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, self._relative(q, place), dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))  # b h t d -> b t (h d)
@@ -44,8 +49,11 @@ class Attention(nn.Module):
         Rotated and relative positions need their place, `vitral.model.place(spec, grid, tokens)`.
         """
         q, k, _ = self.project(x, place)
+        return self._softmax(q, k, place)
+
+    def _softmax(self, q: Tensor, k: Tensor, place: Place | None) -> Tensor:
         relative, precise = self._relative(q, place), torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):  # as the fused kernels accumulate
+        with torch.autocast(q.device.type, enabled=False):  # as the fused kernels accumulate
             logits = (q.to(precise) * self.scale) @ k.to(precise).mT
         return (logits if relative is None else logits + relative).softmax(-1)
 
@@ -105,9 +113,11 @@ class Block(nn.Module):
         self.dropout, self.drop_path = noise.dropout, noise.drop_path_of(index, spec.depth)
         self.rows: Rows = None
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
-        """(B, T, width) to the same."""
-        x = x + self._branch(self.attention(self.norm1(x), place), self.scale1)
+    def forward(
+        self, x: Tensor, place: Place | None = None, kept: list[Tensor] | None = None
+    ) -> Tensor:
+        """(B, T, width) to the same; see `Attention.forward` for `kept`."""
+        x = x + self._branch(self.attention(self.norm1(x), place, kept), self.scale1)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2)
 
     def _branch(self, x: Tensor, scale: Tensor | None) -> Tensor:
@@ -129,15 +139,19 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec, Noise())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, width) to (B, width)."""
+    def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+        """(B, T, width) to (B, width); `kept` is given the probe's softmax, (B, heads, 1, T)."""
         qkv, heads, inner = self.attention.qkv, self.attention.heads, self.attention.inner
         weight = qkv.weight.split([inner, 2 * inner])  # the probe alone asks, the tokens answer
         bias = (None, None) if qkv.bias is None else qkv.bias.split([inner, 2 * inner])
         q = F.linear(self.probe.expand(x.shape[0], -1, -1), weight[0], bias[0])
         k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
         q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-        x = self.attention.out(F.scaled_dot_product_attention(q, k, v).flatten(1))
+        if kept is None:
+            x = self.attention.out(F.scaled_dot_product_attention(q, k, v).flatten(1))
+        else:
+            kept.append((q * self.attention.scale @ k.mT).softmax(-1))
+            x = self.attention.out((kept[-1] @ v).flatten(1))
         return x + self.mlp(self.norm(x))
 
 

@@ -71,18 +71,28 @@ class ViT(nn.Module):
         Raises ModelError for images of another size than the spec's, unless any_size=True resizes
         the positions to theirs; SpecError for a size that is not a multiple of the patch.
         """
-        logits = self.logits_per_head(images, any_size=any_size)
-        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
+        return _mean(self.logits_per_head(images, any_size=any_size))
 
     def logits_per_head(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, ...]:
         """(B, classes) of the class token's head, then of the distillation token's if any."""
-        heads, read = (self.head, self.distillation_head), self._read(images, any_size)
-        return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
+        return self._answers(self._read(images, any_size))
+
+    def attending(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """`forward`, and the attention it went through, in the graph: d logits / d A exists.
+
+        One (B, heads, T, T) per block, row = query; where the head reads no token of its own, one
+        more that pools: (B, 1, 1, T) of a mean, each patch 1 / N, or (B, heads, 1, T) of the probe.
+        """
+        kept: list[Tensor] = []
+        return _mean(self._answers(self._read(images, any_size, kept))), kept
+
+    def decoded(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes) of tokens (B, T, width) after any block, read as the last's are."""
+        return _mean(self._answers(self._ended(tokens)))
 
     def representation(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """(B, representation or width): what the head reads, y of equation 4; of two, the mean."""
-        read = self._read(images, any_size)
-        return read[0] if len(read) == 1 else torch.stack(read).mean(0)
+        return _mean(self._read(images, any_size))
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
@@ -184,7 +194,12 @@ class ViT(nn.Module):
         return tokens, tables, place(self.spec, grid, tokens), grid
 
     def _run(
-        self, x: Tensor, tables: Tensor | None, where: Place | None, wanted: Collection[int] = ()
+        self,
+        x: Tensor,
+        tables: Tensor | None,
+        where: Place | None,
+        wanted: Collection[int] = (),
+        kept: list[Tensor] | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
         entered: dict[int, Tensor] = {}
@@ -195,21 +210,27 @@ class ViT(nn.Module):
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, where, use_reentrant=False)
             else:
-                x = block(x, where)
+                x = block(x, where, kept)
         if self.spec.depth in wanted:
             entered[self.spec.depth] = x
         return x, entered
 
-    def _read(self, images: Tensor, any_size: bool) -> tuple[Tensor, ...]:
+    def _read(
+        self, images: Tensor, any_size: bool, kept: list[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """What each head reads, (B, representation or width)."""
         tokens, tables, where, grid = self._embed(images, any_size)
         if self.training and self.noise.patch_dropout:
-            kept = self._drawn(tokens, grid)
-            tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
-            tables = None if tables is None else tables[:, kept]
-            where = None if where is None else where.of(kept, self.num_prefix)
-        tokens, _ = self._run(tokens, tables, where)
-        pooled = self._pooled(tokens)
+            chosen = self._drawn(tokens, grid)
+            tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
+            tables = None if tables is None else tables[:, chosen]
+            where = None if where is None else where.of(chosen, self.num_prefix)
+        tokens, _ = self._run(tokens, tables, where, (), kept)
+        return self._ended(tokens, kept)
+
+    def _ended(self, tokens: Tensor, kept: list[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """What each head reads of the tokens that leave the last block."""
+        pooled = self._pooled(tokens, kept)
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
         return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[:, 1]))
 
@@ -222,16 +243,30 @@ class ViT(nn.Module):
         prefix = torch.arange(self.num_prefix, device=device).expand(batch, -1)
         return torch.cat([prefix, patches + self.num_prefix], dim=1)
 
-    def _pooled(self, x: Tensor) -> Tensor:
+    def _answers(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        heads = (self.head, self.distillation_head)
+        return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
+
+    def _pooled(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
         """(B, width): equation 4, or the other ways to end."""
         if self.spec.pool == "cls":
             return self.norm(x[:, 0])  # of one token alone: before and after are the same
         x = self.norm(x) if self.spec.pool_norm == "before" else x
         match self.spec.pool:
+            case "mean" if kept is not None:  # attention whose weights are all the same
+                share = x.new_full((len(x), 1, 1, x.shape[1]), 1 / (x.shape[1] - self.num_prefix))
+                share[..., : self.num_prefix] = 0
+                kept.append(share.requires_grad_(torch.is_grad_enabled()))
+                x = (share[:, 0] @ x)[:, 0]
             case "mean":
                 x = x[:, self.num_prefix :].mean(1)
             case "map" if self.pool is not None:
-                x = self.pool(x)
+                x = self.pool(x, kept)
             case _:
                 raise ModelError(f"There is no pool '{self.spec.pool}'.")
         return self.norm(x) if self.spec.pool_norm == "after" else x
+
+
+def _mean(read: tuple[Tensor, ...]) -> Tensor:
+    """What one head gives, or the mean of what two give."""
+    return read[0] if len(read) == 1 else torch.stack(read).mean(0)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from vitral.report.charts import Point, Series, line_chart
 from vitral.report.record import Line, Record
+from vitral.report.words import Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,72 +22,77 @@ class Curve:
     svg: Markup
 
 
-def curves(found: Record) -> list[Curve]:
+def curves(found: Record, words: Words) -> list[Curve]:
     """The charts for which the run folder has numbers, over epochs where they are known."""
-    training, validations = found.training, found.validations
-    axis = "epoch" if all("epoch" in line for line in training + validations) else "step"
+    training, validations, say = found.training, found.validations, words.say
+    known = all("epoch" in line for line in training + validations)
+    axis = "epoch" if known else "step"
+    x_label = say("epoch") if known else say("step")
     band = [(line[axis], *line["val_interval"]) for line in validations if "val_interval" in line]
 
     def line(name: str, pane: str, lines: Sequence[Line], key: str) -> Series:
         points: list[Point] = [(line[axis], line[key]) for line in lines if key in line]
         return Series(name=name, pane=pane, points=points)
 
-    validated = line("validation", "emerald", validations, "val_accuracy")
-    if found.headline == "accuracy":
-        trained = line("training", "cobalt", training, "accuracy")
-        title, note = "Accuracy", "of the validation images, with its 95 % interval"
-        if trained.points:
-            note = "validation with 95 % interval"
-    else:  # the interval is that of the score
-        validated = line("validation", "emerald", validations, "val_score")
-        trained = Series(name="training", pane="cobalt", points=())
-        title, note = found.headline.capitalize(), "of validation, with its 95 % interval"
-    validated = Series(name="validation", pane="emerald", points=validated.points, band=band)
-    lr = line("learning rate", "violet", training, "lr")
-    speed = line("images per second", "amber", training, "images_per_second")
-    memory = line("memory", "cobalt", training, "memory")
+    trained, validated = say("training"), say("validation")
+    single = found.headline == "accuracy"
+    learnt = line(trained, "cobalt", training if single else [], "accuracy")
+    key = "val_accuracy" if single else "val_score"  # the interval is that of the score
+    held = line(validated, "emerald", validations, key)
+    title = say("Accuracy") if single else say("Mean average precision")
+    note = say("of validation, with its 95 %% interval")
+    if single:
+        note = say("of the validation images, with its 95 %% interval")
+    if learnt.points:
+        note = say("validation with 95 %% interval")
+    held = Series(name=validated, pane="emerald", points=held.points, band=band)
+    losses = (
+        line(trained, "cobalt", training, "loss"),
+        line(validated, "ruby", validations, "val_loss"),
+    )
+    lr = line(say("Learning rate"), "violet", training, "lr")
+    speed = line(say("Speed"), "amber", training, "images_per_second")
+    memory = line(say("Memory"), "cobalt", training, "memory")
     drawn = [
-        _curve(title, note, axis, [trained, validated], percent),
-        *_losses(
-            found,
-            axis,
-            line("training", "cobalt", training, "loss"),
-            line("validation", "ruby", validations, "val_loss"),
-        ),
-        _curve("Learning rate", "of the optimizer", axis, [lr], short),
-        _curve("Speed", "training images per second", axis, [speed], number),
-        _curve("Memory", "held by one process, in gigabytes", axis, [memory], gigabytes),
+        _curve(title, note, x_label, [learnt, held], percent),
+        *_losses(found, x_label, losses, words),
+        _curve(lr.name, say("of the optimizer"), x_label, [lr], short),
+        _curve(speed.name, say("training images per second"), x_label, [speed], number),
+        _curve(memory.name, say("held by one process, in gigabytes"), x_label, [memory], gigabytes),
     ]
     return [curve for curve in drawn if curve.series]
 
 
-def _losses(found: Record, axis: str, trained: Series, validated: Series) -> list[Curve]:
+def _losses(found: Record, x_label: str, lines: tuple[Series, Series], words: Words) -> list[Curve]:
     """One chart where both are the same function of the logits, otherwise one each."""
-    settings = found.recipe.get("objective")
+    settings, say, shown = found.recipe.get("objective"), words.say, "{:.4g}".format
     kind = settings.get("loss", "softmax") if isinstance(settings, dict) else "softmax"
-    counted = "cross-entropy in nats"
-    if found.headline != "accuracy":
-        counted = "binary cross-entropy per label, in nats"
-    if kind == ("softmax" if found.headline == "accuracy" else "bce"):
-        return [_curve("Loss", counted, axis, [trained, validated], "{:.4g}".format)]
-    told = {"sigmoid": "summed over the classes", "bce": "mean over the classes"}.get(kind, kind)
+    several = found.headline != "accuracy"
+    counted = say("cross-entropy in nats")
+    if several:
+        counted = say("binary cross-entropy per label, in nats")
+    if kind == ("bce" if several else "softmax"):
+        return [_curve(say("Loss"), counted, x_label, lines, shown)]
+    note = say("in training")
+    if kind == "sigmoid":
+        note = say("in training: binary cross-entropy, summed over the classes")
+    if kind == "bce":
+        note = say("in training: binary cross-entropy, mean over the classes")
     return [
-        _curve(
-            "Loss", f"in training: binary cross-entropy, {told}", axis, [trained], "{:.4g}".format
-        ),
-        _curve("Validation loss", counted, axis, [validated], "{:.4g}".format),
+        _curve(say("Loss"), note, x_label, lines[:1], shown),
+        _curve(say("Validation loss"), counted, x_label, lines[1:], shown),
     ]
 
 
 def _curve(
-    title: str, note: str, axis: str, series: Sequence[Series], shown: Callable[[float], str]
+    title: str, note: str, x_label: str, series: Sequence[Series], shown: Callable[[float], str]
 ) -> Curve:
-    zero = title in ("Learning rate", "Speed", "Memory")
+    zero = shown in (short, number, gigabytes)  # rates and amounts, which a cut axis would distort
     return Curve(
         title=title,
         note=note,
         series=tuple(line for line in series if line.points),
-        svg=line_chart(series, axis, f"{title}, {note}", shown, from_zero=zero),
+        svg=line_chart(series, x_label, f"{title}, {note}", shown, from_zero=zero),
     )
 
 

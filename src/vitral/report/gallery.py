@@ -1,38 +1,55 @@
-"""The most confident mistakes, as small pictures for the page."""
+"""Pictures for the page: the surest mistakes, likely label errors, and a few of each confusion."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import zip_longest
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
 from vitral.errors import DataError
-from vitral.evaluation import Evaluation, Prediction, SeveralEvaluation, SeveralPrediction
+from vitral.evaluation import Prediction, SeveralPrediction
 from vitral.explanation import explain, panes
+from vitral.explanation.question import Question
 from vitral.images import preprocess
+from vitral.report.confusions import MOST_PAIRS
+from vitral.report.doubts import doubtful
 from vitral.spec import ImageSpec
 
-_SIDE = 240  # pixels of the longer side of a thumbnail
+MOST = 12  # mistakes, and likely label errors
+_SIDE, _SMALL = 240, 96  # pixels of the longer side of a picture, and of one in a confusion's panel
+_MOST_SMALL = 150
+_AT_ONCE = 8  # images that are explained together
+CHEAP = Question(method="relevance", details=False, steps=0)  # one pass there and one back
+
+Kind = Literal["mistake", "doubt", "confusion"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One picture of the gallery: PNG or JPEG bytes, truth, answer and its probability.
+    """One picture of the page: PNG or JPEG bytes, truth, answer and its probability.
 
     Of several labels: the names with commas between, and how sure the worst error was.
-    `overlay` is the same picture with the model's attention, if there is one.
+    `given` is the probability of the truth, where it is known; `overlay` is the same picture with
+    what the model looked at, if there is one; `key` is the name of the image; `kind` says where
+    it stands: among the mistakes, the likely label errors, or the images of a confusion.
     """
 
     image: bytes
     truth: str
     predicted: str
     score: float
+    given: float | None = None
     overlay: bytes | None = None
+    key: str = ""
+    kind: Kind = "mistake"
 
 
 class Images(Protocol):
@@ -49,69 +66,146 @@ class Images(Protocol):
         ...
 
 
-def mistakes(
+Answered = Sequence[Prediction | SeveralPrediction]
+
+
+def examples(
     split: Images,
-    evaluation: Evaluation | SeveralEvaluation,
-    most: int = 12,
+    predictions: Answered,
     model: nn.Module | None = None,
     image_spec: ImageSpec | None = None,
 ) -> list[Example]:
-    """The wrongly answered images of a split, the most confident first.
+    """The pictures of a page: at most 12 mistakes, 12 likely label errors and 150 small ones.
 
-    With a model and its image_spec each gets its attention overlay, unless the model is a ResNet
-    and has none. An image that can no longer be read is left out.
+    With a model and its image_spec the large ones get what spoke for the answer. An image that is
+    not in the split or cannot be read is left out.
     """
-    wanted = {evaluation.predictions[i].key: i for i in evaluation.mistakes(most)}
+    wrong = _surest(predictions)
+    single = [p for p in predictions if isinstance(p, Prediction)]
+    doubts = doubtful(single)[:MOST]
+    large = list(dict.fromkeys([*wrong[:MOST], *doubts]))
+    small = _spread(single)
+    wanted = {predictions[i].key for i in [*large, *small]}
+    places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
+    pictures = dict(_pictures(split, places, [predictions[i].key for i in large], _SIDE))
+    thumbs = dict(_pictures(split, places, [predictions[i].key for i in small], _SMALL))
     network: Any = model  # nn.Module does not know that ours has a spec
-    if network is not None and network.spec.depth == 0:
-        model = None
-    found = {split.key(i): i for i in range(len(split)) if split.key(i) in wanted}
-    return [
-        Example(
-            image=thumbnail,
-            truth=truth,
-            predicted=predicted,
-            score=evaluation.predictions[position].score or 0.0,
-            overlay=overlay,
+    overlays: dict[str, bytes] = {}
+    if network is not None and image_spec is not None:
+        overlays = dict(
+            _overlays(split, {key: places[key] for key in pictures}, network, image_spec)
         )
-        for key, position in wanted.items()
-        if key in found
-        for truth, predicted in [_said(evaluation.predictions[position])]
-        for thumbnail, overlay in _pictures(split, found[key], model, image_spec)
+
+    def shown(indices: Sequence[int], found: Mapping[str, bytes], kind: Kind) -> list[Example]:
+        return [
+            _example(predictions[i], found[predictions[i].key], kind, overlays)
+            for i in indices
+            if predictions[i].key in found
+        ]
+
+    return [
+        *shown(wrong[:MOST], pictures, "mistake"),
+        *shown(doubts, pictures, "doubt"),
+        *shown(small, thumbs, "confusion"),
     ]
+
+
+def _surest(predictions: Answered) -> list[int]:
+    """Indices of the wrong answers, the most confident first."""
+    wrong = [
+        (-(p.score or 0.0), i)
+        for i, p in enumerate(predictions)
+        if (p.label != p.predicted if isinstance(p, Prediction) else p.score is not None)
+    ]
+    return [i for _, i in sorted(wrong)]
+
+
+def _spread(predictions: Sequence[Prediction]) -> list[int]:
+    """Images to show of the confusions and the right answers.
+
+    Four of each of the most frequent confusions and two right ones of their classes, then one of
+    every other confusion, and so on while there is room. Of wrong answers the surest come first,
+    of right ones the least sure.
+    """
+    pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i in sorted(range(len(predictions)), key=lambda i: -predictions[i].score):
+        pairs[predictions[i].label, predictions[i].predicted].append(i)
+    wrong = sorted((pair for pair in pairs if pair[0] != pair[1]), key=lambda x: -len(pairs[x]))
+    often = wrong[:MOST_PAIRS]
+    names = dict.fromkeys(name for pair in often for name in pair)
+    right = [pairs[name, name][::-1] for name in [*names, *(a for a, b in pairs if a == b)]]
+    turns = [
+        *zip_longest(*(pairs[pair][:4] for pair in often)),
+        *zip_longest(*(found[:2] for found in right[: len(names) or None])),
+        *zip_longest(*(pairs[pair] for pair in wrong)),
+        *zip_longest(*right),
+    ]
+    chosen = dict.fromkeys(i for turn in turns for i in turn if i is not None)
+    return list(chosen)[:_MOST_SMALL]
+
+
+def _example(
+    prediction: Prediction | SeveralPrediction,
+    picture: bytes,
+    kind: Kind,
+    overlays: Mapping[str, bytes],
+) -> Example:
+    truth, predicted = _said(prediction)
+    return Example(
+        image=picture,
+        truth=truth,
+        predicted=predicted,
+        score=prediction.score or 0.0,
+        given=prediction.given if isinstance(prediction, Prediction) else None,
+        overlay=overlays.get(prediction.key) if kind != "confusion" else None,
+        key=prediction.key,
+        kind=kind,
+    )
 
 
 def _said(prediction: Prediction | SeveralPrediction) -> tuple[str, str]:
     """The truth and the answer in words."""
     if isinstance(prediction, Prediction):
         return prediction.label, prediction.predicted
-    return ", ".join(prediction.labels) or "nothing", ", ".join(prediction.predicted) or "nothing"
+    return ", ".join(prediction.labels), ", ".join(prediction.predicted)
 
 
 def _pictures(
-    split: Images, index: int, model: nn.Module | None, image_spec: ImageSpec | None
-) -> Iterator[tuple[bytes, bytes | None]]:
-    try:
-        source = split.read(index)
-        image = preprocess.decode(source, shrink_to=(_SIDE, _SIDE))
-    except (OSError, DataError):
-        return
-    overlay = None
-    if model is not None and image_spec is not None:
-        ready = preprocess.tensor(source, image_spec)[None]
-        explained = explain(model, ready.to(next(model.parameters()).device), image_spec)[0]
-        window = panes.overlay(panes.enlarge(explained.picture, _SIDE), explained.heat)
-        overlay = _encoded(Image.fromarray(window))
-    yield _encoded(image), overlay
+    split: Images, places: Mapping[str, int], keys: Sequence[str], side: int
+) -> Iterator[tuple[str, bytes]]:
+    """Each image that can be read, no larger than `side`."""
+    for key in keys:
+        if key in places:
+            try:
+                image = preprocess.decode(split.read(places[key]), shrink_to=(side, side))
+            except (OSError, DataError):
+                continue
+            yield key, encoded(image, side)
 
 
-def _encoded(image: Image.Image) -> bytes:
-    image.thumbnail((_SIDE, _SIDE))
+def _overlays(
+    split: Images, places: Mapping[str, int], model: nn.Module, image_spec: ImageSpec
+) -> Iterator[tuple[str, bytes]]:
+    """What the model looked at in each image, a few images at a time."""
+    device = next(model.parameters()).device
+    names = list(places)
+    for start in range(0, len(names), _AT_ONCE):
+        keys = names[start : start + _AT_ONCE]
+        views = [preprocess.tensor(split.read(places[key]), image_spec) for key in keys]
+        explained = explain(model, torch.stack(views).to(device), image_spec, question=CHEAP)
+        for key, found in zip(keys, explained, strict=True):
+            window = panes.overlay(panes.enlarge(found.picture, _SIDE), found.heat)
+            yield key, encoded(Image.fromarray(window), _SIDE)
+
+
+def encoded(image: Image.Image, side: int) -> bytes:
+    """JPEG no larger than `side`, or PNG of what has so few pixels that each should be seen."""
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
-    if max(image.size) < 96:  # of few pixels, which JPEG and a browser's scaling would smear
-        times = _SIDE // max(image.size)
+    if 2 * max(image.size) <= side:  # JPEG and a browser's scaling would smear them
+        times = side // max(image.size)
         large = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-        large.save(buffer, format="PNG")
+        large.save(buffer, format="PNG", optimize=True)
     else:
-        image.save(buffer, format="JPEG", quality=85)
+        image.save(buffer, format="JPEG", quality=85 if side > _SMALL else 78)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Record:
         validations: lines with a val_accuracy, by step.
         card: content of best/model.json.
         predictions: of predictions.csv, one label to an image; several: of one with several.
+        summary: of evaluation.json, where it tells of these predictions.
+        views: the JPEG of training views.
+        split: what the images are called, where the card does not say.
     """
 
     name: str
@@ -37,6 +40,20 @@ class Record:
     card: dict[str, Any]
     predictions: list[Prediction]
     several: SeveralEvaluation | None
+    summary: dict[str, Any] = field(default_factory=dict)
+    views: bytes = b""
+    split: str = ""
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Of evaluation.json: how the probabilities fare, before and after the temperature."""
+        return _mapping(self.summary.get("calibration"))
+
+    @property
+    def threshold(self) -> float | None:
+        """From which probability on an answer counts as sure."""
+        told = _mapping(self.card.get("calibration")).get("threshold")
+        return told if _finite(told) else self.calibration.get("threshold")
 
     @property
     def headline(self) -> str:
@@ -64,6 +81,8 @@ def read(run: Path) -> Record:
     table = run / "predictions.csv"
     answers = read_predictions(table) if table.is_file() else []
     several = answers if isinstance(answers, SeveralEvaluation) else None
+    single = [] if isinstance(answers, SeveralEvaluation) else answers
+    views = run / "views.jpg"
     return Record(
         name=run.resolve().name,
         recipe=(content["recipe"] if wrapped else content) or _mapping(made_by.get("recipe")),
@@ -72,9 +91,18 @@ def read(run: Path) -> Record:
         training=[line for line in lines if "loss" in line],
         validations=[line for line in lines if "val_accuracy" in line],
         card=card,
-        predictions=[] if isinstance(answers, SeveralEvaluation) else answers,
+        predictions=single,
         several=several,
+        summary=_summary(run / "evaluation.json", single),
+        views=views.read_bytes() if views.is_file() else b"",
     )
+
+
+def _summary(path: Path, predictions: list[Prediction]) -> dict[str, Any]:
+    """evaluation.json, unless it tells of other answers than predictions.csv."""
+    told = _object(path)
+    counted = len(predictions), sum(p.label == p.predicted for p in predictions)
+    return told if (told.get("samples"), told.get("correct")) == counted else {}
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The run folder: what is written where, and whether it may be written at all.
 
 recipe.json       the resolved recipe, the data's fingerprint and the versions
+views.jpg         twelve views as the training sees them
 metrics.jsonl     one line per logged step and per validation
 state/            two resume slots
 best/ last/       artifacts
 predictions.csv   one line per validation image, by best/
+evaluation.json   what those amount to: scores with their intervals, and the calibration
 report.html       all of it for a person to look at
 """
 
@@ -294,5 +296,5 @@ def write_report(
 ) -> None:
     """report.html with the most confident mistakes and what the model looked at in them."""
     seen = model.cpu() if hasattr(model, "attention_weights") else None
-    examples = report.mistakes(data.val, evaluation, model=seen, image_spec=images)
+    examples = report.examples(data.val, evaluation.predictions, model=seen, image_spec=images)
     report.write_report(out, examples=examples)

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from vitral.evaluation.probes import logistic
 from vitral.images import preprocess
 from vitral.images.loading import Batch
 from vitral.images.sources import Problem
 from vitral.inference import autocast
-from vitral.training import parallel, probe
+from vitral.training import parallel
 from vitral.training.average import Average
 from vitral.training.ranks import cut, local
 from vitral.training.scoring import watched
@@ -38,7 +39,7 @@ def solve_head(session: Session) -> Learnt:
     found = ranks.gathered((features, labels))
     x = np.concatenate([part for own, _ in found for part in own])
     y = np.concatenate([part for _, own in found for part in own])
-    weight, bias = probe.solve(x, y, len(session.data.classes))
+    weight, bias = logistic(x, y, len(session.data.classes))
     _put(session, weight, bias)
     logits = torch.from_numpy(x @ weight.T + bias)
     targets = torch.from_numpy(y)

@@ -18,7 +18,7 @@ import torch
 
 from vitral.errors import DataError, Interrupted, VitralError
 from vitral.images.datasets import Dataset
-from vitral.training import folder, frozen, memory, scoring, state
+from vitral.training import folder, frozen, memory, scoring, state, views
 from vitral.training.display import Display
 from vitral.training.folder import Run
 from vitral.training.interrupts import interrupts
@@ -76,6 +76,9 @@ def train(  # noqa: PLR0913 - each has a name at every call
         with ranks.writing() as first:
             if first:
                 folder.create(out, recipe, data)
+                if recipe.tune != "probe":  # which sees no views
+                    seen = (data.train, recipe.augment, recipe.images)
+                    views.write(out / "views.jpg", *seen, seed=recipe.seed)
         with folder.locked(out, ranks):  # outside the try: another's folder is not ours to discard
             try:
                 return fit(session)

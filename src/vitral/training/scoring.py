@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from torch import nn
 from vitral import evaluation as scores
 from vitral.errors import ModelError
 from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.evaluation.calibration import fit
 from vitral.images.loading import Batch, eval_batches
 from vitral.images.sources import Split
 from vitral.inference import Engine, Outputs
+from vitral.spec import Calibration
 from vitral.training import folder, tuning
 from vitral.training.display import clock
 from vitral.training.folder import Run
@@ -22,6 +24,33 @@ from vitral.training.ranks import whole
 from vitral.training.session import Session
 from vitral.training.step import Diverged
 from vitral.weights import artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What some weights say of all validation images.
+
+    Attributes:
+        logits: (N, classes); labels: (N,), or (N, classes) for several.
+        keys: N names; classes: theirs, in the order of the logits.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    keys: list[str]
+    classes: tuple[str, ...]
+
+    def calibration(self) -> Calibration | None:
+        """Fitted on these images; several labels have none."""
+        return fit(self.logits, self.labels) if self.labels.ndim == 1 else None
+
+    def judged(self, calibration: Calibration | None = None) -> Evaluation | SeveralEvaluation:
+        """Scores; `calibration` is one that was fitted on these images."""
+        if self.labels.ndim > 1:
+            return scores.evaluate_several(self.logits, self.labels, self.classes, self.keys)
+        return scores.evaluate(
+            self.logits, self.labels, self.classes, self.keys, calibration=calibration, own=True
+        )
 
 
 def validate(session: Session) -> None:
@@ -32,10 +61,11 @@ def validate(session: Session) -> None:
     progress, display = session.progress, session.display
     try:
         with session.average.applied(session.model):
-            evaluation = evaluate_model(session, session.model)
+            seen = look(session, session.model)
+        evaluation = seen.judged()
     except ModelError as error:
         raise Diverged(f"Validation after step {progress.step}: {error}") from None
-    session.evaluation, progress.validated_step = evaluation, progress.step
+    progress.validated_step = progress.step
     session.tick()
     log(
         session,
@@ -51,13 +81,18 @@ def validate(session: Session) -> None:
     display.evaluated(session.epoch, evaluation.score, evaluation.interval, evaluation.headline)
     last = session.recipe.select == "last" and progress.step == session.total
     progress.waited += 1
-    if last or (session.recipe.select == "best" and evaluation.score > progress.best_score):
+    better = session.recipe.select == "best" and evaluation.score > progress.best_score
+    if last or better:
         progress.best_score, progress.best_step = evaluation.score, progress.step
         progress.waited = 0
-        save_artifact(session, "best", evaluation)
+    # fitted where it is kept: many images of many classes take seconds
+    calibration = seen.calibration() if last or better or session.done else None
+    if last or better:
+        save_artifact(session, "best", evaluation, calibration)
+    session.evaluation = seen.judged(calibration) if session.done else evaluation
 
 
-def evaluate_model(session: Session, model: nn.Module) -> Evaluation | SeveralEvaluation:
+def look(session: Session, model: nn.Module) -> Seen:
     """Every validation image once, whatever the number of processes, by the one engine."""
     display, split, recipe = session.display, session.data.val, session.recipe
     display.pause()
@@ -71,9 +106,7 @@ def evaluate_model(session: Session, model: nn.Module) -> Evaluation | SeveralEv
         [part.labels for part in parts if len(part.labels)] or [parts[0].labels]
     )
     keys = [split.key(int(i)) for part in parts for i in part.indices]
-    several = session.data.multi_label
-    judge = scores.evaluate_several if several else scores.evaluate
-    return judge(logits, labels, session.data.classes, keys)
+    return Seen(logits, labels, keys, session.data.classes)
 
 
 def watched(session: Session, split: Split) -> Iterator[Batch]:
@@ -120,18 +153,21 @@ def _own(outputs: Outputs) -> Outputs:
 
 
 def finish(session: Session) -> Run:
-    """Write last/, predictions.csv of best/, and the report."""
+    """Write last/, predictions.csv and evaluation.json of best/, and the report."""
     progress, best, out = session.progress, session.evaluation, session.out
     if best is None:  # resumed after the last step
         with session.average.applied(session.model):
-            best = evaluate_model(session, session.model)
-    save_artifact(session, "last", best)
-    model, _ = artifact.load(out / "best")
+            seen = look(session, session.model)
+        best = seen.judged(seen.calibration())
+    fitted = best.reliability.calibration if isinstance(best, Evaluation) else None
+    save_artifact(session, "last", best, fitted)
+    model, card = artifact.load(out / "best")
     if progress.best_step != progress.step:
-        best = evaluate_model(session, model.to(session.device))
+        best = look(session, model.to(session.device)).judged(card.calibration)
     with session.ranks.writing() as first:
         if first:
             scores.write_predictions(out / "predictions.csv", best)
+            scores.write_evaluation(out / "evaluation.json", best)
             folder.write_report(out, session.data, best, model, session.recipe.images)
     low, high = (100 * bound for bound in best.interval)
     session.display.note(
@@ -141,11 +177,17 @@ def finish(session: Session) -> Run:
     return Run(out, best)
 
 
-def save_artifact(session: Session, name: str, evaluation: Evaluation | SeveralEvaluation) -> None:
+def save_artifact(
+    session: Session,
+    name: str,
+    evaluation: Evaluation | SeveralEvaluation,
+    calibration: Calibration | None,
+) -> None:
     """The averaged weights with everything that another verb needs."""
     with session.average.applied(session.model):
         tensors = tuning.merged({name: whole(x) for name, x in session.model.state_dict().items()})
         card = folder.card(session.recipe, session.data, session.progress, evaluation)
+        card = replace(card, calibration=calibration)
         with session.ranks.writing() as first:
             if first:
                 artifact.save(session.out / name, tensors, card)

@@ -3,7 +3,8 @@
 my-model/
 ├── model.safetensors   the tensors, under the network's own names
 ├── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics,
-│                       and "labels": "several" where the classes do not exclude each other
+│                       "labels": "several" where the classes do not exclude each other, and
+│                       "calibration" where one was fitted
 └── kept.safetensors    sometimes: tensors of a converted file that only its home uses
 """
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
-from vitral.spec import ImageSpec, ModelSpec, Noise
+from vitral.spec import Calibration, ImageSpec, ModelSpec, Noise
 from vitral.spec.fields import choice
 from vitral.weights import storage
 
@@ -41,6 +42,7 @@ class Card:
         made_by: where it came from (recipe, data, versions); plain JSON values.
         metrics: what was measured of it; plain JSON values.
         labels: how many classes an image has: "one" of them, or "several", any number.
+        calibration: how far its probabilities may be believed; None where nobody looked.
     """
 
     model: ModelSpec
@@ -49,10 +51,13 @@ class Card:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     labels: Literal["one", "several"] = "one"
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Refuse class names that do not match the head, and another kind of labels."""
         choice(self, "labels", Card)
+        if self.calibration is not None and self.labels != "one":
+            raise WeightsError("A calibration is of a softmax; several labels have none.")
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) != self.model.classes:
             raise WeightsError(
@@ -69,8 +74,9 @@ class Card:
             "classes": list(self.classes),
             "made_by": dict(self.made_by),
             "metrics": dict(self.metrics),
-            # absent for one label: versions that know no other refuse the rest by its key
+            # absent where there is nothing to say: versions that do not know it refuse its key
             **({"labels": self.labels} if self.labels != "one" else {}),
+            **({} if self.calibration is None else {"calibration": self.calibration.to_dict()}),
         }
 
 
@@ -147,9 +153,12 @@ def load_card(folder: Path) -> Card:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} cannot be read ({error}); restore it from a copy.") from None
     expected = {"format", "model", "images", "classes", "made_by", "metrics"}
-    if not isinstance(values, dict) or set(values) - {"labels"} != expected:
+    optional = {"labels", "calibration"}
+    if not isinstance(values, dict) or set(values) - optional != expected:
         found = set(values) if isinstance(values, dict) else set()
-        raise WeightsError(f"{path} does not have the right keys. {_sides(expected, found)}")
+        raise WeightsError(
+            f"{path} does not have the right keys. {_sides(expected, found - optional)}"
+        )
     if values["format"] != FORMAT:
         raise WeightsError(
             f"{path} has format {values['format']}, this version of Vitral reads {FORMAT}. "
@@ -169,6 +178,9 @@ def load_card(folder: Path) -> Card:
             made_by=values["made_by"],
             metrics=values["metrics"],
             labels=values.get("labels", "one"),
+            calibration=(
+                Calibration.from_dict(values["calibration"]) if "calibration" in values else None
+            ),
         )
     except (SpecError, TypeError) as error:
         raise WeightsError(f"{path}: {error}") from None

@@ -155,6 +155,7 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
         card,
         model=ModelSpec.from_dict(values["model"]),
         images=ImageSpec.from_dict(values["images"]),
+        calibration=None if changes else card.calibration,  # of the logits before the change
     )
     artifact.check(tensors, card.model, folder)
     kept = files.read(folder / artifact.KEPT).tensors if (folder / artifact.KEPT).exists() else {}

@@ -1,0 +1,236 @@
+"""Do explanations point at the object? On `shapes`, whose masks are known, beside other recipes.
+
+    .venv/bin/python benchmarks/pointing.py RUN [--scenes 600] [--seed 1] [--sizes 64 96]
+        [--steps 20] [--goal 90] [--name pointing]
+
+RUN is what `vitral train shapes` made. Fresh scenes of another seed, at the size of training and
+at one that the network never saw; only those that it answers rightly are explained. Per method:
+pointing game (the maximum of the map, upsampled bilinearly to the picture, lies on the object;
+Wilson's interval), whether the most relevant patch covers any of the object (thin shapes and holes
+are narrower than a patch), mass (share of the map on the object), and, of the probability of the
+class, what deletion and insertion gain over random order (vitral.explanation.faithfulness).
+
+Beside ours: chance, i.e. the share of the picture that the object covers, and the point in the
+middle of the picture; what timm and transformers users are told to do, the raw attention of the
+output token in the last block, heads averaged (of a mean-pooled model: of all patches); rollout;
+pytorch-grad-cam's GradCAM at the norm1 of the last block, from the package if it is installed, and
+otherwise the same formula written here. Writes benchmarks/results/NAME.json. Ends with status 1
+when the default points worse than another method or below the goal (in per cent).
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import vitral
+from record import write
+from vitral.evaluation import wilson
+from vitral.explanation import explain, heatmap, rollout
+from vitral.explanation.faithfulness import faithfulness
+from vitral.explanation.question import Method, Question
+from vitral.images import preprocess
+from vitral.images.samples import KINDS, draw
+from vitral.model import ViT
+from vitral.spec import ImageSpec
+
+METHODS = (
+    "occlusion (default)",
+    "relevance",
+    "rollout",
+    "rollout without residual",
+    "raw attention, last block",
+    "GradCAM, last norm1",
+)
+BATCH = 50
+INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
+
+
+def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
+    """(B, rows, columns), or (B, H, W) from the package: at least 0."""
+    pool, prefix = ("cls" if model.spec.pool == "cls" else "mean"), model.num_prefix
+    match method:
+        case "occlusion (default)" | "relevance":
+            chosen: Method | None = "relevance" if method == "relevance" else None
+            question = Question(method=chosen, steps=0, details=False)
+            found = explain(model, images, spec, KINDS, question)
+            return torch.stack([torch.as_tensor(each.heat) for each in found])
+        case "rollout" | "rollout without residual":
+            with torch.no_grad():
+                weights = model.attention_weights(images)
+            return heatmap(rollout(weights, method == "rollout"), model.spec.grid, prefix, pool)
+        case "raw attention, last block":
+            with torch.no_grad():
+                last = model.attention_weights(images, [model.spec.depth - 1])[0]
+            return heatmap(last.mean(1), model.spec.grid, prefix, pool)
+        case "GradCAM, last norm1" if INSTALLED:
+            return packaged(model, images, targets)
+        case "GradCAM, last norm1":
+            return grad_cam(model, images, targets)
+    raise ValueError(method)
+
+
+def as_channels(model: ViT, tokens: Tensor) -> Tensor:
+    """The usual reshape transform: (B, T, D) to (B, D, rows, columns), prefix left out."""
+    return tokens[:, model.num_prefix :].unflatten(1, model.spec.grid).permute(0, 3, 1, 2)
+
+
+def grad_cam(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
+    """relu of the channels weighed by their mean gradients (Selvaraju et al. 2017)."""
+    kept: list[Tensor] = []
+    hook = model.blocks[-1].norm1.register_forward_hook(lambda *call: kept.append(call[2]))
+    chosen = model(images).gather(1, targets[:, None]).sum()
+    hook.remove()
+    slopes = as_channels(model, torch.autograd.grad(chosen, kept[0])[0])
+    weighed = slopes.mean(dim=(2, 3), keepdim=True) * as_channels(model, kept[0])
+    return weighed.sum(dim=1).clamp(min=0).detach()
+
+
+def packaged(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
+    from pytorch_grad_cam import GradCAM  # noqa: PLC0415  no dependency of ours
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: PLC0415
+
+    layers = [model.blocks[-1].norm1]
+    with GradCAM(model, layers, reshape_transform=lambda x: as_channels(model, x)) as cam:
+        chosen = [ClassifierOutputTarget(target) for target in targets.tolist()]
+        return torch.from_numpy(cam(input_tensor=images, targets=chosen))
+
+
+def scenes(seed: int, count: int, spec: ImageSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of ready images, labels and masks."""
+    for first in range(0, count, BATCH):
+        drawn = [draw(seed, index, spec.size) for index in range(first, min(first + BATCH, count))]
+        images = torch.stack([preprocess.tensor(scene.image, spec) for scene in drawn])
+        masks = torch.stack([torch.from_numpy(scene.mask) for scene in drawn])
+        yield images, torch.tensor([scene.label for scene in drawn]), masks
+
+
+def on_object(found: Tensor, masks: Tensor) -> tuple[list[bool], list[float]]:
+    """Of each map: whether its maximum is on the object, and the share of it that is."""
+    large = F.interpolate(
+        found[:, None].double(), masks.shape[1:], mode="bilinear", align_corners=False
+    ).flatten(1)
+    flat = masks.flatten(1)
+    hits = flat.gather(1, large.argmax(dim=1, keepdim=True))[:, 0]
+    total = large.sum(dim=1)  # a map of zeros alone says nothing: no mass, and its corner as point
+    mass = torch.where(total > 0, (large * flat).sum(dim=1) / total.clamp_min(1e-300), 0)
+    return hits.tolist(), mass.tolist()
+
+
+def measure(model: ViT, spec: ImageSpec, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every method on the same scenes of one size."""
+    hits: dict[str, list[bool]] = {name: [] for name in (*METHODS, "middle of the picture")}
+    touches: dict[str, list[bool]] = {name: [] for name in METHODS}
+    mass: dict[str, list[float]] = {name: [] for name in METHODS}
+    gains: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+    areas: list[float] = []
+    question = Question(steps=arguments.steps)
+    for images, labels, masks in scenes(arguments.seed, arguments.scenes, spec):
+        with torch.no_grad():
+            right = model(images).argmax(dim=1) == labels
+        chosen, targets, there = images[right], labels[right], masks[right]
+        if not len(chosen):
+            continue
+        areas += there.double().mean(dim=(1, 2)).tolist()
+        hits["middle of the picture"] += there[:, spec.size[0] // 2, spec.size[1] // 2].tolist()
+        for name in METHODS:
+            found = maps(name, model, chosen, targets, spec)
+            pointed, shares = on_object(found, there)
+            hits[name] += pointed
+            mass[name] += shares
+            grid = F.adaptive_avg_pool2d(found[:, None].float(), model.spec.grid)[:, 0]
+            covered = F.adaptive_max_pool2d(there[:, None].float(), model.spec.grid).flatten(1)
+            most = grid.flatten(1).argmax(dim=1, keepdim=True)
+            touches[name] += (covered.gather(1, most)[:, 0] > 0).tolist()
+            if arguments.steps:
+                scored = faithfulness(model, chosen, grid, targets, question)
+                gains[name] += [(one.deletion_score, one.insertion_score) for one in scored]
+    rows = {name: pointing(hits[name]) for name in hits}
+    for name in METHODS:
+        rows[name]["patch_touches_object"] = float(np.mean(touches[name]))
+        rows[name]["mass_on_object"] = mean(mass[name])
+        if arguments.steps:
+            rows[name]["deletion_gain"] = mean([deleted for deleted, _ in gains[name]])
+            rows[name]["insertion_gain"] = mean([inserted for _, inserted in gains[name]])
+    ours = rows[METHODS[0]]["pointing"]
+    best = all(ours >= row["pointing"] for row in rows.values())
+    return {
+        "size": list(spec.size),
+        "grid": list(model.spec.grid),
+        "scenes": arguments.scenes,
+        "answered_rightly": len(areas),
+        "chance": mean(areas),
+        "methods": rows,
+        "default_is_best": best,
+    }
+
+
+def pointing(hits: list[bool]) -> dict[str, Any]:
+    low, high = wilson(sum(hits), len(hits))
+    return {"pointing": sum(hits) / max(1, len(hits)), "interval": [low, high], "hits": sum(hits)}
+
+
+def mean(values: list[float]) -> dict[str, float]:
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "standard_error": error}
+
+
+def show(row: dict[str, Any]) -> None:
+    answered, chance = row["answered_rightly"], row["chance"]["mean"]
+    print(f"{row['size']}: {answered} of {row['scenes']} right, chance {chance:.1%}")
+    for name, scores in row["methods"].items():
+        rest = {key: scores[key]["mean"] for key in scores if "mass" in key or "gain" in key}
+        if name in METHODS:
+            rest["patch_touches_object"] = scores["patch_touches_object"]
+        told = "  ".join(f"{key} {value:.3f}" for key, value in rest.items())
+        low, high = scores["interval"]
+        print(f"  {name:28} {scores['pointing']:.1%} ({low:.1%} to {high:.1%})  {told}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="a model of the ten shapes")
+    parser.add_argument("--scenes", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=1, help="of the scenes; training's is 0")
+    parser.add_argument("--sizes", type=int, nargs="+", help="default: its own, and half as much")
+    parser.add_argument("--steps", type=int, default=20, help="of deletion; 0 leaves it out")
+    parser.add_argument("--goal", type=float, default=90.0)
+    parser.add_argument("--name", default="pointing", help="of the file under results/, or a path")
+    arguments = parser.parse_args()
+    classifier = vitral.load(arguments.run)
+    model, card = classifier.model.float().cpu(), classifier.card
+    assert isinstance(model, ViT)
+    if card.classes != KINDS:
+        sys.exit(f"{arguments.run} does not name the shapes: {', '.join(card.classes)}")
+    own = card.images.size[0]
+    rows = []
+    for side in arguments.sizes or (own, own * 3 // 2):
+        resized = model if (side, side) == model.spec.size else model.resized((side, side)).eval()
+        rows.append(measure(resized, replace(card.images, size=(side, side)), arguments))
+        show(rows[-1])
+    reached = all(
+        row["default_is_best"] and 100 * row["methods"][METHODS[0]]["pointing"] >= arguments.goal
+        for row in rows[:1]
+    )
+    figures = {
+        "settings": vars(arguments) | {"run": Path(arguments.run).name},
+        "model": card.model.to_dict(),
+        "accuracy_of_the_run": card.metrics.get("accuracy"),
+        "grad_cam": "pytorch-grad-cam" if INSTALLED else "its formula, written in the benchmark",
+        "sizes": rows,
+        "goal_reached": reached,
+    }
+    print(write(arguments.name, figures))
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

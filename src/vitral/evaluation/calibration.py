@@ -1,0 +1,289 @@
+"""Whether probabilities mean what they say, and from which one on an answer may be believed.
+
+calibration = fit(logits, labels)              # of validation images: Calibration(temperature, ...)
+scored = report(logits, labels, keys, calibration, own=False)
+scored.before.ece, scored.after.ece            # 0.12, 0.02
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vitral.spec import Calibration
+
+Floats = NDArray[np.float64]
+
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
+AIM = 0.95  # share of right answers that the sure ones should have, more where most are right
+FOLDS = 5
+_SHARE = 0.1  # of the images, answered at least where the aim is out of reach
+_FEW = 20  # answers that show that it is reached, or that share of few images
+_POINTS = 101  # of a curve
+_CHUNK = 1 << 16  # numbers at a time: they stay in the cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """The answers whose probability lies in (low, high]: how many, how sure, how often right."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reliability:
+    """The expected calibration error, and the reliability diagram: its bins that hold answers."""
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReliabilityReport:
+    """How the probabilities of an evaluation fared, before and after the temperature.
+
+    Attributes:
+        calibration: of the model; None where nothing was fitted, and so are `after`, `coverage`
+            and `accuracy_when_sure`.
+        cross_fitted: whether these are the very images that it was fitted on. All that follows but
+            `before` was then found for each fifth of them with what the others gave.
+        before, after: without and with the temperature.
+        coverage: share of the answers that are sure.
+        accuracy_when_sure: share of those that are right; None where none is sure.
+        curve: (threshold, coverage, accuracy), rising in the threshold, as `curve` has it.
+    """
+
+    calibration: Calibration | None
+    cross_fitted: bool
+    before: Reliability
+    after: Reliability | None
+    coverage: float | None
+    accuracy_when_sure: float | None
+    curve: tuple[tuple[float, float, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        fitted = self.calibration
+        return {
+            "temperature": None if fitted is None else fitted.temperature,
+            "threshold": None if fitted is None else fitted.threshold,
+            "target": None if fitted is None else fitted.target,
+            "cross_fitted": self.cross_fitted,
+            "before": asdict(self.before),
+            "after": None if self.after is None else asdict(self.after),
+            "coverage": self.coverage,
+            "accuracy_when_sure": self.accuracy_when_sure,
+            "curve": [list(point) for point in self.curve],
+        }
+
+
+def normaliser(logits: Floats, temperature: float = 1.0) -> Floats:
+    """log Σ exp(logit / temperature) over the classes: (N, K) -> (N,)."""
+    total = np.empty(len(logits))
+    rows = max(1, _CHUNK // logits.shape[1])
+    for start in range(0, len(logits), rows):
+        part = logits[start : start + rows]
+        most = part.max(axis=1, keepdims=True)
+        summed = np.exp((part - most) / temperature).sum(axis=1)
+        total[start : start + rows] = most[:, 0] / temperature + np.log(summed)
+    return total
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature of least mean cross-entropy (Guo et al. 2017), within [0.05, 20].
+
+    Where every answer is right, the lower the better, and no number of images could justify it:
+    each label is then taken to be wrong once in N + 2 times (Platt 1999). Logits that tell nothing
+    apart, and a single class, leave 1.
+
+    Args:
+        logits: (N, K); labels: (N,) indices of the true class.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - half a second
+
+    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    samples, count = scores.shape
+    if samples == 0 or not np.ptp(scores, axis=1).any():
+        return 1.0
+    given = scores[np.arange(samples), truth]
+    doubt = 1 / (samples + 2) if (given == scores.max(axis=1)).all() else 0.0
+    wanted = ((1 - doubt) * given + doubt * (scores.sum(axis=1) - given) / max(count - 1, 1)).mean()
+    found = minimize_scalar(
+        lambda power: normaliser(scores, math.exp(power)).mean() - wanted / math.exp(power),
+        bounds=(math.log(LOWEST), math.log(HIGHEST)),
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+    return round(math.exp(found.x), 4)
+
+
+def confidences(logits: Floats, temperature: float = 1.0) -> Floats:
+    """The probability of the most probable class: (N, K) -> (N,)."""
+    result: Floats = np.exp(logits.max(axis=1) / temperature - normaliser(logits, temperature))
+    return result
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> Reliability:
+    """The expected calibration error over bins of equal width (Guo et al. 2017, equation 3).
+
+    Args:
+        confidence: (N,) probabilities of the answers; right: (N,) whether each is right.
+    """
+    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, bool)
+    edges = np.arange(bins + 1) / bins
+    number = np.searchsorted(edges[1:-1], sure, side="left")  # a bin has its upper edge
+    counts = np.bincount(number, minlength=bins)
+    sums = np.bincount(number, sure, minlength=bins), np.bincount(number, hits, minlength=bins)
+    filled = [
+        Bin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            count=int(counts[i]),
+            confidence=float(sums[0][i] / counts[i]),
+            accuracy=float(sums[1][i] / counts[i]),
+        )
+        for i in np.flatnonzero(counts)
+    ]
+    gaps = float(np.abs(sums[0] - sums[1]).sum())
+    return Reliability(ece=gaps / max(len(sure), 1), bins=tuple(filled))
+
+
+def curve(
+    confidence: ArrayLike, right: ArrayLike, points: int = _POINTS
+) -> tuple[tuple[float, float, float], ...]:
+    """(threshold, coverage, accuracy) of answering only from a confidence on, rising in it.
+
+    Answers of the same confidence come in together. The first point answers everything; of more
+    points than asked for, those that cover evenly many images are kept.
+    """
+    values, answered, hits = _from_on(confidence, right)
+    if not len(values):
+        return ()
+    wanted = np.linspace(answered[0], answered[-1], points)
+    kept = np.unique(np.searchsorted(answered, wanted))[::-1]
+    shares = answered[kept] / answered[-1], hits[kept] / answered[kept]
+    return tuple(zip(values[kept].tolist(), shares[0].tolist(), shares[1].tolist(), strict=True))
+
+
+def threshold(confidence: ArrayLike, right: ArrayLike, target: float) -> tuple[float, float]:
+    """The smallest confidence from which on at least `target` of the answers are right.
+
+    A handful of sure answers that happen to be right shows nothing: 20 have to be, or a tenth of
+    fewer than 200. Where no confidence is enough: the one with the most right among those that
+    still answer a tenth of the images. Returned with the share of right answers that it was chosen
+    for: `target`, or less.
+    """
+    values, answered, hits = _from_on(confidence, right)
+    share, tenth = hits / answered, _SHARE * answered[-1]
+    shown = (hits >= target * answered - 1e-9) & (answered >= min(_FEW, tenth))
+    reached = np.flatnonzero(shown)
+    if len(reached):
+        return float(values[reached[-1]]), target
+    enough = np.flatnonzero(answered >= tenth)
+    best = enough[np.flatnonzero(share[enough] == share[enough].max())[-1]]
+    return float(values[best]), float(share[best])
+
+
+def _from_on(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Each confidence that occurs, the highest first; how many answers have it or more; right."""
+    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, bool)
+    order = np.argsort(-sure, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True)[: len(sure)])
+    return sure[order][ends], (ends + 1).astype(np.float64), hits[order].cumsum()[ends] * 1.0
+
+
+def fit(logits: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Temperature and threshold of a model from what it says of validation images.
+
+    The sure answers are to be right 95 times in 100, and half as often wrong as all answers where
+    that asks for more. A model that is never right is sure of nothing.
+
+    Args:
+        logits: (N, K), N >= 1; labels: (N,) indices of the true class.
+    """
+    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    temperature, right = fit_temperature(scores, truth), scores.argmax(axis=1) == truth
+    error = 1 - float(right.mean())
+    aim = max(AIM, 1 - error / 2)
+    least, target = threshold(confidences(scores, temperature), right, aim)
+    if not target:
+        least, target = 1.0, aim
+    return Calibration(
+        temperature=temperature,
+        threshold=math.floor(least * 1e6) / 1e6,  # another rounding loses none of the sure
+        target=round(target, 6),
+        samples=len(truth),
+    )
+
+
+def report(
+    logits: Floats,
+    labels: NDArray[np.int64],
+    keys: Sequence[str],
+    calibration: Calibration | None,
+    *,
+    own: bool = False,
+) -> ReliabilityReport:
+    """What the calibration of a model is worth on these images.
+
+    Args:
+        logits: (N, K); labels: (N,) indices of the true class; keys: N names, which decide the
+            folds, so that the order of the images does not.
+        calibration: of the model, if there is one; own: whether it was fitted on these images.
+    """
+    right, plain = logits.argmax(axis=1) == labels, confidences(logits)
+    if calibration is None:
+        return uncalibrated(plain, right)
+    crossed = own and len(labels) > 1
+    if crossed:
+        confidence, sure = _cross_fitted(logits, labels, keys)
+    else:
+        confidence = confidences(logits, calibration.temperature)
+        sure = confidence >= calibration.threshold
+    return ReliabilityReport(
+        calibration=calibration,
+        cross_fitted=crossed,
+        before=reliability(plain, right),
+        after=reliability(confidence, right),
+        coverage=float(sure.mean()),
+        accuracy_when_sure=float(right[sure].mean()) if sure.any() else None,
+        curve=curve(confidence, right),
+    )
+
+
+def uncalibrated(confidence: Floats, right: NDArray[np.bool_]) -> ReliabilityReport:
+    """The report of probabilities as they are; `confidence` (N,) of the answers."""
+    return ReliabilityReport(
+        calibration=None,
+        cross_fitted=False,
+        before=reliability(confidence, right),
+        after=None,
+        coverage=None,
+        accuracy_when_sure=None,
+        curve=curve(confidence, right),
+    )
+
+
+def _cross_fitted(
+    logits: Floats, labels: NDArray[np.int64], keys: Sequence[str]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Confidences, and which are sure, by what each fifth's other four fifths gave."""
+    place = np.empty(len(labels), np.int64)
+    place[sorted(range(len(labels)), key=keys.__getitem__)] = np.arange(len(labels))
+    fold = place % min(FOLDS, len(labels))
+    confidence, sure = np.empty(len(labels)), np.empty(len(labels), bool)
+    for number in np.unique(fold):
+        inside = fold == number
+        fitted = fit(logits[~inside], labels[~inside])
+        confidence[inside] = confidences(logits[inside], fitted.temperature)
+        sure[inside] = confidence[inside] >= fitted.threshold
+    return confidence, sure

@@ -1,0 +1,169 @@
+"""Whether the probabilities mean what they say, and what is gained by answering only when sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vitral.evaluation import Prediction
+from vitral.report.charts import Series, line_chart
+from vitral.report.curves import percent
+from vitral.report.words import Words
+
+_WIDTH, _HEIGHT = 320, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 310, 10, 230
+_COUNTS = 262, 292  # from where to where the bars of the counts stand
+_TABLE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds where no script moves a slider
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sure:
+    """What is answered, and how much of that is right, at each threshold.
+
+    Attributes:
+        thresholds: ascending, 0 to 1 in thousandths, and the artifact's own.
+        answered: how many images have at least that probability; right: of those, how many.
+        samples: all of them; start: index of the artifact's threshold, 0 where it has none.
+    """
+
+    thresholds: tuple[float, ...]
+    answered: tuple[int, ...]
+    right: tuple[int, ...]
+    samples: int
+    start: int
+
+    def at(self, index: int) -> dict[str, Any]:
+        """Threshold, coverage, accuracy (None where nothing is answered) and count of unsure."""
+        answered = self.answered[index]
+        return {
+            "threshold": self.thresholds[index],
+            "coverage": answered / self.samples,
+            "accuracy": self.right[index] / answered if answered else None,
+            "unsure": self.samples - answered,
+        }
+
+    def table(self) -> list[dict[str, Any]]:
+        """`at` a few thresholds, the artifact's among them."""
+        wanted = {self.thresholds.index(t) for t in _TABLE} | {self.start}
+        return [self.at(index) for index in sorted(wanted)]
+
+
+def sure(predictions: Sequence[Prediction], threshold: float | None) -> Sure:
+    """Count what is answered at each threshold; an answer counts from the threshold on.
+
+    Both sides are compared to six decimals, as predictions.csv has them.
+    """
+    start = round(threshold or 0.0, 6)
+    thresholds = np.union1d(np.round(np.arange(1001) / 1000, 6), [start])
+    scores = np.round([p.score for p in predictions], 6)
+    right = np.array([p.predicted == p.label for p in predictions])
+    answered, correct = (
+        len(some) - np.searchsorted(np.sort(some), thresholds) for some in (scores, scores[right])
+    )
+    return Sure(
+        thresholds=tuple(thresholds.tolist()),
+        answered=tuple(answered.tolist()),
+        right=tuple(correct.tolist()),
+        samples=len(predictions),
+        start=int(np.searchsorted(thresholds, start)),
+    )
+
+
+def curve(found: Sure, words: Words) -> Markup:
+    """Coverage and accuracy over the threshold, in percent; it spans x = 0 to 100."""
+    last = len(found.thresholds) - 1
+    points = [found.at(i) for i in [*range(0, last, 3), last]]
+    lines = [
+        Series(
+            name=name,
+            pane=pane,
+            points=[(100 * p["threshold"], p[key]) for p in points if p[key] is not None],
+        )
+        for name, pane, key in (
+            (words.say("answered"), "amber", "coverage"),
+            (words.say("right among them"), "emerald", "accuracy"),
+        )
+    ]
+    label = words.say("answer from this probability on, in percent")
+    title = words.say("Answered, and right among them, over the threshold")
+    return line_chart(lines, label, title, percent, from_zero=True)
+
+
+def diagram(side: Mapping[str, Any], title: str, words: Words) -> Markup:
+    """A reliability diagram: accuracy over confidence in bins, and how many images are in each.
+
+    `side` is "before" or "after" of Evaluation.to_dict()["calibration"]. The gap between the bar
+    and the diagonal is what the expected calibration error weighs (Guo et al. 2017, figure 1).
+    """
+    bins = [found for found in side["bins"] if found["count"]]
+    most = max((found["count"] for found in bins), default=1)
+    parts = [_frame(words)]
+    for found in bins:
+        accuracy, confidence = found["accuracy"], found["confidence"]
+        across = (_x(found["low"]) + 1, _x(found["high"]) - 1)
+        gap = (_y(max(accuracy, confidence)), _y(min(accuracy, confidence)))
+        told = words.say(
+            "%(count)s images: %(confidence)s sure, %(accuracy)s right",
+            {
+                "count": found["count"],
+                "confidence": percent(round(confidence, 3)),
+                "accuracy": percent(round(accuracy, 3)),
+            },
+        )
+        height = round((_COUNTS[1] - _COUNTS[0]) * found["count"] / most, 1)
+        parts.append(
+            Markup("<g><title>{}</title>{}{}{}</g>").format(
+                told,
+                _bar("bar", across, (_y(accuracy), _BOTTOM)),
+                _bar("gap", across, gap),
+                _bar("count", across, (_COUNTS[1] - max(height, 1), _COUNTS[1])),
+            )
+        )
+    ideal = f"M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"
+    parts.append(Markup('<path class="ideal" d="{}"/>').format(ideal))
+    return Markup(
+        '<svg class="chart reliability" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(_WIDTH, _HEIGHT, title, Markup("").join(parts))
+
+
+def _frame(words: Words) -> Markup:
+    parts = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(
+            Markup(
+                '<path class="grid" d="M{} {}H{}"/><text class="y" x="{}" y="{}">{}</text>'
+            ).format(_LEFT, _y(share), _RIGHT, _LEFT - 6, _y(share) + 4, percent(share))
+        )
+        parts.append(
+            Markup('<text class="x" x="{}" y="{}">{:g}</text>').format(
+                min(_x(share), _RIGHT - 8), _BOTTOM + 16, 100 * share
+            )
+        )
+    middle = (_LEFT + _RIGHT) / 2
+    for kind, x, y, text in (
+        ("x", middle, _HEIGHT - 8, words.say("how sure the answer is, in percent")),
+        ("y", _LEFT - 6, _COUNTS[1], words.say("images")),
+    ):
+        parts.append(Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, x, y, text))
+    for y in (_BOTTOM, _COUNTS[1]):
+        parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(_LEFT, y, _RIGHT))
+    return Markup("").join(parts)
+
+
+def _bar(kind: str, across: tuple[float, float], down: tuple[float, float]) -> Markup:
+    (left, right), (top, bottom) = across, down
+    return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+        kind, left, top, round(max(right - left, 1), 1), round(max(bottom - top, 0), 1)
+    )
+
+
+def _x(share: float) -> float:
+    return round(_LEFT + share * (_RIGHT - _LEFT), 1)
+
+
+def _y(share: float) -> float:
+    return round(_BOTTOM - share * (_BOTTOM - _TOP), 1)
