@@ -50,6 +50,33 @@ def learning() -> list[str]:
     ]
 
 
+def scratch() -> list[str]:
+    settings, sides = (result("scratch_vitral")["figures"][part] for part in ("settings", "sides"))
+    row, minutes = sides["vitral"], settings["minutes"]
+    low, high = (100 * bound for bound in row["interval"])
+    return [
+        f"- The default recipe on the same photographs, the {row['epochs']:.1f} epochs that fit "
+        f"into {minutes:g} minutes: {100 * row['accuracy']:.1f} % ({low:.1f} to {high:.1f}) of "
+        f"{row['samples']:,}, from scratch.",
+    ]
+
+
+def explained() -> list[str]:
+    shapes = result("learning_shapes")["figures"]["shapes"]["runs"][0]
+    row = result("pointing")["figures"]["sizes"][0]
+    points = {name: 100 * scores["pointing"] for name, scores in row["methods"].items()}
+    ours, *others = points  # the default comes first
+    told = ", ".join(f"{name} {points[name]:.0f} %" for name in others)
+    low, high = (100 * bound for bound in row["methods"][ours]["interval"])
+    return [
+        f"- `vitral train shapes`: {100 * shapes['accuracy']:.1f} % of {shapes['samples']:,} "
+        "scenes it never saw.",
+        f"- Where an explanation points, on {row['answered_rightly']} such scenes (the maximum of "
+        f"the map on the object; chance {100 * row['chance']['mean']:.0f} %): {ours} "
+        f"{points[ours]:.1f} % ({low:.1f} to {high:.1f}); {told}.",
+    ]
+
+
 def forward() -> list[str]:
     machines = " and ".join(
         f"an {found['cpu']} ({dtype})"
@@ -84,7 +111,8 @@ def main() -> None:
     text = path.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    fresh = "\n".join([before + BEGIN, "", *first_runs(), *learning(), *forward(), "", END + after])
+    rows = [*first_runs(), *scratch(), *learning(), *explained(), *forward()]
+    fresh = "\n".join([before + BEGIN, "", *rows, "", END + after])
     if check:
         sys.exit(fresh != text)
     path.write_text(fresh, encoding="utf-8")

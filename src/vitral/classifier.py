@@ -24,12 +24,13 @@ from vitral import catalog, explanation
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, SeveralEvaluation, evaluate, evaluate_several
 from vitral.explanation import Explanation, Question
-from vitral.images import preprocess
+from vitral.images import layouts, preprocess
 from vitral.images.datasets import known, labelled, open_dataset
-from vitral.images.loading import eval_batches
+from vitral.images.loading import eval_batches, told
 from vitral.images.reading import check_bytes
 from vitral.images.scored import Labelled
-from vitral.images.sources import Split
+from vitral.images.similar import Tick
+from vitral.images.sources import Problem, Split
 from vitral.inference import Engine, Precision, best_device
 from vitral.model import build
 from vitral.weights import artifact, incoming
@@ -149,6 +150,10 @@ class Classifier:
             )
             if again.fingerprint == trained["fingerprint"]:
                 return Labelled(split=again.val, own=True)
+        with contextlib.suppress(DataError, KeyError, TypeError):
+            held = layouts.find(trained["source"]).held_out
+            if held is not None and Path(str(held)).resolve() == Path(data).resolve():
+                return self.find(trained["source"], allow_unknown=allow_unknown)
         if not allow_unknown:
             return Labelled(split=labelled(data, self.classes, size=size))
         split, unknown = known(data, self.classes, size=size)
@@ -160,7 +165,21 @@ class Classifier:
         """Score a folder, a built-in source, or what `find` or `labelled` gave.
 
         A model of several labels scores images that have one each as well. Raises DataError for
-        images of several labels where the model names one.
+        images of several labels where the model names one, and where none can be read.
+        """
+        return self.scored(data, batch=batch, workers=workers)[0]
+
+    def scored(
+        self,
+        data: str | Path | Split | Labelled,
+        *,
+        batch: int = 64,
+        workers: int = 0,
+        tick: Tick | None = None,
+    ) -> tuple[Evaluation | SeveralEvaluation, tuple[Problem, ...]]:
+        """What `evaluate` gives, and the images that are not in it as they could not be read.
+
+        `tick` is called with (images seen, images in all).
         """
         if isinstance(data, str | Path):
             data = self.find(data)
@@ -172,14 +191,21 @@ class Classifier:
                 "images with one label, or train one with theirs."
             )
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
-        outputs = self.engine.run(batches)
+        outputs = self.engine.run(told(batches, tick, len(split)))
+        if not len(outputs.indices):
+            first = outputs.failed[0]
+            raise DataError(
+                f"None of the {len(split)} images can be read, for example {first.path}: "
+                f"{first.reason}"
+            )
         keys, labels = [split.key(int(i)) for i in outputs.indices], outputs.labels
         if not self.several:
-            fitted = self.card.calibration
-            return evaluate(outputs.logits, labels, kinds, keys, calibration=fitted, own=found.own)
+            fit, own = self.card.calibration, found.own
+            one = evaluate(outputs.logits, labels, kinds, keys, calibration=fit, own=own)
+            return one, outputs.failed
         if labels.ndim == 1:
             labels = labels[:, None] == np.arange(len(kinds))
-        return evaluate_several(outputs.logits, labels, kinds, keys)
+        return evaluate_several(outputs.logits, labels, kinds, keys), outputs.failed
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of logits (B, classes): calibrated where the model is, each by itself for several."""
@@ -204,6 +230,8 @@ class Classifier:
         self, paths: Iterable[Path], question: Question | None = None, *, batch: int = 16
     ) -> Iterator[Explanation | tuple[Path, DataError]]:
         """One result per file, in order, `batch` at a time, without what is inside the network."""
+        if batch < 1:
+            raise UsageError(f"batch is at least 1, not {batch}.")
         asked = replace(question or Question(), details=False)
         waiting = iter(paths)
         while some := list(itertools.islice(waiting, batch)):

@@ -7,7 +7,7 @@ result = probe(classifier, "photos/", "knn")     # result.scores[-1].accuracy
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from vitral.evaluation.probes import SEEDS, SHOTS, ProbeKind, ProbeResult, probe
 from vitral.images import complaints, hub_data, layouts, tables
 from vitral.images.datasets import Dataset, find_images, open_dataset
 from vitral.images.folders import named_like_an_image
-from vitral.images.loading import Batch, eval_batches
+from vitral.images.loading import eval_batches, told
 from vitral.images.similar import Tick
 from vitral.images.sources import LEFT_OUT, Arrays, Files, Problem, Split
 from vitral.inference import Representations
@@ -158,7 +158,7 @@ class _Eyes:
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
         workers = min(8, os.cpu_count() or 1) if far else 0
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
-        seen = engine.represent(_told(batches, self.tick, len(split)))
+        seen = engine.represent(told(batches, self.tick, len(split)))
         self.failed.extend(seen.failed)
         if not np.isfinite(seen.vectors).all():
             raise ModelError(
@@ -166,15 +166,6 @@ class _Eyes:
                 "diverged. Use other weights."
             )
         return seen
-
-
-def _told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
-    done = 0
-    for batch in batches:
-        yield batch
-        done += len(batch.images) + len(batch.failed)
-        if tick is not None:
-            tick(done, total)
 
 
 def _few_shot(

@@ -81,7 +81,8 @@ def _one_label(evaluation: Evaluation) -> Iterator[str | Table]:
     yield from _reliability(evaluation.reliability)
     yield _class_scores(evaluation)
     names = evaluation.classes
-    if len(names) <= MOST_COLUMNS:
+    digits = len(str(max(len(names) - 1, int(evaluation.confusion.max()))))
+    if len(names) * (digits + 3) + 20 <= 80:  # narrower columns would hide the counts
         yield _confusion(evaluation)
         return
     pairs = [
@@ -164,7 +165,8 @@ def _class_scores(evaluation: Evaluation) -> Table:
     title = f"the {len(scores)} classes of the lowest F1" if few else "each class"
     table = Table(title=f"{title}, with 95 % intervals", header_style="bold")
     for column in ("class", "images", "precision", "recall", "F1"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+        own = column == "class"
+        table.add_column(column, justify="left" if own else "right", no_wrap=not own)
     for score in scores:
         f1 = "-" if score.f1 is None else f"{100 * score.f1:.1f} %"
         precision = _within(score.precision, score.precision_interval)
@@ -203,7 +205,7 @@ def _label_scores(scores: Sequence[LabelScore]) -> Table:
 
 def _confusion(evaluation: Evaluation) -> Table:
     table = Table(title="confusion: rows are the truth", header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for number in range(len(evaluation.classes)):
         table.add_column(str(number), justify="right")
     for number, name in enumerate(evaluation.classes):

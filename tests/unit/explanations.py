@@ -32,6 +32,7 @@ def kept(grid: tuple[int, int], layers: int, heads: int, classes: int) -> Inside
     def some(*shape: int) -> np.ndarray:
         return random.random(shape).astype(np.float32)
 
+    lens = some(layers + 1, classes)
     return Inside(
         attention=np.full((layers, heads, patches + 1, patches + 1), 1 / (patches + 1), np.float32),
         rollout=some(patches + 1, patches + 1),
@@ -41,7 +42,8 @@ def kept(grid: tuple[int, int], layers: int, heads: int, classes: int) -> Inside
         occlusion=some(*grid) if classes else None,
         relevance=some(*grid) if classes else None,
         walls=some(layers, heads, *grid),
-        lens=some(layers + 1, classes),
+        lens=lens,
+        knew=np.exp(lens) / np.exp(lens).sum(axis=1, keepdims=True),
         lengths=some(3, layers, heads, patches + 1),
         cosines=some(patches, patches),
         layer=layers,

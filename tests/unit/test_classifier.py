@@ -291,7 +291,7 @@ def test_several_labels_are_scored_by_name(
     listed.write_text("path,labels\n" + "\n".join(rolled), encoding="utf-8")
     assert several.evaluate(listed).accuracy < 0.5
     listed.write_text(f"path,labels\n{paths[0]},a|e\n", encoding="utf-8")
-    with pytest.raises(DataError, match="class 'e' that the model does not know"):
+    with pytest.raises(DataError, match="none of the model's classes, but e; it knows"):
         several.evaluate(listed)
 
 

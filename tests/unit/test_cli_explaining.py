@@ -118,7 +118,7 @@ def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path)
     photos, run = place / "photos", place / "run"
     picture = next(photos.rglob("*.jpg"))
     for words, code, sentence in (
-        ((photos, "--out", tmp_path / "a.png"), 2, "name a folder for 12 images"),
+        ((photos, "--out", tmp_path / "a.png"), 2, "one picture of one image; name a folder"),
         (("--layer", "1", "--out", tmp_path / "a"), 2, "needs an image"),
         ((tmp_path / "none.jpg", "--out", tmp_path / "a"), 3, "none.jpg"),
         (("--data", tmp_path / "none", "--out", tmp_path / "a"), 3, "none"),
@@ -135,7 +135,8 @@ def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path)
     assert "one of the images" in err
     broken = tmp_path / "broken.jpg"
     broken.write_text("no image")
-    found, _, err = vitral("explain", run, broken, broken, "--out", tmp_path / "b")
+    again = shutil.copyfile(broken, tmp_path / "again.jpg")
+    found, _, err = vitral("explain", run, broken, again, broken, "--out", tmp_path / "b")
     assert found == 3 and "None of the 2 files" in err
 
 

@@ -95,9 +95,20 @@ def compare_and_leave_out(vitral: Vitral, photos: Path, run: Path, tmp_path: Pat
     code, out, err = vitral("evaluate", run, photos, "--probe", "knn", "--json")
     assert code == 0, err
     assert json.loads(out)["probe"] == "knn"
-    for more in (("--compare", other), ("--csv", page), ("--allow-unknown",), ("--report", page)):
+    table = tmp_path / "table.csv"
+    for more in (("--compare", other), ("--csv", table), ("--allow-unknown",), ("--report", page)):
         code, _, err = vitral("evaluate", run, photos, "--probe", "knn", *more)
         assert code == 2 and "alone; leave" in err
+    notes = stranger / "stranger" / "notes.csv"
+    notes.write_text("mine", encoding="utf-8")
+    for place, reason in ((notes, "is part of"), (page, "does not end in .csv")):
+        before = place.read_bytes()
+        code, _, err = vitral("evaluate", run, stranger, "--allow-unknown", "--csv", place)
+        assert code == 2 and reason in err
+        assert place.read_bytes() == before
+    notes.unlink()
+    code, _, err = vitral("evaluate", run, photos, "--lang", "ko")
+    assert code == 2 and "--report" in err
     code, _, err = vitral("evaluate", run, photos, "--probe", "nn")
     assert code == 2 and "one of fewshot, knn, linear, not 'nn'" in err
     code, out, _ = vitral(

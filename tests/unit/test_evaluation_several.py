@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from vitral.errors import DataError, ModelError
-from vitral.evaluation import Evaluation, evaluate, evaluate_several
+from vitral.evaluation import Evaluation, evaluate, evaluate_several, wilson
 from vitral.evaluation.several import average_precision
 
 
@@ -145,7 +145,7 @@ def test_extreme_logits_and_a_perfect_order():
 def test_the_interval_stays_inside():
     labels = np.array([[1], [1], [0], [0], [1]], bool)
     found = evaluate_several([[5], [4], [1], [-1], [2]], labels, ["a"], keys(5))
-    assert found.interval == (1.0, 1.0)
+    assert found.interval == wilson(5, 5)  # a perfect score of five images is no certainty
     logits = [[5], [4], [3], [-1], [2]]
     low, high = evaluate_several(logits, labels, ["a"], keys(5)).interval
     assert 0 < low < 1 == high

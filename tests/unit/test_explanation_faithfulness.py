@@ -74,10 +74,10 @@ def test_areas_and_scores_by_hand():
     assert test.random_spread == pytest.approx(0.1)  # areas 0.5, 0.4 and 0.6
     assert test.deletion_score == pytest.approx(0.25)
     assert test.insertion_score == pytest.approx(0.25)
-    # Student's t, two degrees of freedom: 2.92 · 0.1 / √3 = 0.169
-    assert test.verdict(0.168) == "no better than random order"
-    assert test.verdict(0.170) == "better than random order"
-    assert test.verdict(-0.170) == "worse than random order"
+    # Student's t, two degrees of freedom, of one more order: 1.886 · 0.1 · √(1 + 1/3) = 0.2178
+    assert test.verdict(0.217) == "no better than random order"
+    assert test.verdict(0.219) == "better than random order"
+    assert test.verdict(-0.219) == "worse than random order"
     assert test.to_dict()["deletion_score"] == test.deletion_score
 
 

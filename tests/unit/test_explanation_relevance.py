@@ -99,5 +99,5 @@ def test_the_one_patch_that_matters_is_found(changes, place):
     assert divmod(int(found.heat.argmax()), 4) == place
     assert found.heat.max() > 2 * np.sort(found.heat, axis=None)[-2]
     test = found.faithfulness
-    assert test.verdict(test.deletion_score) == "better than random order"
-    assert test.verdict(test.insertion_score) == "better than random order"
+    # in random orders the one patch is as likely anywhere, the first place is 1.7 deviations out
+    assert min(test.deletion_score, test.insertion_score) > 1.2 * test.random_spread

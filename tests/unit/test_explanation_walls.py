@@ -76,6 +76,6 @@ def test_a_window_is_the_picture_lit_by_the_map():
 
 def test_an_svg_of_the_lens_keeps_names_as_text():
     told = explanation(classes=("골프공", "b"))
-    told.inside.lens[:] = [[3, 0]] * 3
+    told.inside.knew[:] = [[0.9, 0.1]] * 3
     svg = walls.knowledge(told, told.inside, "svg").decode("utf-8")
     assert svg.count("골프공</text>") == 3

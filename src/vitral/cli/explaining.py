@@ -71,13 +71,11 @@ def explain(
 
     asked: Any = {"method": method, "layer": layer, "head": head, "target": target}
     question = Question(query=_query(query), **asked)
-    files = find_images(images or [])
-    single = out_.suffix.lower() in (".png", ".svg")
-    if single and len(files) != 1:
-        raise UsageError(f"{out_} is one picture; name a folder for {len(files) or 'no'} images.")
+    files = list(dict.fromkeys(find_images(images or [])))
+    spare(out_, files)
+    _check_place(out_, one=len(files) == 1 and files == images)
     if data is not None and files:
         raise UsageError("--data is for the model's own figures; leave it or the images out.")
-    spare(out_, files)
     classifier = load(run, device=device, announce=complain)
     if not files:
         if question != Question():
@@ -95,6 +93,14 @@ def explain(
             out.print(f"written: {name}", markup=False)
     elif len(files) == 1 and files == (images or []):
         _tell(results["results"][0])
+
+
+def _check_place(target: Path, *, one: bool) -> None:
+    single = target.suffix.lower() in (".png", ".svg")
+    if single and not one:
+        raise UsageError(f"{target} is one picture of one image; name a folder for what is given.")
+    if target.is_file() and not single:
+        raise UsageError(f"{target} is a file; name a folder, or a .png or .svg.")
 
 
 def _of_image(

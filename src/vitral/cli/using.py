@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from vitral.classifier import Classifier
     from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation
     from vitral.images.scored import Labelled
-    from vitral.images.sources import Split
+    from vitral.images.sources import Problem, Split
 
     Score = Evaluation | SeveralEvaluation
 
@@ -46,18 +48,19 @@ def evaluate(
         bool, typer.Option("--allow-unknown", help="Leave out classes the model does not know.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write a page of it, F.html.")] = None,
-    lang: Annotated[str, typer.Option(help="Language of that page: en or ko.")] = "en",
+    lang: Annotated[str | None, typer.Option(help="Language of that page: en or ko.")] = None,
     device: Device = None,
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write one line per image here.")] = None,
 ) -> None:
-    """Score a model on labelled images: each number with its interval, classes, confusions.
+    """Score a model on labelled images: intervals, each class, calibration, confusions.
 
-    With its calibration: how far the probabilities are off, and which answers are sure. Of a
-    model of several labels: the mean average precision, with its interval, and each class.
+    Of a model of several labels: the mean average precision, with its interval, and each class.
     """
     from vitral.classifier import load
+    from vitral.evaluation import write_predictions
 
+    _refuse_places(csv, report, lang, data)
     if probe is not None:
         if compare or allow_unknown or report or csv:
             raise UsageError(
@@ -66,10 +69,6 @@ def evaluate(
             )
         _probe(load(run, device=device, announce=complain), data, probe, as_json=as_json)
         return
-    if report is not None:
-        from vitral.report.words import words
-
-        words(lang)  # an unknown language is told before the work
     classifier = load(run, device=device, announce=complain)
     found = classifier.find(data, allow_unknown=allow_unknown)
     unknown, whole, other = dict(found.unknown), len(found.split), None
@@ -78,18 +77,21 @@ def evaluate(
         found, theirs = _met(classifier, found, other, data, allow_unknown=allow_unknown)
         unknown |= theirs.unknown
     split = found.split
-    for problem in split.problems[:5]:
-        complain(f"{problem.path}: {problem.reason}")
-    evaluation = classifier.evaluate(found)
+    with progress("scoring") as tick:
+        evaluation, failed = classifier.scored(found, tick=tick)
+    _tell(*split.problems, *failed)
     compared = None if other is None else _compared(evaluation, other.evaluate(theirs))
-    _write(classifier, evaluation, split, csv, report, lang)
+    if csv is not None:
+        write_predictions(csv, evaluation)
+    if report is not None:
+        _write_page(classifier, evaluation, split, (report, f"{run} · {data}", lang or "en"))
     if as_json:
         more = {} if compared is None else {"compare": {"with": compare} | compared.to_dict()}
-        print_json({**evaluation.to_dict(), "split": split.name, "unknown": unknown, **more})
+        lost = {"unknown": unknown, "unreadable": [str(problem.path) for problem in failed]}
+        print_json({**evaluation.to_dict(), "split": split.name, **lost, **more})
         return
     of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
-    learnt = ", those it learnt from included if they are there" * (split.name == "all")
-    _print(evaluation, f"{data}: {len(split):,} {split.name} images{of}{learnt}", unknown)
+    _print(evaluation, f"{data}: {evaluation.samples:,} {split.name} images{of}", unknown)
     if compared is not None:
         for line in terminal.comparison_lines(compared, run, str(compare)):
             out.print(line, markup=False)
@@ -139,6 +141,30 @@ def predict(
         raise DataError(f"None of the {unreadable} files could be read as an image.")
 
 
+def _refuse_places(csv: Path | None, report: Path | None, lang: str | None, data: str) -> None:
+    """Refuse another suffix, to write over what the data is made of, and an unknown language."""
+    for target, suffix in ((csv, ".csv"), (report, ".html")):
+        if target is not None and target.suffix != suffix:
+            raise UsageError(f"{target} does not end in {suffix}; name a file that does.")
+        of_data = target is not None and target.resolve().is_relative_to(Path(data).resolve())
+        if of_data and target is not None and target.exists():
+            raise UsageError(f"{target} is part of {data}; write somewhere else.")
+    if lang is not None and report is None:
+        raise UsageError("--lang is the language of the page; give --report F.html, too.")
+    if lang is not None:
+        from vitral.report.words import words
+
+        words(lang)  # an unknown one is told before the work
+
+
+def _tell(*problems: Problem) -> None:
+    """The first of the images that were left out."""
+    for problem in problems[:5]:
+        complain(f"{problem.path}: {problem.reason}")
+    if len(problems) > 5:
+        complain(f"... and {len(problems) - 5:,} more that cannot be read")
+
+
 def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> None:
     from vitral import features
     from vitral.evaluation.probes import ProbeKind, probe_lines
@@ -161,7 +187,13 @@ def _met(
 
     if first.several or second.several:
         raise UsageError("--compare is for models that name one class, and one names several.")
-    return in_common(found, second.find(data, allow_unknown=allow_unknown))
+    theirs = second.find(data, allow_unknown=allow_unknown)
+    if theirs.own != found.own:
+        complain(
+            f"The {'first' if theirs.own else 'second'} model may have learnt from these images: "
+            f"it was not trained on {data} as it is now."
+        )
+    return in_common(found, theirs)
 
 
 def _compared(first: Score, second: Score) -> Comparison:
@@ -171,28 +203,23 @@ def _compared(first: Score, second: Score) -> Comparison:
     return compare(first, second)
 
 
-def _write(
-    classifier: Classifier,
-    evaluation: Score,
-    split: Split,
-    csv: Path | None,
-    report: Path | None,
-    lang: str,
+def _write_page(
+    classifier: Classifier, evaluation: Score, split: Split, page: tuple[Path, str, str]
 ) -> None:
-    """The files that were asked for."""
-    from vitral.evaluation import write_predictions
+    """The page of one evaluation: (file, heading, language)."""
+    from vitral.report import write_evaluation_report
 
-    if csv is not None:
-        write_predictions(csv, evaluation)
-    if report is not None:
-        from vitral.report import write_evaluation_report
-
-        write_evaluation_report(report, evaluation, split, classifier, lang)
-        complain(f"written: {report}", plain=True)
+    path, name, lang = page
+    command = shlex.join(["vitral", *sys.argv[1:]])
+    write_evaluation_report(
+        path, evaluation, split, classifier, lang, heading=name, command=command
+    )
+    complain(f"written: {path}", plain=True)
 
 
 def _print(evaluation: Score, data: str, unknown: dict[str, int]) -> None:
-    out.print(f"data       {data}", markup=False)
+    learnt = ", those it learnt from included if they are there" * data.endswith(" all images")
+    out.print(f"data       {data}{learnt}", markup=False)
     for line in terminal.evaluation_lines(evaluation, unknown):
         out.print(line, markup=False)
 

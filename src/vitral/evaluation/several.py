@@ -177,7 +177,7 @@ def evaluate_several(
         classes=tuple(classes),
         samples=len(truth),
         mean_average_precision=mean,
-        interval=(max(0.0, mean - half), min(1.0, mean + half)),
+        interval=_interval(mean, half, len(truth)),
         without_positives=tuple(score.name for score in per_class if not score.support),
         f1_micro=2 * correct / both,
         f1_macro=float(np.mean(f1)),
@@ -232,6 +232,12 @@ def _label_scores(
             )
         )
     return tuple(rows)
+
+
+def _interval(mean: float, half: float, samples: int) -> tuple[float, float]:
+    if mean == 1.0:  # nothing is ranked wrongly: no spread to estimate, as if none ever could be
+        return wilson(samples, samples)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _deviation(scores: NDArray[np.float64], truth: NDArray[np.bool_], seed: int) -> float:

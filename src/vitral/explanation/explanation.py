@@ -60,6 +60,7 @@ class Inside:
     relevance: Numbers | None = field(repr=False)
     walls: Numbers = field(repr=False)
     lens: Numbers = field(repr=False)
+    knew: Numbers = field(repr=False)
     lengths: Numbers = field(repr=False)
     cosines: Numbers = field(repr=False)
     layer: int
@@ -157,6 +158,8 @@ def explain(
             f"The model has {spec.classes} classes, but {len(names)} names were given."
         )
     spec.check_images(images.shape, any_size=True)
+    if not len(images):
+        return []
     grid = spec.grid_at((images.shape[2], images.shape[3]))
     asked = (question or Question()).settled(spec, grid, names)
     values = spec.depth * spec.heads * (grid[0] * grid[1] + spec.prefix) ** 2
@@ -262,6 +265,7 @@ def _insides(
             relevance=_numbers_of(maps["relevance"], i),
             walls=_numbers(walls[i]),
             lens=_numbers(knows[i]),
+            knew=_numbers(asked.probabilities(knows[i])),
             lengths=_numbers(lengths[i]),
             cosines=_numbers(cosines[i]),
             layer=layer,

@@ -23,7 +23,7 @@ Verdict = Literal[
     "better than random order", "no better than random order", "worse than random order"
 ]
 
-ORDERS = 6  # random orders to compare with
+ORDERS = 10  # random orders to compare with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +64,9 @@ class Faithfulness:
         return float(self._area(self.insertion)) - self.random_area
 
     def verdict(self, score: float) -> Verdict:
-        """What a score says: beyond chance (one-sided, 5 %) of the mean of the random orders."""
+        """What a score says: beyond what nine in ten random orders would reach."""
         count = len(self.random)
-        margin = stdtrit(count - 1, 0.95) * self.random_spread / count**0.5
+        margin = stdtrit(count - 1, 0.9) * self.random_spread * (1 + 1 / count) ** 0.5
         margin = max(float(margin), 1e-4)  # where every order gives the same, none is better
         if score > margin:
             return "better than random order"

@@ -119,7 +119,7 @@ def _scale(sheet: Sheet, explanation: Explanation, shape: float) -> None:
     span = Normalize(low, max(high, low + 1e-9))
     sheet.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar)
     bar.set_yticks([low, (low + high) / 2, high])
-    labels = [f"{low:.2g} %" if low >= 0.01 else "0 %", "share\nper patch", f"{high:.2g} %"]
+    labels = [f"{low:.2g} %" if low >= 0.01 else "0 %", "share\nper patch", f"{high:.3g} %"]
     bar.set_yticklabels(labels, color=MUTED, fontsize=9)
     bar.tick_params(length=0, pad=4)
     bar.yaxis.get_ticklabels()[0].set_verticalalignment("bottom")

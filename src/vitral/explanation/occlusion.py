@@ -12,6 +12,7 @@ from vitral.explanation.attention import as_map
 from vitral.explanation.masking import watched
 from vitral.explanation.question import Question
 
+LEAST = 1e-5  # a smaller fall of log p is rounding
 SIDE = 8  # windows along the longer side of a grid of more than SIDE² patches
 
 
@@ -44,7 +45,8 @@ def occlusion(
     owners = torch.arange(len(images)).repeat_interleave(len(shown))
     scores = watched(model, images, owners, shown.repeat(len(images), 1, 1), targets, question)
     scores = scores.unflatten(0, (len(images), len(shown)))
-    falls = (scores[:, :1] - scores[:, 1:]).clamp(min=0).to(device)
+    falls = scores[:, :1] - scores[:, 1:]
+    falls = torch.where(falls > LEAST, falls, 0).to(device)
     within = hidden.flatten(1).to(device, falls.dtype)
     shares = relevant.detach().flatten(1).to(falls.dtype)
     totals = (shares @ within.T) @ within  # of each patch's window

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vitral.errors import DataError, ModelError
 from vitral.explanation import plates
-from vitral.explanation.attention import Pool, attention_distance, heatmap, patches_only, rollout
+from vitral.explanation.attention import attention_distance, looked, patches_only, rollout
 from vitral.explanation.explanation import as_pictures
 from vitral.model import place
 from vitral.spec import ImageSpec, ModelSpec
@@ -152,9 +152,12 @@ def looking(
                 sums[name] += product.double().sum(dim=0).cpu()
             if done < _SHOWN:
                 # a "map" head weighs the patches by a probe of its own; their mean stands in for it
-                pool: Pool = "cls" if spec.pool == "cls" else "mean"
+                read = rolled[0].new_zeros(rolled[0].shape[:2])
                 prefix = network.num_prefix
-                both = [heatmap(product, spec.grid, prefix, pool) for product in rolled]
+                first = 1 + spec.distillation_token
+                tokens = slice(first) if spec.pool == "cls" else slice(prefix, None)
+                read[:, tokens] = 1
+                both = [looked(product, read, spec.grid, prefix) for product in rolled]
                 shown.append(images[: _SHOWN - done].cpu())
                 maps.append(torch.stack(both, dim=1)[: _SHOWN - done].cpu())
             done += len(images)

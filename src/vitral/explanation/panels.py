@@ -48,9 +48,7 @@ def curve(axes: Axes, found: Faithfulness, *, deletion: bool) -> None:
 
 def lens(axes: Axes, explanation: Explanation, inside: Inside, kind: str) -> None:
     """One bar per layer: its best class and that one's probability; a dot for the target's."""
-    logits = inside.lens.astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = inside.knew.astype(np.float64)
     best, places = shares.argmax(axis=1), np.arange(len(shares))
     target = explanation.classes.index(explanation.target) if explanation.target else -1
     colours = [COBALT if index == target else MUTED for index in best]

@@ -116,5 +116,5 @@ class Question:
 
 
 def _number(what: str, value: int | None, most: int) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise UsageError(f"{what} are 1 to {most}; there is no {value}.")
+    if value is not None and (type(value) is not int or not 1 <= value <= most):
+        raise UsageError(f"{what} are 1 to {most}; there is no {value!r}.")

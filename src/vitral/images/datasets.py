@@ -224,9 +224,9 @@ def _without(
     if strange.any():
         split = split.select(np.flatnonzero(~strange))
     if not len(split):
-        name = min(unknown)
+        name, few = min(unknown), ", ".join(sorted(unknown)[:5])
         raise DataError(
-            f"{source} has a class '{name}' that the model does not know, and none that it knows; "
+            f"{source} has none of the model's classes, but {few}; "
             f"{complaints.closest(name, names[:count])} Choose other images or another model."
         )
     if split.labels.ndim > 1:

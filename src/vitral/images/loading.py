@@ -30,6 +30,7 @@ from vitral.images.augment import Augment, alter, cut, flip, prepare
 from vitral.images.chance import seed_of
 from vitral.images.order import Key, Order, Part, share, steps_per_epoch
 from vitral.images.preprocess import pixels
+from vitral.images.similar import Tick
 from vitral.images.sources import Arrays, Problem, Split
 from vitral.spec import ImageSpec
 
@@ -230,3 +231,13 @@ def _unless_lost(
 
 
 __all__ = ["Batch", "eval_batches", "seed_of", "steps_per_epoch", "train_batches"]
+
+
+def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
+    """The same batches; `tick` hears how many images of `total` they have brought so far."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.images) + len(batch.failed)
+        if tick is not None:
+            tick(done, total)

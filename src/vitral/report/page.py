@@ -49,14 +49,20 @@ def write_evaluation_report(
     split: Images,
     classifier: Classifier,
     lang: str = "en",
+    *,
+    heading: str = "",
+    command: str = "",
 ) -> Path:
-    """Write the page of one evaluation of `classifier` on `split` alone, and return its path."""
+    """Write the page of one evaluation of `classifier` on `split` alone, and return its path.
+
+    `heading` says which model and images (default: the file's name), `command` how it was made.
+    """
     several = isinstance(evaluation, SeveralEvaluation)
     card = classifier.card.to_dict()
     found = Record(
-        name=path.stem,
+        name=heading or path.stem,
         recipe={},
-        command="",
+        command=command,
         environment={},
         training=[],
         validations=[],
