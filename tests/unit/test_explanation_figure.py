@@ -87,7 +87,8 @@ def test_the_panels_are_those_that_there_is_something_for():
     assert not {"The heads of layer 2", "When it knew"} & few
     untested = shown(figure.compose(explanation(tested=False), "png"))
     assert "Is it true? Shown first" not in untested
-    asked = shown(figure.compose(explanation(method="attention", query=(2, 3), head=1), "png"))
+    looking = explanation(method="attention", query=(2, 3), layer=2, head=1, inside=False)
+    asked = shown(figure.compose(looking, "png"))
     assert "layer 2, head 1: attention of patch 2,3" in asked
 
 

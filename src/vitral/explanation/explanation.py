@@ -80,7 +80,7 @@ class Explanation:
         picture: uint8 (H, W, 3), the image as the model received it.
         grid: (rows, columns) of patches.
         prefix: names of the tokens before the patches.
-        method, query, head: how `heat` was found (question.Question).
+        method, query, layer, head: how `heat` was found (question.Question).
         target: the class that is explained; None for a model without a head.
         heat: (rows, columns), the map of the method; sums to 1.
         probabilities: (K,); classes: K names; empty for a model without a head.
@@ -94,6 +94,7 @@ class Explanation:
     prefix: tuple[str, ...] = ()
     method: Method = "occlusion"
     query: Query | None = None
+    layer: int | None = None
     head: int | None = None
     target: str | None = None
     heat: Numbers = field(repr=False)
@@ -216,6 +217,7 @@ def _explained(
             prefix=_prefix(spec),
             method=asked.method or "occlusion",
             query=asked.query,
+            layer=(asked.layer or spec.depth) if asked.method == "attention" else None,
             head=asked.head,
             target=names[int(targets[i])] if names else None,
             heat=_numbers(heat[i]),

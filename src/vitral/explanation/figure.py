@@ -85,10 +85,10 @@ def title_of(explanation: Explanation, kind: Kind) -> tuple[str, str]:
             return "What spoke for it", f"gradient × attention for {name}"
         case "attention":
             head = "mean of heads" if explanation.head is None else f"head {explanation.head}"
-            layer = "" if explanation.inside is None else f"layer {explanation.inside.layer}, "
+            layer = "" if explanation.layer is None else f"layer {explanation.layer}, "
             return "Where it looked", f"{layer}{head}: {panels.asked(explanation)}"
         case _:
-            return "Where it looked", "attention rollout over all blocks"
+            return "Where it looked", f"rollout over all blocks: {panels.asked(explanation)}"
 
 
 def _pictures(sheet: Sheet, explanation: Explanation, shape: float, kind: Kind) -> None:

@@ -110,6 +110,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
         "method": explanation.method,
         "target": explanation.target,
         "query": explanation.query,
+        "layer": explanation.layer,
         "head": explanation.head,
         "heat": {
             "meaning": ARRAYS["heat"],

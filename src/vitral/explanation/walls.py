@@ -41,7 +41,7 @@ def patches(explanation: Explanation) -> bytes:
     scale = min(14.0, max(5.0, 0.6 * max(rows, columns))) / max(height, width)  # inches per pixel
     sheet = Sheet(width * scale + 0.4, height * scale + 0.95)
     told = f"{rows} × {columns} patches of {size[0] / rows:.3g} × {size[1] / columns:.3g} pixels"
-    sheet.heading(0.2, 0, "The patches in their order", f"{told}; the number is the token's place")
+    sheet.heading(0.2, 0, "The patches in their order", f"{told}; the number is the patch's place")
     axes = sheet.picture(lead(large, explanation.grid), 0.2, 0.75, (width * scale, height * scale))
     for place in range(rows * columns):
         row, column = divmod(place, columns)
