@@ -137,19 +137,13 @@ class Classifier:
             )
         size = max(self.card.images.size)
         trained: Any = self.card.made_by.get("data")
-        recipe: Any = self.card.made_by.get("recipe")
+        division = self.card.division
         # what another version or another program wrote there only costs this convenience
         with contextlib.suppress(DataError, KeyError, TypeError, UsageError):
-            again = open_dataset(
-                data,
-                seed=recipe["data"]["split_seed"],
-                val_fraction=recipe["data"]["val_fraction"],
-                size=size,
-                count=recipe["data"]["count"],
-                allow_unreadable=True,
-            )
-            if again.fingerprint == trained["fingerprint"]:
-                return Labelled(split=again.val, own=True)
+            if division is not None:
+                again = open_dataset(data, size=size, allow_unreadable=True, **division)
+                if again.fingerprint == trained["fingerprint"]:
+                    return Labelled(split=again.val, own=True)
         with contextlib.suppress(DataError, KeyError, TypeError):
             held = layouts.find(trained["source"]).held_out
             if held is not None and Path(str(held)).resolve() == Path(data).resolve():

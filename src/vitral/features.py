@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -235,15 +234,7 @@ def _whole(
 
 def _opened(classifier: Classifier, data: str | Path) -> Dataset:
     """Divided as the model's training divided, so that nothing it learnt from is a test image."""
-    recipe: Any = classifier.card.made_by.get("recipe")
-    settings: dict[str, Any] = {"seed": 0, "val_fraction": 0.2, "count": None}
-    with suppress(KeyError, TypeError):  # of another program nothing is known
-        had = recipe["data"]
-        settings = {
-            "seed": had["split_seed"],
-            "val_fraction": had["val_fraction"],
-            "count": had["count"],
-        }
+    settings = classifier.card.division or {"seed": 0, "val_fraction": 0.2, "count": None}
     size = max(classifier.card.images.size)
     return open_dataset(data, size=size, allow_unreadable=True, **settings)
 

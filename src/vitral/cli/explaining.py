@@ -73,7 +73,8 @@ def explain(
     question = Question(query=_query(query), **asked)
     files = list(dict.fromkeys(find_images(images or [])))
     spare(out_, files)
-    _check_place(out_, one=len(files) == 1 and files == images)
+    one = len(files) == 1 and files == images  # named by itself, not found in a folder
+    _check_place(out_, one=one)
     if data is not None and files:
         raise UsageError("--data is for the model's own figures; leave it or the images out.")
     classifier = load(run, device=device, announce=complain)
@@ -82,7 +83,7 @@ def explain(
             raise UsageError("A method, query, layer, head or class needs an image to explain.")
         written = [str(path) for path in _of_model(classifier, out_, data)]
         results: dict[str, Any] = {"written": written}
-    elif len(files) == 1 and files == (images or []):
+    elif one:
         results = {"results": [_of_image(classifier, files[0], out_, question)]}
     else:
         results = {"results": _of_images(classifier, files, out_, question, quiet=as_json)}
@@ -91,7 +92,7 @@ def explain(
     elif not files:
         for name in results["written"]:
             out.print(f"written: {name}", markup=False)
-    elif len(files) == 1 and files == (images or []):
+    elif one:
         _tell(results["results"][0])
 
 

@@ -91,7 +91,7 @@ def evaluate(
         print_json({**evaluation.to_dict(), "split": split.name, **lost, **more})
         return
     of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
-    _print(evaluation, f"{data}: {evaluation.samples:,} {split.name} images{of}", unknown)
+    _print(evaluation, split.name, (data, of), unknown)
     if compared is not None:
         for line in terminal.comparison_lines(compared, run, str(compare)):
             out.print(line, markup=False)
@@ -217,9 +217,10 @@ def _write_page(
     complain(f"written: {path}", plain=True)
 
 
-def _print(evaluation: Score, data: str, unknown: dict[str, int]) -> None:
-    learnt = ", those it learnt from included if they are there" * data.endswith(" all images")
-    out.print(f"data       {data}{learnt}", markup=False)
+def _print(evaluation: Score, split: str, data: tuple[str, str], unknown: dict[str, int]) -> None:
+    learnt = ", those it learnt from included if they are there" * (split == "all")
+    counted = f"{evaluation.samples:,} {split} images{data[1]}{learnt}"
+    out.print(f"data       {data[0]}: {counted}", markup=False)
     for line in terminal.evaluation_lines(evaluation, unknown):
         out.print(line, markup=False)
 

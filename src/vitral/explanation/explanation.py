@@ -46,6 +46,7 @@ class Inside:
             gradient × attention for it; each sums to 1; None without a head.
         walls: (L, H, rows, columns), attention from the query; each sums to 1.
         lens: (L + 1, K), logits after each layer; row 0 is the embedding.
+        knew: (L + 1, K), their probabilities, calibrated as the answer's.
         lengths: (3, L, H, N), norms of q, k and v.
         cosines: (patches, patches), of query and key in `layer`, mean over the heads.
         layer: counted from 1.

@@ -8,68 +8,55 @@ PNG and as SVG with text kept as text. Laid out in inches, because grids have ma
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.explanation import lettering
-from vitral.explanation.palette import AMOUNTS, COBALT, FONT_STACK, INK, LEADING, MUTED, PAPER, RUBY
+from vitral.explanation import sheet
+from vitral.explanation.files import write
+from vitral.explanation.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, rgb
 from vitral.explanation.panes import Picture, enlarge, overlay, quantised, spread
-from vitral.weights import storage
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
-_MARGIN, _HEADING, _DPI = 0.4, 0.95, 120
+_MARGIN, _HEADING = 0.4, 0.95
 _MOST_TILES = 8  # a side of the plate of positions: more could not be told apart
 _SHARPEST = 224  # pixels of a picture's shorter side, for crisp leading
 
 
 @contextmanager
 def house() -> Iterator[None]:
-    """Draw in the house's letters and inks, and the same bytes every time."""
+    """The house's letters and inks, with those of axes that carry numbers."""
     import matplotlib  # noqa: PLC0415  0.3 s that only a caller who draws should pay
 
     style: dict[Any, Any] = {
-        "font.family": list(lettering.installed()),
-        "svg.fonttype": "none",
-        "svg.hashsalt": "vitral",
-        "text.parse_math": False,
         "axes.facecolor": PAPER,
         "axes.edgecolor": LEADING,
         "axes.linewidth": 1.5,
         "axes.labelsize": 11,
+        "axes.labelcolor": INK,
     }
-    style |= dict.fromkeys(("text.color", "axes.labelcolor"), INK)
     style |= dict.fromkeys(("xtick.color", "ytick.color"), LEADING)
     style |= dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), MUTED)
-    with matplotlib.rc_context(style):
+    with sheet.house(), matplotlib.rc_context(style):
         yield
 
 
 def save(stem: Path, figure: Figure) -> list[Path]:
     """Write stem.png and stem.svg; raises MachineError when they cannot be written."""
     paths = []
-    for kind in ("png", "svg"):
-        buffer = io.BytesIO()
+    for kind in get_args(sheet.Kind):
         with house():
-            figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-        content = buffer.getvalue()
-        if kind == "svg":
-            stack = b"font-family: " + FONT_STACK.encode()
-            content = re.sub(rb'font-family: [^;"]*', stack, content)
+            content = sheet.encoded(figure, kind)
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
-        storage.write_file(paths[-1], partial(_fill, content))
+        write(paths[-1], content)
     return paths
 
 
@@ -88,17 +75,17 @@ def filters(components: Array, shares: Array, filters_of: str) -> Figure:
     side, gap = 1.15, 0.38
     tall = side * rows / columns
     width = max(2 * _MARGIN + across * (side + 0.12), 7.0)
-    sheet = _Sheet(width, _HEADING + down * (tall + gap) + 0.2)
     note = f"{rows} × {columns} pixels, each over its own range; below, its share of the variance"
-    sheet.heading(f"The first {count} principal components of {filters_of}", note)
+    title = f"The first {count} principal components of {filters_of}"
+    plate = _headed(width, _HEADING + down * (tall + gap) + 0.2, title, note)
     for i, (component, share) in enumerate(zip(components, shares, strict=True)):
         row, column = divmod(i, across)
         place = (_MARGIN + column * (side + 0.12), _HEADING + row * (tall + gap), side, tall)
-        axes = sheet.axes(*place)
+        axes = plate.axes(*place)
         axes.imshow(enlarge(_colours(component), 112), interpolation="none")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(f"{i + 1} · {_percent(share)}", fontsize=9, color=MUTED, labelpad=3)
-    return sheet.figure
+    return plate.figure
 
 
 @house()
@@ -120,7 +107,7 @@ def positions(similarity: Array) -> Figure:
     gap = max(2, times * max(grid) // 16)
     tile = (grid[0] * times + gap, grid[1] * times + gap)
     mosaic = np.empty((len(chosen[0]) * tile[0] + gap, len(chosen[1]) * tile[1] + gap, 3), np.uint8)
-    mosaic[:] = _LEAD
+    mosaic[:] = quantised(rgb(LEADING))
     for i, row in enumerate(chosen[0]):
         for j, column in enumerate(chosen[1]):
             colours = quantised(colormaps[AMOUNTS](span(similarity[row, column]))[..., :3])
@@ -129,21 +116,21 @@ def positions(similarity: Array) -> Figure:
             mosaic[place[0] :, place[1] :][: large.shape[0], : large.shape[1]] = large
     shape = min(max(mosaic.shape[0] / mosaic.shape[1], 0.3), 2.5)
     wide = 6.0 if shape <= 1 else 6.0 / shape
-    sheet = _Sheet(max(wide + 2.6, 7.0), _HEADING + wide * shape + 0.85)
     note = "tile: one patch's position; in it: its similarity to the position of every patch"
-    sheet.heading("Position embedding similarity", note)
-    axes = sheet.axes(_MARGIN + 0.5, _HEADING, wide, wide * shape)
+    height = _HEADING + wide * shape + 0.85
+    plate = _headed(max(wide + 2.6, 7.0), height, "Position embedding similarity", note)
+    axes = plate.axes(_MARGIN + 0.5, _HEADING, wide, wide * shape)
     axes.imshow(mosaic, interpolation="none", aspect="auto")
     axes.set(xlabel="Input patch column", ylabel="Input patch row")
     for axis, numbers, step in ((axes.yaxis, chosen[0], tile[0]), (axes.xaxis, chosen[1], tile[1])):
         axis.set_ticks([gap + (i + 0.5) * step - gap / 2 for i in range(len(numbers))])
         axis.set_ticklabels([str(number + 1) for number in numbers])
     axes.tick_params(length=0)
-    bar = sheet.axes(_MARGIN + 0.5 + wide + 0.18, _HEADING, 0.17, wide * shape)
-    sheet.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar = plate.axes(_MARGIN + 0.5 + wide + 0.18, _HEADING, 0.17, wide * shape)
+    plate.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar, ticks=[-1, -0.5, 0, 0.5, 1])
     bar.set_ylabel("Cosine similarity")
     bar.tick_params(length=0)
-    return sheet.figure
+    return plate.figure
 
 
 @house()
@@ -156,11 +143,10 @@ def distances(pixels: Array, uniform: float, images: int) -> Figure:
         images: how many were averaged.
     """
     blocks, heads = pixels.shape
-    sheet = _Sheet(7.6, 5.4)
     counted = "1 image" if images == 1 else f"{images:,} images"
-    title = "Mean attention distance"
-    sheet.heading(title, f"one dot per head, {heads} in each block; average of {counted}")
-    axes = sheet.axes(_MARGIN + 0.55, _HEADING, 6.35, 3.75)
+    note = f"one dot per head, {heads} in each block; average of {counted}"
+    plate = _headed(7.6, 5.4, "Mean attention distance", note)
+    axes = plate.axes(_MARGIN + 0.55, _HEADING, 6.35, 3.75)
     x = np.arange(1, blocks + 1).repeat(heads)
     axes.scatter(x, pixels.ravel(), 42, COBALT, alpha=0.75, edgecolors=PAPER, linewidths=0.8)
     axes.axhline(uniform, color=RUBY, linestyle=(0, (5, 3)), linewidth=1.5)
@@ -174,7 +160,7 @@ def distances(pixels: Array, uniform: float, images: int) -> Figure:
     axes.grid(axis="y", color=LEADING, alpha=0.12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return sheet.figure
+    return plate.figure
 
 
 @house()
@@ -189,48 +175,27 @@ def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Fi
     side, gap, left = 1.9, 0.12, _MARGIN + 0.35
     tall = side * min(max(height / width, 0.3), 1.6)
     wide = max(left + len(pictures) * (side + gap) + _MARGIN, 7.0)
-    sheet = _Sheet(wide, _HEADING + 3 * (tall + gap) + 0.25)
     note = "from the output to the patches; each map over its own range, dark to bright"
-    sheet.heading("Attention rollout", note)
+    plate = _headed(wide, _HEADING + 3 * (tall + gap) + 0.25, "Attention rollout", note)
     for column, (picture, pair) in enumerate(zip(pictures, maps, strict=True)):
         large = enlarge(picture, _SHARPEST)
         rows = ("input", large), ("with residual", pair[0]), ("without", pair[1])
         for row, (name, content) in enumerate(rows):
             place = (left + column * (side + gap), _HEADING + row * (tall + gap))
-            axes = sheet.axes(*place, side, tall)
+            axes = plate.axes(*place, side, tall)
             shown = overlay(large, content) if row else large
             axes.imshow(shown, interpolation="antialiased", aspect="auto")
             axes.set(xticks=[], yticks=[])
             if column == 0:
                 axes.set_ylabel(name, fontsize=10)
-    return sheet.figure
+    return plate.figure
 
 
-class _Sheet:
-    """A figure addressed in inches from its upper left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        from matplotlib.figure import Figure  # noqa: PLC0415
-
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=PAPER)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = (self.height - top - height) / self.height
-        place = (left / self.width, bottom, width / self.width, height / self.height)
-        return self.figure.add_axes(place)
-
-    def heading(self, title: str, note: str) -> None:
-        left = _MARGIN / self.width
-        for down, text, size, weight, colour in (
-            (0.42, title, 13, "bold", INK),
-            (0.68, note, 9.5, "normal", MUTED),
-        ):
-            y = 1 - down / self.height
-            self.figure.text(left, y, text, fontsize=size, weight=weight, color=colour)
-
-
-_LEAD = np.array([int(LEADING[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+def _headed(width: float, height: float, title: str, note: str) -> sheet.Sheet:
+    plate = sheet.Sheet(width, height)
+    plate.write(_MARGIN, 0.42, title, size=13, weight="bold", colour=INK)
+    plate.write(_MARGIN, 0.68, note, size=9.5)
+    return plate
 
 
 def _colours(component: Array) -> Picture:
@@ -246,7 +211,3 @@ def _percent(share: float) -> str:
 def _spaced(count: int) -> list[int]:
     """All of few, or eight evenly spaced from the first to the last."""
     return sorted(set(np.linspace(0, count - 1, min(count, _MOST_TILES)).round().astype(int)))
-
-
-def _fill(content: bytes, file: Path) -> None:
-    file.write_bytes(content)

@@ -15,6 +15,7 @@ from vitral.explanation.panes import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Kind = Literal["png", "svg"]
 
@@ -64,14 +65,18 @@ class Sheet:
         return axes
 
     def encoded(self, kind: Kind) -> bytes:
-        """The bytes of a PNG or SVG file; the same drawing gives the same bytes."""
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else None
-        self.figure.savefig(buffer, format=kind, metadata=metadata)
-        if kind == "png":
-            return buffer.getvalue()
-        family = b"font-family: " + FONT_STACK.encode()
-        return re.sub(rb'font-family: [^;"]*', family, buffer.getvalue())
+        """See `encoded`."""
+        return encoded(self.figure, kind)
+
+
+def encoded(figure: Figure, kind: Kind) -> bytes:
+    """The bytes of a PNG or SVG file; the same drawing gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    if kind == "png":
+        return buffer.getvalue()
+    family = b"font-family: " + FONT_STACK.encode()
+    return re.sub(rb'font-family: [^;"]*', family, buffer.getvalue())
 
 
 @contextlib.contextmanager

@@ -65,6 +65,20 @@ class Card:
                 f"were given; there is one name per logit."
             )
 
+    @property
+    def division(self) -> dict[str, Any] | None:
+        """How training split its data, as `open_dataset` is told; None where nothing is known."""
+        recipe: Any = self.made_by.get("recipe")
+        try:
+            had = recipe["data"]
+            return {
+                "seed": had["split_seed"],
+                "val_fraction": had["val_fraction"],
+                "count": had["count"],
+            }
+        except (KeyError, TypeError):  # another version or program wrote it
+            return None
+
     def to_dict(self) -> dict[str, Any]:
         """The content of model.json as plain values."""
         return {
