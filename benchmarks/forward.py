@@ -114,13 +114,13 @@ def compare(
             if round_number >= 0:
                 times[name].append(taken)
     result: dict[str, Any] = {}
-    for name, taken in times.items():
+    for name, all_of_them in times.items():
         same = times[OURS.get(name, "vitral")]
-        ratios = [ours / theirs for ours, theirs in zip(same, taken, strict=True)]
+        ratios = [ours / theirs for ours, theirs in zip(same, all_of_them, strict=True)]
         low, _, high = quantiles(ratios, n=4)
         result[name] = {
-            "seconds": median(taken),
-            "fastest": min(taken),
+            "seconds": median(all_of_them),
+            "fastest": min(all_of_them),
             "vitral_ratio": median(ratios),
             "quartiles": [low, high],
         }

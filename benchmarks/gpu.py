@@ -112,7 +112,7 @@ def photos(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"vit": stage("vit", arguments, words, changes, 60 * arguments.minutes)[1]}
 
 
-def rates(call: Callable[[], None], rounds: int) -> list[float]:
+def rates(call: Callable[[], object], rounds: int) -> list[float]:
     """Calls per second, of several rounds of ten after a warm-up."""
     found = []
     for _ in range(rounds + 1):

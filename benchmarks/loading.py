@@ -6,12 +6,12 @@
 One core, one process, no workers; each contender makes the same number of float (3, 224, 224)
 views in turn, in another order every round, so that a busy machine slows all of them alike:
 Vitral's train_batches, timm's loader (its defaults but for colour jitter, which the others do not
-do, and bicubic interpolation), torchvision's transforms in a DataLoader, plain Pillow, and OpenCV
-where it is installed. A ratio is Vitral's rate over theirs in the same round: its median and
-quartiles. The pictures are 500 x 375 photographs made from the real ones that scikit-learn and
-matplotlib bring along, and those of --photos. On --photos it also measures which share of its time
-a Ti/16 training step at 128 pixels waits for data, on all cores. Writes
-benchmarks/results/NAME.json.
+do, and bicubic interpolation), torchvision's transforms in a DataLoader, plain Pillow, and, where
+it is installed, OpenCV twice: its fast way, without antialiasing, and with it. A ratio is Vitral's
+rate over theirs in the same round: its median and quartiles. The pictures are 500 x 375 photographs
+made from the real ones that scikit-learn and matplotlib bring along, and those of --photos. On
+--photos it also measures which share of its time a Ti/16 training step at 128 pixels waits for
+data, on all cores. Writes benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
@@ -44,10 +45,9 @@ from vitral.images.preprocess import normalise
 from vitral.images.settings import Augment
 from vitral.inference import autocast
 from vitral.model import build
-from vitral.recipes import Request, resolve
+from vitral.recipes import Request, plan
 from vitral.spec import ImageSpec
-from vitral.training.objective import cross_entropy
-from vitral.training.optimizer import adamw
+from vitral.training import objective, optimizer
 
 SPEC = ImageSpec(size=(224, 224))
 VIEWS = Augment()
@@ -63,8 +63,8 @@ def make_photographs(folder: Path, number: int) -> Path:
     Each file has twenty names, so that the seam between two epochs does not weigh.
     """
     generator = np.random.default_rng(0)
-    with get_sample_data("grace_hopper.jpg") as file:
-        pictures = [Image.open(file).convert("RGB")]
+    portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    pictures = [Image.open(portrait).convert("RGB")]
     pictures += [Image.fromarray(image) for image in load_sample_images().images]
     for index in range(number):
         picture = pictures[index % len(pictures)]
@@ -159,15 +159,21 @@ def pillow_batches(folder: Path) -> Batches:
     return by_hand(folder, view)
 
 
-def opencv_batches(folder: Path) -> Batches:
-    """Linear interpolation without antialiasing: its fast way, and less work than the others'."""
+def opencv_batches(folder: Path, antialiased: bool = False) -> Batches:
+    """Linear interpolation without antialiasing: its fast way, and less work than the others'.
+
+    Antialiased, as the others: areas are averaged where a side shrinks, cubic where both grow.
+    """
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(1)
 
     def view(path: Path, dice: random.Random) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-        left, top, right, bottom = window(*image.shape[:2], dice)
-        image = cv2.resize(image[top:bottom, left:right], (224, 224))
+        left, top, right, bottom = window(image.shape[0], image.shape[1], dice)
+        shrinks = max(right - left, bottom - top) > 224
+        careful = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        way = careful if antialiased else cv2.INTER_LINEAR
+        image = cv2.resize(image[top:bottom, left:right], (224, 224), interpolation=way)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return cv2.flip(image, 1) if dice.random() < 0.5 else image
 
@@ -180,6 +186,7 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], Batches]]] = {  # name: (modul
     "torchvision": ("torchvision", torchvision_batches),
     "pillow": ("PIL", pillow_batches),
     "opencv": ("cv2", opencv_batches),
+    "opencv_antialiased": ("cv2", partial(opencv_batches, antialiased=True)),
 }
 
 
@@ -212,7 +219,7 @@ def compare(label: str, folder: Path, rounds: int, batches: int) -> dict[str, An
             "quartiles": [low, high],
         }
         print(
-            f"{label} {name:12} {median(measured):6.0f} images/s  "
+            f"{label} {name:18} {median(measured):6.0f} images/s  "
             f"ratio {median(ratios):.2f} [{low:.2f}, {high:.2f}]",
             flush=True,
         )
@@ -223,10 +230,10 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
     """Which share of its time a training step waits for data, after the first few steps."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(cores or 1)
-    recipe = resolve(Request(data=str(folder), model="Ti/16", size=128))
+    recipe = plan(Request(data=str(folder), model="Ti/16", size=128)).recipe
     split = open_dataset(str(folder)).train
     network = build(recipe.model).train()
-    optimizer, device = adamw(network, recipe.optimizer), torch.device("cpu")
+    adamw, device = optimizer.build(network, recipe.optimizer), torch.device("cpu")
     settings = {"batch": recipe.data.batch, "seed": 0, "start_step": 0}
     workers = max(1, (cores or 1) - 1)  # as a run chooses
     batches = train_batches(split, recipe.augment, recipe.images, workers=workers, **settings)
@@ -236,11 +243,11 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
             started = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
-            with autocast("auto", device):
-                logits = network(normalise(batch.images, recipe.images))
-            cross_entropy(logits, batch.labels).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            with autocast("auto", device, recipe.model.width):
+                logits = network.logits_per_head(normalise(batch.images, recipe.images))
+            (objective.loss(logits, batch.labels, recipe.objective) / len(logits[0])).backward()
+            adamw.step()
+            adamw.zero_grad(set_to_none=True)
             if step >= 0:
                 waited += ready - started
                 total += time.perf_counter() - started

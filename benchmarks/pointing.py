@@ -24,12 +24,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import vitral
 from record import write
@@ -56,7 +56,8 @@ INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
 
 def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
     """(B, rows, columns), or (B, H, W) from the package: at least 0."""
-    pool, prefix = ("cls" if model.spec.pool == "cls" else "mean"), model.num_prefix
+    prefix = model.num_prefix
+    pool: Literal["cls", "mean"] = "cls" if model.spec.pool == "cls" else "mean"
     match method:
         case "occlusion (default)" | "relevance":
             chosen: Method | None = "relevance" if method == "relevance" else None
@@ -83,10 +84,15 @@ def as_channels(model: ViT, tokens: Tensor) -> Tensor:
     return tokens[:, model.num_prefix :].unflatten(1, model.spec.grid).permute(0, 3, 1, 2)
 
 
+def last_norm(model: ViT) -> nn.Module:
+    """What the package's example for ViTs takes as the layer."""
+    return model.get_submodule(f"blocks.{model.spec.depth - 1}.norm1")
+
+
 def grad_cam(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
     """relu of the channels weighed by their mean gradients (Selvaraju et al. 2017)."""
     kept: list[Tensor] = []
-    hook = model.blocks[-1].norm1.register_forward_hook(lambda *call: kept.append(call[2]))
+    hook = last_norm(model).register_forward_hook(lambda *call: kept.append(call[2]))
     chosen = model(images).gather(1, targets[:, None]).sum()
     hook.remove()
     slopes = as_channels(model, torch.autograd.grad(chosen, kept[0])[0])
@@ -98,7 +104,7 @@ def packaged(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
     from pytorch_grad_cam import GradCAM  # noqa: PLC0415  no dependency of ours
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: PLC0415
 
-    layers = [model.blocks[-1].norm1]
+    layers = [last_norm(model)]
     with GradCAM(model, layers, reshape_transform=lambda x: as_channels(model, x)) as cam:
         chosen = [ClassifierOutputTarget(target) for target in targets.tolist()]
         return torch.from_numpy(cam(input_tensor=images, targets=chosen))

@@ -28,7 +28,7 @@ def main() -> int:
         done = subprocess.run([*command, *arguments.tests], check=False)
         cases = list(ElementTree.parse(record).iter("testcase"))
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for case in cases:
         group = f"{case.get('classname')}.{(case.get('name') or '').partition('[')[0]}"
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}

@@ -144,6 +144,38 @@ def test_dropout_has_the_papers_places(monkeypatch):
     assert seen == [] and attention_rates[-1] == 0
 
 
+@pytest.mark.parametrize("spec", CASES, ids=range(len(CASES)))
+@pytest.mark.parametrize("casts", [False, True], ids=["bfloat16", "autocast"])
+def test_attention_of_16_bits_is_written_out_on_the_cpu(monkeypatch, spec, casts):
+    """torch's fused kernel is slow there; the numbers stay those of float64, to 16 bits."""
+    exact = randomised(spec).blocks[0].attention
+    x = torch.randn(3, spec.tokens, spec.width, dtype=torch.float64).bfloat16()
+    wanted = exact(x.double(), place(spec, spec.grid, x.double()))
+    called = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *args: called.append(1) or fused(*args)
+    )
+    attention = exact.float() if casts else exact.bfloat16()
+    x = x.float() if casts else x
+    with torch.autocast("cpu", torch.bfloat16, enabled=casts):
+        found = attention(x, place(spec, spec.grid, x))
+    assert not called
+    assert found.dtype == torch.bfloat16
+    assert ((found - wanted).norm() / wanted.norm()).item() < 0.02
+    exact.float()(x.float(), place(spec, spec.grid, x.float()))
+    assert called
+
+
+def test_attention_dropout_of_16_bits_drops_weights():
+    attention = Attention(tiny(), Noise(attention_dropout=0.5)).bfloat16()
+    x = torch.randn(2, 9, 32, dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    once, twice = attention(x), attention(x)
+    assert not torch.equal(once, twice)
+    assert torch.equal(attention.eval()(x), attention(x))
+
+
 def test_map_pooling_against_torchs_own_attention():
     spec = tiny(pool="map", class_token=False)
     pool = randomised(spec).pool

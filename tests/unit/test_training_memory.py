@@ -66,6 +66,9 @@ BIT_SPEC = tiny_bit(size=64)
         (spec(qk_norm=True), {}),
         (spec(positions="rope2d"), {}),
         (spec(), {"dropout": 0.1}),
+        (spec(positions="relative"), {}),
+        (spec(), {"attention_dropout": 0.1}),
+        (spec(positions="relative", size=120), {"attention_dropout": 0.1}),
         (HYBRID, {}),
         (BIT_SPEC, {}),
     ],
@@ -79,6 +82,9 @@ BIT_SPEC = tiny_bit(size=64)
         "qk_norm",
         "rope",
         "dropout",
+        "relative",
+        "attention_dropout",
+        "relative_dropout",
         "hybrid",
         "bit",
     ],
@@ -87,7 +93,7 @@ def test_activations_are_what_the_backward_pass_keeps(
     network: ModelSpec, noise: dict[str, float], bf16: bool
 ) -> None:
     with torch.device("meta"):
-        counted = memory.activations(build(network, **noise), bf16=bf16)
+        counted = memory.activations(build(network, **noise), CPU, bf16=bf16)
     real = kept(build(network, **noise), bf16)
     assert 0.9 * real <= counted <= 1.2 * real
 
@@ -100,8 +106,8 @@ def test_what_is_frozen_keeps_less(tune: str) -> None:
         return model
 
     with torch.device("meta"):
-        counted = memory.activations(tuned(), bf16=False)
-        everything = memory.activations(build(spec()), bf16=False)
+        counted = memory.activations(tuned(), CPU, bf16=False)
+        everything = memory.activations(build(spec()), CPU, bf16=False)
     real = kept(tuned(), False)
     if tune == "lora":  # counted as if its frozen kernels needed their inputs: never too few
         assert real < counted <= everything
@@ -113,7 +119,7 @@ def test_what_is_frozen_keeps_less(tune: str) -> None:
 def test_checkpointing_keeps_what_enters_the_blocks_and_one_block() -> None:
     with torch.device("meta"):
         deep = [build(spec(depth=depth), checkpointing=True) for depth in (4, 5)]
-        fewer, more = (memory.activations(model, bf16=False) for model in deep)
+        fewer, more = (memory.activations(model, CPU, bf16=False) for model in deep)
     assert more - fewer == 4 * 101 * 96
 
 
@@ -131,13 +137,13 @@ def test_the_optimizer_keeps_what_arithmetic_says(kind: Any, tune: str) -> None:
     optimizer.step()
     states = [value for state in optimizer.state.values() for value in state.values()]
     held = sum(value.nbytes for value in states if torch.is_tensor(value) and value.ndim)
-    found = memory.arithmetic(recipe, 1, bf16=False)
+    found = memory.arithmetic(recipe, 1, CPU, bf16=False)
     assert found.optimizer == held
     assert found.weights == sum(p.nbytes for p in model.parameters())
     gradients = [p.grad.nbytes for p in model.parameters() if p.grad is not None]
     assert found.gradients == found.average == sum(gradients)
     assert found.total == sum(asdict(found).values())
-    quarter = memory.arithmetic(recipe, 1, bf16=False, pieces=4)
+    quarter = memory.arithmetic(recipe, 1, CPU, bf16=False, pieces=4)
     assert quarter.weights == found.weights // 4
     assert quarter.activations == found.activations
 

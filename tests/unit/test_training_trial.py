@@ -75,7 +75,7 @@ def test_a_large_network_is_measured_on_fewer_images(monkeypatch: pytest.MonkeyP
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = memory.arithmetic(RECIPE, 1, bf16=False)
+    needed = memory.arithmetic(RECIPE, 1, CPU, bf16=False)
     room = needed.total + 3.5 * needed.activations
     recipe = replace(RECIPE, precision="fp32")
     monkeypatch.setattr(trial, "USABLE", 1.0)
@@ -127,7 +127,7 @@ def test_a_gpu_is_measured(tmp_path: Path) -> None:
     device = torch.device("cuda")
     found = measure(replace(RECIPE, precision="bf16"), open_dataset("digits"), device, 64)
     assert found is not None
-    needed = memory.arithmetic(RECIPE, 64, bf16=True)
+    needed = memory.arithmetic(RECIPE, 64, device, bf16=True)
     assert found.images == 64
     assert 0.5 * needed.total < found.memory < 2 * needed.total
     assert fastest_part(RECIPE, device, 256) >= 64

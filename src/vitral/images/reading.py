@@ -29,6 +29,7 @@ FILE_LIMIT = 450_000_000  # bytes; with the pixels that they may hold they stay 
 # Decoders that take so much memory for a pixel that the common limit would be beyond 2 GiB.
 _LIMITS = {"WEBP": 100_000_000, "AVIF": 140_000_000, "JPEG2000": 64_000_000}
 _SLOW_LIMIT = 2_000_000  # decoders that Pillow has in Python: some four seconds a megapixel
+_SCAN = 10  # bytes of the shortest scan of a JPEG
 _PASSES = 4e9  # pixels × scans of a JPEG that decode in some 10 seconds; cameras write ten scans
 
 # How a file may start that no decoder took, and what to say of it.
@@ -100,7 +101,9 @@ def check_bytes(count: int) -> None:
 
 def check_scans(source: Source, size: tuple[int, int]) -> None:
     """DataError if a JPEG goes over its (width, height) so often that decoding takes minutes."""
-    scans = source.count(b"\xff\xda") if isinstance(source, bytes) else 0
+    if not isinstance(source, bytes) or len(source) // _SCAN * size[0] * size[1] <= _PASSES:
+        return  # too short to hold so many; counting takes a twentieth of decoding
+    scans = source.count(b"\xff\xda")
     if scans * size[0] * size[1] > _PASSES:
         raise DataError(
             f"The JPEG holds {scans} scans of {size[0] * size[1] / 1e6:,.0f} megapixels, more "

@@ -6,11 +6,12 @@ import torch
 
 from vitral.errors import SpecError
 from vitral.model.initialise import initialise
+from vitral.model.layers import fuses
 from vitral.model.positions import place
 from vitral.model.vit import Features, ViT
 from vitral.spec import ModelSpec, Noise
 
-__all__ = ["Features", "ViT", "build", "initialise", "place"]
+__all__ = ["Features", "ViT", "build", "fuses", "initialise", "place"]
 
 
 def build(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from vitral.model import ViT
+from vitral.model import ViT, fuses
 from vitral.training import tuning
 from vitral.training.recipe import Recipe
 
@@ -42,7 +42,9 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def arithmetic(recipe: Recipe, part: int, *, bf16: bool, pieces: int = 1) -> Memory:
+def arithmetic(
+    recipe: Recipe, part: int, device: torch.device, *, bf16: bool, pieces: int = 1
+) -> Memory:
     """Memory of a process that learns `part` images at once and holds one of `pieces` weights."""
     with torch.device("meta"):
         model = network(recipe)
@@ -54,12 +56,12 @@ def arithmetic(recipe: Recipe, part: int, *, bf16: bool, pieces: int = 1) -> Mem
         optimizer=4 * SLOTS[recipe.optimizer.kind] * trainable // pieces,
         average=4 * trainable // pieces if recipe.ema else 0,
         casts=2 * parameters if bf16 and pieces == 1 else 0,
-        activations=part * activations(model, bf16=bf16),
+        activations=part * activations(model, device, bf16=bf16),
     )
 
 
-def activations(model: ViT, *, bf16: bool) -> int:
-    """Bytes that the backward pass of a model on the meta device keeps of one image.
+def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
+    """Bytes that the backward pass of a model on the meta device would keep of one image.
 
     Of a block: what enters its two norms, in float32, and what enters and leaves its matrices and
     the activation function; fused attention keeps no (T, T) matrix. Blocks below the first value
@@ -74,9 +76,11 @@ def activations(model: ViT, *, bf16: bool) -> int:
     token += 3 * cell * inner * spec.qk_norm
     token += 3 * cell * inner * (spec.positions == "rope2d")
     token += cell * (2 * width + mlp) * bool(noise.dropout)  # masks; a GPU's take a byte
-    block, squares = tokens * token, 0
-    if noise.attention_dropout or spec.positions == "relative":  # no fused kernel then
-        squares = spec.heads * tokens * tokens * (2 * cell + 1)
+    block = tokens * token
+    # (T, T) matrices: of dropout its mask and product, of relative positions a table twice as wide
+    extra = 2 * bool(noise.attention_dropout) + 2 * (spec.positions == "relative")
+    fused = fuses(device, torch.bfloat16 if bf16 else torch.float32) and not extra
+    squares = cell * spec.heads * tokens * tokens * (extra + (not fused))
     learning, kept = not spec.depth, 0
     lower = [module for name, module in model.named_children() if name in ("stem", "patches")]
     learning |= any(p.requires_grad for module in lower for p in module.parameters())

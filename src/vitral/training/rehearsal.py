@@ -105,7 +105,7 @@ def rehearse(
     every = max(1, recipe.evaluate_every.in_steps(epoch))
     bf16 = uses_bf16(recipe.precision, device, recipe.model.width)
     pieces = processes if shard else 1
-    needed = memory.arithmetic(recipe, part, bf16=bf16, pieces=pieces)
+    needed = memory.arithmetic(recipe, part, device, bf16=bf16, pieces=pieces)
     free, measured = memory.free_on(device), measure(recipe, data, device, part)
     state = pieces * (needed.weights + needed.optimizer + needed.average)
     with torch.device("meta"):

@@ -115,7 +115,7 @@ def fastest_part(recipe: Recipe, device: torch.device, most: int) -> int:
 def _needed(recipe: Recipe, device: torch.device) -> memory.Memory:
     """By arithmetic, for one image at a time."""
     bf16 = uses_bf16(recipe.precision, device, recipe.model.width)
-    return memory.arithmetic(recipe, 1, bf16=bf16)
+    return memory.arithmetic(recipe, 1, device, bf16=bf16)
 
 
 class Trial:
