@@ -239,11 +239,14 @@ class Classifier:
         self, tensors: Sequence[Tensor], names: Sequence[str], question: Question
     ) -> list[Explanation]:
         fitted = self.card.calibration
-        scale = 1.0 if fitted is None else fitted.temperature
+        scale, least = (1.0, 0.0) if fitted is None else (fitted.temperature, fitted.threshold)
         asked = replace(question, several=self.several, temperature=scale)
         images = torch.stack(list(tensors)).to(self.engine.device)
         found = explanation.explain(self.model, images, self.card.images, self.classes, asked)
-        return [replace(each, path=name) for each, name in zip(found, names, strict=True)]
+        return [
+            replace(each, path=name, unsure=bool(0 < each.probabilities.max(initial=0.0) < least))
+            for each, name in zip(found, names, strict=True)
+        ]
 
     def _predict_batch(
         self, paths: Sequence[Path], top: int

@@ -34,6 +34,8 @@ def best_device(name: str | None = None) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
+        if "Expected one of" in reason:  # torch lists what nobody has
+            reason = "devices are called cpu, cuda, cuda:1 or mps"
         raise MachineError(
             f"The device '{name}' cannot be used ({reason}). Leave --device out, or see "
             f"`vitral doctor`."

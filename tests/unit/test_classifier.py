@@ -119,6 +119,8 @@ def test_probabilities_are_calibrated_and_the_unsure_are_said(
         assert [answer.unsure for answer in answers] == [score < threshold for score in scores]
         assert sum(answer.unsure for answer in answers) == unsure
         assert answers[0].to_dict()["unsure"] is answers[0].unsure
+        quick = Question(method="relevance", steps=0, details=False)
+        assert other.explain(paths[0], quick).unsure is answers[0].unsure
     none = replace(clf, card=replace(clf.card, calibration=None))
     plain = none.predict(paths[0])
     assert plain.score == pytest.approx(logits[0].softmax(dim=0).max().item(), abs=1e-5)

@@ -143,12 +143,12 @@ def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path)
 def test_a_terminal_sees_that_it_goes_on(
     vitral: Vitral, place: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    with explaining._progress("explaining", 5) as tick:
-        tick(3)
+    with explaining.progress("explaining") as tick:
+        tick(3, 5)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
-    with explaining._progress("explaining", 5) as tick:
-        tick(3)
+    with explaining.progress("explaining") as tick:
+        tick(3, 5)
     assert "3/5" in capsys.readouterr().err
     picture = next((place / "photos").rglob("*.jpg"))
     word = ("--method", "relevance", "--out", tmp_path / "one.png")

@@ -44,6 +44,18 @@ def test_without_the_inside_or_a_head_there_is_less(tmp_path):
     assert {"wall.png", "rollout.png", "tokens.svg"} <= headless
 
 
+def test_files_of_an_earlier_explanation_go_and_others_stay(tmp_path):
+    (tmp_path / "wall.png").write_bytes(b"mine")
+    explanation(inside=False).save(tmp_path)
+    assert (tmp_path / "wall.png").read_bytes() == b"mine"  # nothing of ours was here before
+    explanation().save(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    assert (tmp_path / "attention.npz").exists()
+    explanation(inside=False).save(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {name for name, _ in files.of(explanation(inside=False))} | {"notes.txt"}
+
+
 def test_the_numbers_come_back(saved):
     told = TOLD
     values = json.loads((saved / "tokens.json").read_text(encoding="utf-8"))

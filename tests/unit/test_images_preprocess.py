@@ -141,6 +141,15 @@ def test_unsigned_32_bit_tiff_is_not_read_as_negative():
     assert np.asarray(decode(bytes(data)))[0, :, 0].tolist() == [0, 64, 255]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_whose_white_is_zero_is_no_negative(kind):
+    top = 1 if kind is np.float32 else np.iinfo(kind).max
+    data = bytearray(encoded(Image.fromarray(np.array([[0, top]], kind)), "TIFF"))
+    assert np.asarray(decode(bytes(data)))[0, :, 0].tolist() == [0, 255]
+    data[data.index(struct.pack("<HHI", 262, 3, 1)) + 8] = 0  # PhotometricInterpretation
+    assert np.asarray(decode(bytes(data)))[0, :, 0].tolist() == [255, 0]
+
+
 def test_cmyk_bilevel_grey_and_the_first_frame():
     cmyk = Image.fromarray(photo()).convert("CMYK")
     shown = np.asarray(decode(encoded(cmyk, "JPEG", quality=100)), dtype=int)

@@ -91,5 +91,7 @@ def test_patterns():
     assert remote.expanded("a.tar") == ["a.tar"]
     assert remote.expanded("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert len(remote.expanded("{0..2}/{0..1}.tar")) == 6
+    both = ["train-0.tar", "train-1.tar", "val-0.tar", "val-1.tar"]
+    assert remote.expanded("{train,val}-{0..1}.tar") == both
     with pytest.raises(UsageError, match="from 3 down to 1"):
         remote.expanded("{3..1}.tar")

@@ -58,6 +58,8 @@ def test_devices() -> None:
     for wrong in ("cuda:77", "abacus"):
         with pytest.raises(MachineError, match="vitral doctor"):
             best_device(wrong)
+    with pytest.raises(MachineError, match="called cpu, cuda, cuda:1 or mps"):
+        best_device("gpu")
 
 
 def test_precision() -> None:

@@ -37,7 +37,8 @@ def test_a_sharded_network_computes_the_same(bf16: bool) -> None:
             (logits,) = forward(images)
             (expected,) = network.logits_per_head(images)
             represented = sharded.representation(images)
-        assert torch.allclose(logits, expected, atol=0.05 if bf16 else 1e-6)
+        last_bits = 0.01 * float(expected.detach().abs().max())  # two of bfloat16's eight
+        assert torch.allclose(logits, expected, atol=last_bits if bf16 else 1e-6)
         assert represented.shape == (2, network.spec.width)
         logits.float().square().sum().backward()
         expected.float().square().sum().backward()

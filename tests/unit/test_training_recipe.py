@@ -62,6 +62,8 @@ def test_override(recipe: Recipe) -> None:
         ("optimizer.wieght_decay=1", "optimizer has no field 'wieght_decay'; did you mean 'weight"),
         ("optimiser.lr=1", "Recipe has no part 'optimiser'; did you mean 'optimizer'"),
         ("lenght=1 epochs", "did you mean 'length'"),
+        ("lr=1", "did you mean 'optimizer.lr'"),
+        ("size=64", "did you mean 'model.size' or 'images.size'"),
         ("optimizer=1", "has fields of its own"),
         ("optimizer.lr", "needs NAME=VALUE"),
         ("optimizer.lr=fast", "a number, not 'fast'"),

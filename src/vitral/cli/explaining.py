@@ -5,25 +5,35 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import AsJson, Device, RunArgument, app, complain, out, print_json, spare
+from vitral.cli.app import (
+    AsJson,
+    Device,
+    RunArgument,
+    app,
+    complain,
+    out,
+    print_json,
+    progress,
+    spare,
+)
 from vitral.errors import DataError, UsageError, VitralError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from vitral.classifier import Classifier
     from vitral.explanation import Explanation, Question
 
 TABLE = "explanations.csv"
-COLUMNS = ("path", "answer", "probability", "target", "deletion score", "insertion score", "folder")
+COLUMNS = (
+    *("path", "answer", "probability", "unsure", "target"),
+    *("deletion score", "insertion score", "folder"),
+)
 SEEN = 128  # images for the attention distance, as in the paper's figure 7
 
 
@@ -110,7 +120,7 @@ def _of_image(
     from vitral.explanation import files
 
     _spare_inputs(place, [path], files.names())
-    with _progress("explaining", 0):
+    with progress("explaining"):
         found = classifier.explain(path, question)
     found.save(place)
     return _result(found, place)
@@ -127,10 +137,10 @@ def _of_images(
     for name in folders.values():
         _spare_inputs(place / name, paths, ("overlay.png", "overview.png"))
     results: list[dict[str, Any]] = []
-    with _progress("explaining", len(paths)) as tick:
+    with progress("explaining") as tick:
         told = zip(paths, classifier.explain_files(paths, question), strict=True)
         for done, (path, found) in enumerate(told, start=1):
-            tick(done)
+            tick(done, len(paths))
             if not isinstance(found, Explanation):
                 complain(f"{path} cannot be read: {found[1]}")
                 entry = {"code": "unreadable", "message": str(found[1])}
@@ -153,9 +163,11 @@ def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Pat
     from vitral.explanation.own import explain_model
 
     batches = _own_images(classifier, data)
-    with _progress("looking", SEEN if batches else 0) as tick:
-        spec = classifier.card.images
-        return explain_model(classifier.model, place, batches, image_spec=spec, progress=tick)
+    spec, model = classifier.card.images, classifier.model
+    with progress("looking") as tick:
+        return explain_model(
+            model, place, batches, image_spec=spec, progress=lambda done: tick(done, SEEN)
+        )
 
 
 def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
@@ -216,6 +228,7 @@ def _result(found: Explanation, place: Path) -> dict[str, Any]:
     return {
         "path": found.path,
         "top": [{"label": label, "score": score} for label, score in found.top()],
+        "unsure": found.unsure,
         "method": found.method,
         "target": found.target,
         "query": found.query,
@@ -229,7 +242,8 @@ def _result(found: Explanation, place: Path) -> dict[str, Any]:
 
 def _tell(result: dict[str, Any]) -> None:
     for answer in result["top"]:
-        out.print(f"{answer['label']}  {answer['score']:.3f}", markup=False)
+        unsure = "unsure:  " * (result["unsure"] and answer is result["top"][0])
+        out.print(f"{unsure}{answer['label']}  {answer['score']:.3f}", markup=False)
     if result["told"]:
         out.print(f"{result['method']} for {result['target']}: {result['told']}", markup=False)
     out.print(f"written: {result['written']}", markup=False)
@@ -259,28 +273,7 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
         best = result["top"][0] if result["top"] else {"label": "", "score": ""}
         test = result["faithfulness"] or {}
         scores = [test.get("deletion_score", ""), test.get("insertion_score", "")]
-        told = [best["label"], best["score"], result["target"] or "", *scores]
+        unsure = str(result["unsure"]).lower()  # as in predict's table
+        told = [best["label"], best["score"], unsure, result["target"] or "", *scores]
         writer.writerow([result["path"], *told, result["written"]])
     storage.write_text(path, text.getvalue())
-
-
-@contextmanager
-def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; of unknown length (0) it moves and counts seconds."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    console = Console(stderr=True)
-    last = MofNCompleteColumn() if total else TimeElapsedColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), last)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(doing, total=total or None)
-        yield lambda done: bar.update(task, completed=done)

@@ -85,6 +85,7 @@ class Explanation:
         target: the class that is explained; None for a model without a head.
         heat: (rows, columns), the map of the method; sums to 1.
         probabilities: (K,); classes: K names; empty for a model without a head.
+        unsure: whether the best probability is below the threshold of the model's calibration.
         faithfulness: whether the map is true; None where it was not tested.
         inside: what happened inside the network; None where it was not kept, and of a ResNet.
     """
@@ -101,6 +102,7 @@ class Explanation:
     heat: Numbers = field(repr=False)
     probabilities: Numbers = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
+    unsure: bool = False
     faithfulness: Faithfulness | None = field(default=None, repr=False)
     inside: Inside | None = field(default=None, repr=False)
 

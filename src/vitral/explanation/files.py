@@ -52,11 +52,16 @@ def save(explanation: Explanation, path: Path) -> None:
         case suffix if suffix in PICTURES:
             raise UsageError(f"{path}: figures are .png or .svg (or a folder), not {suffix}.")
         case _:
+            earlier = set(names()) if (path / "tokens.json").exists() else set()
             for name, content in of(explanation):
                 write(path / name, content)
+                earlier.discard(name)
             if explanation.inside is not None:
                 arrays = _arrays(explanation, explanation.inside)
                 storage.write_file(path / "attention.npz", lambda place: _write(place, arrays))
+                earlier.discard("attention.npz")
+            for name in earlier:  # of the explanation that was here before, not of this one
+                (path / name).unlink(missing_ok=True)
 
 
 def names() -> tuple[str, ...]:
@@ -107,6 +112,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
             "count": len(explanation.prefix) + rows * columns,
             "order": "the prefix, then the patches row by row",
         },
+        "unsure": explanation.unsure,
         "method": explanation.method,
         "target": explanation.target,
         "query": explanation.query,

@@ -263,10 +263,13 @@ def _grey_from_range(image: Image.Image) -> Image.Image:
     """Mode L from 16-bit, 32-bit and float grey, scaled by the range of the values, on white."""
     low, high = _range(image)
     transparent = image.info.get("transparency")
+    # Pillow inverts a TIFF whose white is zero (tag PhotometricInterpretation) up to 8 bits alone
+    inverted = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
     grey = np.empty((image.height, image.width), np.uint8)
     for top, values in _strips(image):
         part = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
         shown = np.rint(255 * ((part - low) / (high - low)).clip(0, 1)).astype(np.uint8)
+        shown = 255 - shown if inverted else shown
         if isinstance(transparent, int):
             shown[values == transparent] = 255
         grey[top : top + len(values)] = shown

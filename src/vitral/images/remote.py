@@ -17,6 +17,7 @@ from vitral.errors import DataError, MachineError, UsageError
 from vitral.images import cache
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -81,7 +82,10 @@ def listed(folder: str, suffix: str) -> list[str]:
 
 
 def expanded(pattern: str) -> list[str]:
-    """'a-{00..02}.tar' as a-00.tar, a-01.tar, a-02.tar: the notation of webdataset."""
+    """'{a,b}-{08..10}.tar' as a-08.tar, a-09.tar and so on: the notation of webdataset."""
+    if choice := _CHOICE.search(pattern):
+        ends = pattern[: choice.start()], pattern[choice.end() :]
+        return [path for word in choice[1].split(",") for path in expanded(word.join(ends))]
     found = _RANGE.search(pattern)
     if not found:
         return [pattern]

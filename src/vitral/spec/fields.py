@@ -81,7 +81,9 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
                 raise SpecError(f"{holder} has no part '{parent}'; {suggest(parent, inner)}")
             inner, holder = inner[parent], parent
         if name not in inner:
-            raise SpecError(f"{holder} has no field '{name}'; {suggest(name, inner)}")
+            same = [known for known in flat(values) if known.rpartition(".")[2] == name]
+            meant = f"did you mean {' or '.join(map(repr, same))}?" if same else None
+            raise SpecError(f"{holder} has no field '{name}'; {meant or suggest(name, inner)}")
         if isinstance(inner[name], dict):
             raise SpecError(f"'{path}' has fields of its own: {', '.join(inner[name])}.")
         text = re.sub(r"^([+-]?)\.(\d)", r"\g<1>0.\2", text.strip())  # JSON knows no .5
