@@ -42,6 +42,16 @@ def test_predict_and_evaluate(vitral: Vitral, photos: Path, tmp_path: Path) -> N
     assert "compare" not in values
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == values["samples"] + 1
 
+    some = tmp_path / "some"
+    shutil.copytree(photos, some)
+    bad = next(some.rglob("*.jpg"))
+    bad.write_bytes(b"")
+    page = tmp_path / "page.html"
+    code, out, err = vitral("evaluate", run, some, "--json", "--report", page)
+    assert code == 0, err
+    assert json.loads(out)["unreadable"] == [bad.relative_to(some).as_posix()]
+    assert bad.relative_to(some).as_posix() in page.read_text(encoding="utf-8")
+
     sure_of_nothing(run)
     code, out, _ = vitral("predict", run, photos)
     assert all("  unsure:  " in line for line in out.splitlines())

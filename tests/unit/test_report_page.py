@@ -13,7 +13,14 @@ from PIL import Image
 
 from vitral.classifier import load
 from vitral.errors import DataError, UsageError
-from vitral.evaluation import evaluate, evaluate_several, write_evaluation, write_predictions
+from vitral.evaluation import (
+    compare,
+    evaluate,
+    evaluate_several,
+    write_evaluation,
+    write_predictions,
+)
+from vitral.images.sources import Problem
 from vitral.model import build
 from vitral.report import Example, write_evaluation_report, write_report
 from vitral.spec import Calibration, ImageSpec, ModelSpec
@@ -321,6 +328,37 @@ def test_the_page_of_one_evaluation(tmp_path, several):
     assert found.tags.count("img") == 2 * (12 + 12 * (not several)) or not several
     with pytest.raises(UsageError, match="en or ko"):
         write_evaluation_report(path, evaluation, Grey(), classifier, "fr")
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_page_says_what_was_not_counted_and_who_is_better(tmp_path, lang):
+    spec = ModelSpec(
+        name="tiny", size=16, patch=8, width=24, depth=1, heads=3, mlp_width=48, classes=3
+    )
+    card = Card(model=spec, images=ImageSpec(size=(16, 16)), classes=tuple(NAMES))
+    artifact.save(tmp_path / "model", build(spec).state_dict(), card)
+    labels, keys = np.arange(40) % 3, [Grey().key(i) for i in range(40)]
+    right, shifted = 5.0 * np.eye(3)[labels], 5.0 * np.eye(3)[(labels + (labels == 2)) % 3]
+    evaluation = evaluate(shifted, labels, NAMES, keys)
+    other = evaluate(right, labels, NAMES, keys)
+    lost = [Problem(f"<{index}>.jpg", "The file is empty.") for index in range(23)]
+    path = write_evaluation_report(
+        tmp_path / "page.html",
+        evaluation,
+        Grey(),
+        load(tmp_path / "model", device="cpu"),
+        lang,
+        unreadable=lost,
+        unknown={"wolf": 1200, "fox": 3},
+        compared=("runs/b & c", compare(evaluation, other)),
+    )
+    found = checked(path)
+    assert "<19>.jpg" in found.text and "<20>.jpg" not in found.text
+    assert "wolf (1\N{NARROW NO-BREAK SPACE}200), fox (3)" in found.text
+    assert "-32.5" in found.text
+    told = "runs/b & c is better than this model" if lang == "en" else "runs/b & c가 이 모델보다"
+    assert told in found.text
+    assert ("Not counted" in found.text) == (lang == "en")
 
 
 def test_selection_on_the_same_images_is_said(tmp_path):

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
     Score = Evaluation | SeveralEvaluation
 
+PROBES_ALONE = (
+    "--probe learns the classes anew from the features and goes with --json and --device alone; "
+    "leave --compare, --allow-unknown, --report and --csv out."
+)
+
 
 @app.command()
 def evaluate(
@@ -59,14 +64,12 @@ def evaluate(
     """
     from vitral.classifier import load
     from vitral.evaluation import write_predictions
+    from vitral.images.sources import LEFT_OUT
 
     _refuse_places(csv, report, lang, data)
     if probe is not None:
         if compare or allow_unknown or report or csv:
-            raise UsageError(
-                "--probe learns the classes anew from the features and goes with --json and "
-                "--device alone; leave --compare, --allow-unknown, --report and --csv out."
-            )
+            raise UsageError(PROBES_ALONE)
         _probe(load(run, device=device, announce=complain), data, probe, as_json=as_json)
         return
     classifier = load(run, device=device, announce=complain)
@@ -80,21 +83,21 @@ def evaluate(
     with progress("scoring") as tick:
         evaluation, failed = classifier.scored(found, tick=tick)
     _tell(*split.problems, *failed)
-    compared = None if other is None else _compared(evaluation, other.evaluate(theirs))
+    unreadable = [problem for problem in (*split.problems, *failed) if problem.code in LEFT_OUT]
+    lost = {"unknown": unknown, "unreadable": unreadable}
+    met = None if other is None else (str(compare), _compared(evaluation, other.evaluate(theirs)))
     if csv is not None:
         write_predictions(csv, evaluation)
     if report is not None:
-        _write_page(classifier, evaluation, split, (report, f"{run} · {data}", lang or "en"))
+        page = (report, f"{run} · {data}", lang or "en")
+        _write_page(classifier, evaluation, split, page, lost | {"compared": met})
     if as_json:
-        more = {} if compared is None else {"compare": {"with": compare} | compared.to_dict()}
-        lost = {"unknown": unknown, "unreadable": [str(problem.path) for problem in failed]}
-        print_json({**evaluation.to_dict(), "split": split.name, **lost, **more})
+        _print_values(evaluation, split.name, lost, met)
         return
     of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
     _print(evaluation, split.name, (data, of), unknown)
-    if compared is not None:
-        for line in terminal.comparison_lines(compared, run, str(compare)):
-            out.print(line, markup=False)
+    for line in () if met is None else terminal.comparison_lines(met[1], run, met[0]):
+        out.print(line, markup=False)
 
 
 @app.command()
@@ -204,15 +207,19 @@ def _compared(first: Score, second: Score) -> Comparison:
 
 
 def _write_page(
-    classifier: Classifier, evaluation: Score, split: Split, page: tuple[Path, str, str]
+    classifier: Classifier,
+    evaluation: Score,
+    split: Split,
+    page: tuple[Path, str, str],
+    beside: dict[str, Any],
 ) -> None:
-    """The page of one evaluation: (file, heading, language)."""
+    """The page of one evaluation: (file, heading, language), and what else there is to say."""
     from vitral.report import write_evaluation_report
 
     path, name, lang = page
     command = shlex.join(["vitral", *sys.argv[1:]])
     write_evaluation_report(
-        path, evaluation, split, classifier, lang, heading=name, command=command
+        path, evaluation, split, classifier, lang, heading=name, command=command, **beside
     )
     complain(f"written: {path}", plain=True)
 
@@ -223,6 +230,14 @@ def _print(evaluation: Score, split: str, data: tuple[str, str], unknown: dict[s
     out.print(f"data       {data[0]}: {counted}", markup=False)
     for line in terminal.evaluation_lines(evaluation, unknown):
         out.print(line, markup=False)
+
+
+def _print_values(
+    evaluation: Score, split: str, lost: dict[str, Any], met: tuple[str, Comparison] | None
+) -> None:
+    told = lost | {"unreadable": [problem.path for problem in lost["unreadable"]]}
+    more = {} if met is None else {"compare": {"with": met[0]} | met[1].to_dict()}
+    print_json({**evaluation.to_dict(), "split": split, **told, **more})
 
 
 def _write_answers(path: Path, results: list[dict[str, Any]], *, several: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vitral.classifier import Classifier
-from vitral.evaluation import Evaluation, SeveralEvaluation, class_scores
+from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation, class_scores
+from vitral.images.sources import Problem
 from vitral.report import confusions, facts, record, reliability, style
 from vitral.report.curves import curves, number
 from vitral.report.gallery import Example, Images, examples
@@ -43,7 +44,7 @@ def write_report(
     return _write(path, record.read(Path(run)), examples, words(lang))
 
 
-def write_evaluation_report(
+def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     path: Path,
     evaluation: Evaluation | SeveralEvaluation,
     split: Images,
@@ -52,10 +53,16 @@ def write_evaluation_report(
     *,
     heading: str = "",
     command: str = "",
+    unreadable: Sequence[Problem] = (),
+    unknown: Mapping[str, int] | None = None,
+    compared: tuple[str, Comparison] | None = None,
 ) -> Path:
     """Write the page of one evaluation of `classifier` on `split` alone, and return its path.
 
-    `heading` says which model and images (default: the file's name), `command` how it was made.
+    Args:
+        heading: which model and images (default: the file's name); command: how it was made.
+        unreadable, unknown: images that were not scored: files, and counts of unknown classes.
+        compared: another model's name, and what `compare` found of both.
     """
     several = isinstance(evaluation, SeveralEvaluation)
     card = classifier.card.to_dict()
@@ -71,6 +78,9 @@ def write_evaluation_report(
         several=evaluation if isinstance(evaluation, SeveralEvaluation) else None,
         summary={} if several else evaluation.to_dict(),
         split=str(getattr(split, "name", "all")),
+        unreadable=tuple((problem.path, problem.reason) for problem in unreadable),
+        unknown=unknown or {},
+        compared=compared,
     )
     language = words(lang)  # an unknown one is told before the pictures are made
     network, images = classifier.model, classifier.card.images

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitral.errors import DataError
-from vitral.evaluation import Prediction, SeveralEvaluation, read_predictions
+from vitral.evaluation import Comparison, Prediction, SeveralEvaluation, read_predictions
 
 Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
 
@@ -29,6 +30,9 @@ class Record:
         summary: of evaluation.json, where it tells of these predictions.
         views: the JPEG of training views.
         split: what the images are called, where the card does not say.
+        unreadable: path and reason of images that were to be scored and could not be read.
+        unknown: images left out of each class that the model does not know.
+        compared: another model's name, and how it fares on these images.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Record:
     summary: dict[str, Any] = field(default_factory=dict)
     views: bytes = b""
     split: str = ""
+    unreadable: tuple[tuple[str, str], ...] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    compared: tuple[str, Comparison] | None = None
 
     @property
     def calibration(self) -> dict[str, Any]:
