@@ -1,5 +1,5 @@
 import dataclasses
-import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -284,6 +284,38 @@ def test_links_are_followed_and_sources_are_left_alone(tmp_path: Path) -> None:
     assert real.read_bytes() == content
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     refused(tmp_path, WeightsError, "does not exist", tmp_path / "dangling", tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["sincos2d", "sincos2d_mae"])
+@pytest.mark.parametrize(
+    ("home", "changes"),
+    [
+        ("timm", {}),
+        ("timm", {"pool": "mean", "class_token": False}),
+        ("timm", {"pool": "mean", "registers": 2}),
+        ("transformers", {"norm_eps": 1e-12}),
+        ("torchvision", {}),
+    ],
+)
+def test_fixed_positions_become_a_table_where_a_home_has_no_waves(
+    tmp_path: Path, home: str, changes: dict[str, Any], kind: str
+) -> None:
+    if importlib.util.find_spec(home) is None:
+        pytest.skip("an oracle of the dev extra")
+    spec = of(checkpoints.GOOGLE, positions=kind, prefix_positions=False, gelu="erf")
+    spec = of(spec, **changes)
+    source = checkpoints.save_artifact(tmp_path / "ours", spec)
+    done = convert(source, tmp_path / "theirs.safetensors", to=home)
+    assert any(f"no {kind} positions: they became a table" in note for note in done.notes)
+    assert done.not_compared == {}
+    assert done.difference[home] < 1e-5
+    convert(
+        tmp_path / "theirs.safetensors", tmp_path / "back", **said(of(spec, positions="learned"))
+    )
+    images = torch.randn(2, 3, *spec.size)
+    with torch.no_grad():
+        ours, back = (artifact.load(tmp_path / name)[0](images) for name in ("ours", "back"))
+    assert (ours - back).abs().max() < 1e-5
 
 
 def test_what_a_home_cannot_hold_is_not_written(tmp_path: Path) -> None:

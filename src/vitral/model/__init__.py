@@ -7,11 +7,11 @@ import torch
 from vitral.errors import SpecError
 from vitral.model.initialise import initialise
 from vitral.model.layers import fuses
-from vitral.model.positions import place
+from vitral.model.positions import place, sincos2d
 from vitral.model.vit import Features, ViT
 from vitral.spec import ModelSpec, Noise
 
-__all__ = ["Features", "ViT", "build", "fuses", "initialise", "place"]
+__all__ = ["Features", "ViT", "build", "fuses", "initialise", "place", "sincos2d"]
 
 
 def build(

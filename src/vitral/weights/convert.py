@@ -19,7 +19,7 @@ from torch import Tensor
 from vitral.errors import UsageError, WeightsError
 from vitral.weights import artifact, files, homes, incoming, preprocessing, proof, storage
 from vitral.weights.incoming import Weights
-from vitral.weights.outgoing import layout_for, settled, table_for
+from vitral.weights.outgoing import baked, layout_for, settled, table_for
 from vitral.weights.rename import Table, tables
 
 TOLERANCE = 1e-3  # of the largest logit; a wrong choice shows far above it, rounding far below
@@ -92,8 +92,10 @@ def convert(
         card = replace(weights.card, made_by=made_by)
         artifact.save(target, weights.tensors, card, weights.kept)
         return done
+    weights, fixed = baked(weights, to)
     table = table_for(to, weights.card.model)
-    weights, notes = settled(weights, table)
+    weights, settlings = settled(weights, table)
+    notes = fixed + settlings
     if to in ("timm", "transformers"):
         notes += tuple(preprocessing.differences(weights.card.images, to))
     done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)

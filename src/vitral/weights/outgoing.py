@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vitral.errors import WeightsError
+from vitral.model import sincos2d
 from vitral.spec import ModelSpec
 from vitral.weights.incoming import Weights
 from vitral.weights.rename import Layout, Table, tables
@@ -42,17 +43,15 @@ def _table_name(home: str, spec: ModelSpec) -> str:
 
 def _refusal(table: Table, spec: ModelSpec) -> str:
     """Why the home cannot run it, "" if it can."""
-    for name, allowed in table.holds.items():
-        value = getattr(spec, name)
-        if name == "resnet":
-            reason = _stem_refusal(table, spec)
-        else:
-            reason = (
-                "" if _plain(value) in allowed else _lacks(table, f"model.{name}", value, allowed)
-            )
-        if reason:
-            return reason
-    home = table.home
+    home, stem = table.home, table.holds.get("resnet")
+    if spec.resnet is not None and stem is not None and not isinstance(stem, Mapping):
+        return f"{home} has no convolutional stem (model.resnet)."
+    if lacking := _lacking(table, spec):
+        facts = "; its ".join(
+            f"{name} is {value!r}, and {home} has {x}" for name, value, x in lacking
+        )
+        words = " ".join(f"--set {name}={held.split(' or ')[0]}" for name, _, held in lacking)
+        return f"its {facts}. With {words} the model is changed to that, if its tensors allow it."
     square = spec.size[0] == spec.size[1] and spec.patch[0] == spec.patch[1]
     shared = spec.is_resnet or spec.attention_width == spec.width
     tanh, distilled = spec.representation and spec.classes, spec.distillation_token
@@ -84,24 +83,19 @@ def _refusal(table: Table, spec: ModelSpec) -> str:
     return next((f"{reason}." for reason, broken in rules.items() if broken), "")
 
 
-def _stem_refusal(table: Table, spec: ModelSpec) -> str:
-    allowed = table.holds["resnet"]
-    if spec.resnet is None:
-        return ""
-    if not isinstance(allowed, Mapping):
-        return f"{table.home} has no convolutional stem (model.resnet)."
-    for name, values in allowed.items():
-        if getattr(spec.resnet, name) not in values:
-            return _lacks(table, f"model.resnet.{name}", getattr(spec.resnet, name), values)
-    return ""
-
-
-def _lacks(table: Table, name: str, value: Any, allowed: Sequence[Any]) -> str:
-    options = " or ".join(str(option) for option in allowed)
-    return (
-        f"its {name} is {value!r}, and {table.home} has {options}. With --set {name}={allowed[0]} "
-        "the model is changed to that, if its tensors allow it."
-    )
+def _lacking(table: Table, spec: ModelSpec) -> list[tuple[str, Any, str]]:
+    """Fields whose value the home does not hold, the value, and what it holds."""
+    asked = [(name, getattr(spec, name), held) for name, held in table.holds.items()]
+    fields = [(f"model.{name}", value, held) for name, value, held in asked if name != "resnet"]
+    stem = table.holds.get("resnet")
+    if spec.resnet is not None and isinstance(stem, Mapping):
+        parts = ((name, getattr(spec.resnet, name), held) for name, held in stem.items())
+        fields += [(f"model.resnet.{name}", value, held) for name, value, held in parts]
+    return [
+        (name, value, " or ".join(map(str, held)))
+        for name, value, held in fields
+        if _plain(value) not in held
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -121,6 +115,24 @@ def layout_for(table: Table, spec: ModelSpec) -> Layout:
     wide = table.name == "google_vit" and spec.resnet is not None
     prefix = table.prefix if spec.classes else ""
     return Layout(table=table.name, prefix=prefix, variants=variants, wide=wide)
+
+
+def baked(weights: Weights, home: str) -> tuple[Weights, tuple[str, ...]]:
+    """The weights with fixed waves (sincos2d) as the table that a home without waves would learn.
+
+    The logits stay as they are; trained further there, or at another size, the two would part.
+    """
+    spec = weights.card.model
+    waves = spec.positions in ("sincos2d", "sincos2d_mae")
+    holds = tables()[_table_name(home, spec)].holds.get("positions", ())
+    if not waves or spec.positions in holds or "learned" not in holds:
+        return weights, ()
+    like = next(iter(weights.tensors.values()))
+    table = sincos2d(spec, spec.grid, like)
+    spec = replace(spec, positions="learned", prefix_positions=False)
+    note = f"{home} computes no {weights.card.model.positions} positions: they became a table"
+    tensors = {**weights.tensors, "positions.table": table}
+    return replace(weights, tensors=tensors, card=replace(weights.card, model=spec)), (note,)
 
 
 def settled(weights: Weights, table: Table) -> tuple[Weights, tuple[str, ...]]:
