@@ -8,6 +8,7 @@ from vitral.errors import ModelError
 from vitral.model.positions import Place, rotate
 from vitral.spec import ModelSpec, Noise
 
+LONGEST = 1024  # tokens whose attention may be written out
 Rows = tuple[Tensor, int] | None  # the places of a batch's samples in their step, and its samples
 
 
@@ -155,20 +156,21 @@ class AttentionPool(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
-def fuses(device: torch.device, dtype: torch.dtype) -> bool:
+def fuses(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
     """Whether attention goes through torch's fused kernel, which keeps no (T, T) matrix.
 
     On CPUs it is slow in 16 bits: with its backward 1.4 (1025 tokens) to 5 times (17 tokens) as
     slow as matrices written out, on an EPYC with avx512_bf16; in float32 it is the faster way.
+    Of very many tokens the matrices would take too much memory: 2 MB a head and image at 1024.
     """
-    return device.type != "cpu" or dtype.itemsize > 2
+    return device.type != "cpu" or dtype.itemsize > 2 or tokens > LONGEST
 
 
 def attended(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """softmax(q k^T / sqrt(D_h) + bias) v, (B, heads, T, D_h), by the fastest way to it."""
-    if fuses(v.device, v.dtype):
+    if fuses(v.device, v.dtype, v.shape[2]):
         return F.scaled_dot_product_attention(q, k, v, bias, dropout)
     logits = (q * q.shape[-1] ** -0.5) @ k.mT
     weights = (logits if bias is None else logits + bias).softmax(-1)

@@ -79,7 +79,7 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
     block = tokens * token
     # (T, T) matrices: of dropout its mask and product, of relative positions a table twice as wide
     extra = 2 * bool(noise.attention_dropout) + 2 * (spec.positions == "relative")
-    fused = fuses(device, torch.bfloat16 if bf16 else torch.float32) and not extra
+    fused = fuses(device, torch.bfloat16 if bf16 else torch.float32, tokens) and not extra
     squares = cell * spec.heads * tokens * tokens * (extra + (not fused))
     learning, kept = not spec.depth, 0
     lower = [module for name, module in model.named_children() if name in ("stem", "patches")]
