@@ -51,13 +51,49 @@ def learning() -> list[str]:
 
 
 def scratch() -> list[str]:
-    settings, sides = (result("scratch_vitral")["figures"][part] for part in ("settings", "sides"))
-    row, minutes = sides["vitral"], settings["minutes"]
-    low, high = (100 * bound for bound in row["interval"])
+    """Both sides' epochs were told by short runs on an idle machine (scratch.py --measure-only)."""
+    found = {side: result(f"scratch_{side}")["figures"] for side in ("vitral", "timm")}
+    rows = {side: figures["sides"][side] for side, figures in found.items()}
+    ours, theirs = (
+        "{:.1f} % ({:.1f} to {:.1f})".format(
+            100 * row["accuracy"], *(100 * bound for bound in row["interval"])
+        )
+        for row in rows.values()
+    )
     return [
-        f"- The default recipe on the same photographs, the {row['epochs']:.1f} epochs that fit "
-        f"into {minutes:g} minutes: {100 * row['accuracy']:.1f} % ({low:.1f} to {high:.1f}) of "
-        f"{row['samples']:,}, from scratch.",
+        f"- The default recipe on the same photographs, the {rows['vitral']['epochs']:.1f} epochs "
+        f"that fit into {found['vitral']['settings']['minutes']:g} minutes: {ours} of "
+        f"{rows['vitral']['samples']:,}, from scratch. timm's training recipe for a ViT, on the "
+        f"same network for the {rows['timm']['epochs']:.1f} epochs that it manages: {theirs}.",
+    ]
+
+
+def transfer() -> list[str]:
+    found = result("transfer")["figures"]
+    settings = found["settings"]
+    tuned, scratch, probe = (found[name] for name in ("fine-tuned", "from scratch", "probe"))
+    return [
+        f"- Half of those classes teach the other half, of which {settings['each']} photographs "
+        f"each are known: pre-trained at {settings['low']} px and fine-tuned at "
+        f"{settings['high']} px {100 * tuned['accuracy']:.1f} %, from scratch in as many steps "
+        f"{100 * scratch['accuracy']:.1f} %; a probe on {settings['probe_images']:,} photographs "
+        f"{100 * probe['accuracy']:.1f} % in {probe['seconds']:.0f} s.",
+    ]
+
+
+def loading() -> list[str]:
+    found = result("loading")
+    named = {"timm": "timm's loader", "torchvision": "torchvision's", "opencv": "OpenCV's fast way"}
+    told = [
+        f"{label}: "
+        + ", ".join(f"{name} {row[other]['vitral_ratio']:.2f}" for other, name in named.items())
+        for label, row in found["figures"]["rows"].items()
+        if label != "waiting"
+    ]
+    return [
+        "- Training views from files, images per second over those of others on one core of an "
+        f"{found['cpu']}: {'; '.join(told)} (OpenCV without antialiasing). A training step waits "
+        f"for data {100 * found['figures']['rows']['waiting']['share']:.1f} % of its time.",
     ]
 
 
@@ -111,7 +147,8 @@ def main() -> None:
     text = path.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    rows = [*first_runs(), *scratch(), *learning(), *explained(), *forward()]
+    rows = [*first_runs(), *scratch(), *transfer(), *learning(), *explained(), *loading()]
+    rows += forward()
     fresh = "\n".join([before + BEGIN, "", *rows, "", END + after])
     if check:
         sys.exit(fresh != text)

@@ -277,6 +277,7 @@ def main() -> None:
         return
     recipe = plan(request(arguments)).recipe.to_dict()
     settings = vars(arguments) | {"photos": Path(arguments.photos).name}
+    recipe["data"]["source"] = settings["photos"]
     figures: dict[str, Any] = {"settings": settings, "recipe": recipe, "sides": rows}
     if not arguments.only:
         figures["difference"] = difference(rows["vitral"], rows["timm"])

@@ -145,7 +145,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         figures = compare(arguments, Path(place))
     print(f"fine-tuned {figures['points']:+.1f} points against from scratch")
-    print(write(arguments.name, {"settings": vars(arguments), **figures}))
+    settings = vars(arguments) | {"photos": Path(arguments.photos).name}
+    print(write(arguments.name, {"settings": settings, **figures}))
 
 
 if __name__ == "__main__":

@@ -56,15 +56,20 @@ def weights_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def evaluation_lines(
-    evaluation: Evaluation | SeveralEvaluation, unknown: Mapping[str, int] | None = None
+    evaluation: Evaluation | SeveralEvaluation,
+    unknown: Mapping[str, int] | None = None,
+    *,
+    both: bool = False,
 ) -> Iterator[str | Table]:
     """The headlines with their intervals, each class (the worst of many), then the confusions.
 
-    `unknown` are the images that were left out, by their class.
+    `unknown` are the images that were left out, by their class; of `both` models, where one of two
+    that are compared does not know it.
     """
     if unknown:
+        who = "that not both models know" if both else "it does not know"
         told = _few([f"{name} ({count:,})" for name, count in sorted(unknown.items())])
-        yield f"left out   {sum(unknown.values()):,} images of classes it does not know: {told}"
+        yield f"left out   {sum(unknown.values()):,} images of classes {who}: {told}"
     # a class of evaluation cannot be asked for here: it would read numpy for `vitral models`
     if evaluation.headline == "accuracy":
         yield from _one_label(evaluation)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,7 +147,11 @@ def test_a_terminal_sees_that_it_goes_on(
     with explaining.progress("explaining") as tick:
         tick(3, 5)
     assert capsys.readouterr().err == ""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which is no terminal
+    with explaining.progress("explaining") as tick:
+        tick(3, 5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with explaining.progress("explaining") as tick:
         tick(3, 5)
     assert "3/5" in capsys.readouterr().err

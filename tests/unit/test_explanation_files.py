@@ -46,14 +46,18 @@ def test_without_the_inside_or_a_head_there_is_less(tmp_path):
 
 def test_files_of_an_earlier_explanation_go_and_others_stay(tmp_path):
     (tmp_path / "wall.png").write_bytes(b"mine")
+    (tmp_path / "tokens.json").write_text('{"heat": "mine"}')
     explanation(inside=False).save(tmp_path)
     assert (tmp_path / "wall.png").read_bytes() == b"mine"  # nothing of ours was here before
     explanation().save(tmp_path)
+    (tmp_path / "lens.png").unlink()
+    (tmp_path / "lens.png").mkdir()
     (tmp_path / "notes.txt").touch()
     assert (tmp_path / "attention.npz").exists()
     explanation(inside=False).save(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {name for name, _ in files.of(explanation(inside=False))} | {"notes.txt"}
+    new = {name for name, _ in files.of(explanation(inside=False))}
+    assert left == new | {"notes.txt", "lens.png"}
 
 
 def test_the_numbers_come_back(saved):

@@ -21,7 +21,7 @@ def in_templates():
     for path in sorted(style.TEMPLATES.glob("*.html")):
         text = path.read_text(encoding="utf-8")
         for _, _, message in environment.extract_translations(text):
-            yield message if isinstance(message, str) else message[0]
+            yield from [message] if isinstance(message, str) else filter(None, message)
 
 
 def in_python():

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 TABLE = "explanations.csv"
 COLUMNS = (
-    *("path", "answer", "probability", "unsure", "target"),
-    *("deletion score", "insertion score", "folder"),
+    *("path", "answer", "probability", "target"),
+    *("deletion score", "insertion score", "folder", "unsure"),
 )
 SEEN = 128  # images for the attention distance, as in the paper's figure 7
 
@@ -274,6 +274,6 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
         test = result["faithfulness"] or {}
         scores = [test.get("deletion_score", ""), test.get("insertion_score", "")]
         unsure = str(result["unsure"]).lower()  # as in predict's table
-        told = [best["label"], best["score"], unsure, result["target"] or "", *scores]
-        writer.writerow([result["path"], *told, result["written"]])
+        told = [best["label"], best["score"], result["target"] or "", *scores]
+        writer.writerow([result["path"], *told, result["written"], unsure])
     storage.write_text(path, text.getvalue())

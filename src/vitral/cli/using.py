@@ -95,7 +95,7 @@ def evaluate(
         _print_values(evaluation, split.name, lost, met)
         return
     of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
-    _print(evaluation, split.name, (data, of), unknown)
+    _print(evaluation, split.name, (data, of), unknown, both=met is not None)
     for line in () if met is None else terminal.comparison_lines(met[1], run, met[0]):
         out.print(line, markup=False)
 
@@ -224,11 +224,13 @@ def _write_page(
     complain(f"written: {path}", plain=True)
 
 
-def _print(evaluation: Score, split: str, data: tuple[str, str], unknown: dict[str, int]) -> None:
+def _print(
+    evaluation: Score, split: str, data: tuple[str, str], unknown: dict[str, int], *, both: bool
+) -> None:
     learnt = ", those it learnt from included if they are there" * (split == "all")
     counted = f"{evaluation.samples:,} {split} images{data[1]}{learnt}"
     out.print(f"data       {data[0]}: {counted}", markup=False)
-    for line in terminal.evaluation_lines(evaluation, unknown):
+    for line in terminal.evaluation_lines(evaluation, unknown, both=both):
         out.print(line, markup=False)
 
 

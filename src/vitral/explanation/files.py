@@ -52,7 +52,7 @@ def save(explanation: Explanation, path: Path) -> None:
         case suffix if suffix in PICTURES:
             raise UsageError(f"{path}: figures are .png or .svg (or a folder), not {suffix}.")
         case _:
-            earlier = set(names()) if (path / "tokens.json").exists() else set()
+            earlier = set(names()) if _is_ours(path / "tokens.json") else set()
             for name, content in of(explanation):
                 write(path / name, content)
                 earlier.discard(name)
@@ -61,7 +61,18 @@ def save(explanation: Explanation, path: Path) -> None:
                 storage.write_file(path / "attention.npz", lambda place: _write(place, arrays))
                 earlier.discard("attention.npz")
             for name in earlier:  # of the explanation that was here before, not of this one
-                (path / name).unlink(missing_ok=True)
+                if (path / name).is_file():
+                    (path / name).unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is the tokens.json of an explanation, and not a file of the user's."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        meaning: object = values["heat"]["meaning"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return meaning == ARRAYS["heat"] and {"grid", "tokens", "probabilities"} <= set(values)
 
 
 def names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from vitral.errors import ModelError
 from vitral.model.positions import Place, rotate
 from vitral.spec import ModelSpec, Noise
 
-LONGEST = 1024  # tokens whose attention may be written out
+LONGEST, LONGEST_AT_ONCE = 1024, 256  # tokens whose attention is written out: to learn, or not
 Rows = tuple[Tensor, int] | None  # the places of a batch's samples in their step, and its samples
 
 
@@ -156,21 +156,26 @@ class AttentionPool(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
-def fuses(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
-    """Whether attention goes through torch's fused kernel, which keeps no (T, T) matrix.
+def fuses(
+    device: torch.device, dtype: torch.dtype, tokens: int, *, learns: bool, plain: bool
+) -> bool:
+    """Whether attention is left to torch's fused kernel, which keeps no (T, T) matrix.
 
-    On CPUs it is slow in 16 bits: with its backward 1.4 (1025 tokens) to 5 times (17 tokens) as
+    On CPUs it is slow in bfloat16: with its backward 1.4 (1025 tokens) to 5 times (17 tokens) as
     slow as matrices written out, on an EPYC with avx512_bf16; in float32 it is the faster way.
-    Of very many tokens the matrices would take too much memory: 2 MB a head and image at 1024.
+    Of very many tokens the matrices would take too much memory, 2 MB a head and image at 1024,
+    unless a bias or dropout (not `plain`) makes torch write them out anyway, in float32.
     """
-    return device.type != "cpu" or dtype.itemsize > 2 or tokens > LONGEST
+    longest = LONGEST if learns else LONGEST_AT_ONCE  # without a backward there is less to win
+    return device.type != "cpu" or dtype != torch.bfloat16 or (plain and tokens > longest)
 
 
 def attended(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """softmax(q k^T / sqrt(D_h) + bias) v, (B, heads, T, D_h), by the fastest way to it."""
-    if fuses(v.device, v.dtype, v.shape[2]):
+    plain, learns = bias is None and not dropout, torch.is_grad_enabled()
+    if fuses(v.device, v.dtype, v.shape[2], learns=learns, plain=plain):
         return F.scaled_dot_product_attention(q, k, v, bias, dropout)
     logits = (q * q.shape[-1] ** -0.5) @ k.mT
     weights = (logits if bias is None else logits + bias).softmax(-1)

@@ -77,10 +77,14 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
     token += 3 * cell * inner * (spec.positions == "rope2d")
     token += cell * (2 * width + mlp) * bool(noise.dropout)  # masks; a GPU's take a byte
     block = tokens * token
-    # (T, T) matrices: of dropout its mask and product, of relative positions a table twice as wide
-    extra = 2 * bool(noise.attention_dropout) + 2 * (spec.positions == "relative")
-    fused = fuses(device, torch.bfloat16 if bf16 else torch.float32, tokens) and not extra
-    squares = cell * spec.heads * tokens * tokens * (extra + (not fused))
+    relative, drops = spec.positions == "relative", bool(noise.attention_dropout)
+    plain, dtype = not relative and not drops, torch.bfloat16 if bf16 else torch.float32
+    fused = plain and fuses(device, dtype, tokens, learns=True, plain=plain)
+    # (T, T) matrices of each head: the softmax, and of dropout its mask and what it leaves
+    squares = cell * spec.heads * tokens * tokens * (not fused) * (1 + 2 * drops)
+    if relative:  # logits of every offset, also of dropped patches; then offsets differ by image
+        squares += cell * spec.heads * tokens * (2 * spec.tokens - 1)
+        squares += tokens * tokens * (9 if noise.patch_dropout else 1)
     learning, kept = not spec.depth, 0
     lower = [module for name, module in model.named_children() if name in ("stem", "patches")]
     learning |= any(p.requires_grad for module in lower for p in module.parameters())
@@ -92,6 +96,7 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
         kept += _held(model.stem, spec.channels, spec.size) * cell // 4
     pictures = (4 if not bf16 else 6) * spec.channels * spec.size[0] * spec.size[1]
     top = 4 * tokens * width * learning + 12 * max(spec.classes, spec.width)
+    top += 4 * spec.tokens * width * bool(noise.patch_dropout)  # what the kept are taken from
     if model.pool is not None:  # the probe's keys and values
         top += cell * tokens * 3 * inner
     return kept + pictures + top

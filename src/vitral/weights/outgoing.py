@@ -130,7 +130,8 @@ def baked(weights: Weights, home: str) -> tuple[Weights, tuple[str, ...]]:
     like = next(iter(weights.tensors.values()))
     table = sincos2d(spec, spec.grid, like)
     spec = replace(spec, positions="learned", prefix_positions=False)
-    note = f"{home} computes no {weights.card.model.positions} positions: they became a table"
+    name = weights.card.model.positions
+    note = f"{home} computes no {name} positions: they became a table, of this size"
     tensors = {**weights.tensors, "positions.table": table}
     return replace(weights, tensors=tensors, card=replace(weights.card, model=spec)), (note,)
 
