@@ -79,12 +79,14 @@ def lasting(steps: int) -> tuple[str, ...]:
     return (f'length="{steps} steps"', f'schedule.warmup="{max(1, steps // 10)} steps"')
 
 
-def same_patch(data: Path, arguments: argparse.Namespace) -> list[str]:
-    """The patch of the high size for both: the recipe's own follows the size of the pictures."""
+def same_network(data: Path, arguments: argparse.Namespace) -> list[str]:
+    """Stem and patch of the high size: the recipe's own follow the size of the pictures."""
     asked = Request(
         data=str(data), recipe="scratch-small", size=arguments.high, changes=arguments.changes
     )
-    return [f"model.patch={list(plan(asked).recipe.model.patch)}"]
+    model = plan(asked).recipe.model
+    stem = [f"model.resnet.blocks={list(model.resnet.blocks)}"] if model.resnet else []
+    return [f"model.patch={list(model.patch)}", *stem]
 
 
 def compare(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def compare(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
     second = taken(photos, halves[1], place / "second", arguments.each)
     before = round(arguments.share * arguments.steps)
     after = arguments.steps - before
-    changes = (*same_patch(second, arguments), *arguments.changes)
+    changes = (*same_network(second, arguments), *arguments.changes)
     scratch = ("--recipe", "scratch-small", "--batch", arguments.batch)
     base, high = place / "pre-trained", ("--size", arguments.high)
     figures: dict[str, Any] = {"classes": halves}
