@@ -14,6 +14,7 @@ nothing. Writes benchmarks/results/NAME.json.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ from PIL import Image
 
 from record import write
 from vitral.images.samples import KINDS, draw
-from vitral.recipes import Request, plan
+from vitral.recipes import Request, named, plan
 
 HELD_OUT = 200  # scenes of each kind that are drawn for validation
 LAST = ('select="last"', 'evaluate_every="1000000 steps"')
@@ -109,9 +110,15 @@ def compare(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
         first, base, *scratch, "--size", arguments.low, changes=(*lasting(before), *changes)
     )
     start = ("--from", base / "best")
-    tuning = ("--recipe", "finetune", "--batch", arguments.batch)
+    tuning = ("--recipe", "finetune-small", "--batch", arguments.batch)
+    rate = named("finetune-small").optimizer.lr * math.sqrt(arguments.batch / 64)
     figures["fine-tuned"] = trained(
-        second, place / "fine-tuned", *start, *tuning, *high, changes=lasting(after)
+        second,
+        place / "fine-tuned",
+        *start,
+        *tuning,
+        *high,
+        changes=(f"optimizer.lr={rate}", *lasting(after)),
     )
     figures["from scratch"] = trained(
         second,

@@ -37,7 +37,15 @@ FOLDER = Path(recipes.__file__).parent
 DOCUMENT = FOLDER.parents[2] / "docs" / "recipes.md"
 MOST_LINES = 45
 PHOTOS = (375, 500)
-RULES = {"lora", "scratch-small", "scratch-large", "finetune", "bit-i1k", "bit-hyperrule"}
+RULES = {
+    "lora",
+    "finetune-small",
+    "scratch-small",
+    "scratch-large",
+    "finetune",
+    "bit-i1k",
+    "bit-hyperrule",
+}
 
 
 def facts(count: int, classes: int = 10, **changes: Any) -> Facts:
@@ -248,7 +256,15 @@ def test_the_data_chooses(
 
 
 def test_weights_choose_too(tmp_path: Path) -> None:
-    asked = Request(data="x", start=str(saved(tmp_path / "w")))
+    shallow = Request(data="x", start=str(saved(tmp_path / "shallow", depth=7)))
+    name, reason = choose(shallow, facts(5000))
+    assert (name, "7 blocks, for 5,000 images" in reason) == ("finetune-small", True)
+    assert choose(replace(shallow, tune="last:1"), facts(99, 10))[0] == "finetune-small"
+    assert choose(replace(shallow, tune="lora"), facts(5000))[0] == "lora"
+    bold, careful = recipes.named("finetune-small"), recipes.named("finetune")
+    assert resolve(shallow).optimizer == bold.optimizer
+    assert bold.optimizer.lr == pytest.approx(3 * careful.optimizer.lr)
+    asked = Request(data="x", start=str(saved(tmp_path / "w", depth=8)))
     name, reason = choose(asked, facts(5000))
     assert (name, "probe" in reason) == ("finetune", False)
     for few in (facts(99, 10), facts(999, gpu=False)):
@@ -275,7 +291,9 @@ def test_a_recipe_for_weights_says_at_what_size(tmp_path: Path) -> None:
     assert paper.model.width == 32
     asked = resolve(Request(data="x", start=weights, recipe="paper-finetune", size=64))
     assert asked.images.size == (64, 64)
-    assert resolve(Request(data="x", start=weights)).images.size == (32, 32)
+    for tune in (None, "lora", "probe"):
+        found = resolve(Request(data="x", start=weights, tune=tune))
+        assert found.images.size == found.model.size == (32, 32)
 
 
 def test_a_probe_needs_no_warm_up(tmp_path: Path) -> None:
@@ -320,7 +338,7 @@ def test_every_value_has_an_origin(tmp_path: Path) -> None:
     assert found["length"] == found["schedule.warmup"] == "--epochs"
     assert (found["seed"], found["ema"], found["data.source"]) == ("--seed", "--set", "DATA")
     assert found["noise.dropout"] == "--set"  # asked for, though it was 0 before
-    weights = str(saved(tmp_path / "w"))
+    weights = str(saved(tmp_path / "w", depth=8))
     found = origins(Request(data="x", start=weights, tune="last:1", batch=4))
     assert (found["start"], found["model.width"], found["images.mean"]) == (
         "--from",
@@ -455,7 +473,7 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 
 def test_weights_bring_their_network_and_preprocessing(tmp_path: Path) -> None:
-    weights = saved(tmp_path / "w", representation=8)
+    weights = saved(tmp_path / "w", representation=8, depth=8)
     recipe = resolve(Request(data="photos", start=str(weights)))
     assert recipe.start == str(weights)
     assert (recipe.model.width, recipe.model.representation) == (32, 0)

@@ -38,7 +38,8 @@ NOT_SET = {
     "model.classes": "the classes are those of the images",
     "model.name": "a model is named by --model",
 }
-AS_THE_WEIGHTS = ("finetune", "probe")  # whose images keep the size that the weights saw
+# whose images keep the size that the weights saw
+AS_THE_WEIGHTS = ("finetune", "finetune-small", "lora", "probe")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +110,7 @@ def choose(
     """
     if request.recipe is None:
         card = card or _card(request)
-    resnet = card is not None and card.model.is_resnet
-    return _choice.choose(request, facts, resnet=resnet)
+    return _choice.choose(request, facts, None if card is None else card.model)
 
 
 def resolve(request: Request, facts: Facts | None = None) -> Recipe:

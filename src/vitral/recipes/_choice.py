@@ -12,9 +12,11 @@ from vitral.images.complaints import BUILT_IN
 from vitral.images.datasets import Dataset
 from vitral.images.preprocess import Picture
 from vitral.inference import best_device
+from vitral.spec import ModelSpec
 
 SMALL, LARGE = 50_000, 2_000_000  # training images
 FEW, FEW_PER_CLASS = 1000, 10  # where solving for a head is nearly as good, and done at once
+SHALLOW = 8  # blocks: with fewer, every layer is fine-tuned alike
 LOOKED_AT = 9  # pictures whose size is read
 
 
@@ -70,12 +72,14 @@ class Facts:
         )
 
 
-def choose(request: Request, facts: Facts | None, *, resnet: bool = False) -> tuple[str, str]:
-    """The name of the recipe and the reason; `resnet`: the weights to start from are BiT's."""
+def choose(
+    request: Request, facts: Facts | None, start: ModelSpec | None = None
+) -> tuple[str, str]:
+    """The name of the recipe and the reason; `start` is the network of the weights of --from."""
     if request.recipe is not None:
         return request.recipe, "named by --recipe"
     if request.start is not None:
-        return _from_weights(request, facts, resnet)
+        return _from_weights(request, facts, start)
     if request.data in BUILT_IN:
         return request.data, "made for this built-in data"
     if request.model is not None and catalog.model(request.model).is_resnet:
@@ -92,16 +96,20 @@ def choose(request: Request, facts: Facts | None, *, resnet: bool = False) -> tu
     return "paper-i21k", f"{known}: so many that augmentation would hurt (AugReg)"
 
 
-def _from_weights(request: Request, facts: Facts | None, resnet: bool) -> tuple[str, str]:
+def _from_weights(
+    request: Request, facts: Facts | None, start: ModelSpec | None
+) -> tuple[str, str]:
     if request.tune == "probe":
         return "probe", "--tune probe solves for a head on the weights of --from"
     if (request.tune or "").startswith("lora"):
         return "lora", "--tune lora learns low-rank updates of the weights of --from"
-    if resnet:
+    if start is not None and start.is_resnet:
         return "bit-hyperrule", "the weights of --from are a ResNet's"
-    reason = "--from names weights to start from"
+    name, reason = "finetune", "--from names weights to start from"
+    if start is not None and start.depth < SHALLOW:
+        name, reason = "finetune-small", f"--from names weights of {start.depth} blocks"
     if facts is None:
-        return "finetune", reason
+        return name, reason
     few = facts.count < FEW_PER_CLASS * facts.classes or (facts.count < FEW and not facts.gpu)
     hint = "; for so few, --tune probe is much quicker" if few else ""
-    return "finetune", f"{reason}, for {facts.count:,} images of {facts.classes:,} classes{hint}"
+    return name, f"{reason}, for {facts.count:,} images of {facts.classes:,} classes{hint}"
