@@ -69,15 +69,20 @@ def scratch() -> list[str]:
 
 
 def transfer() -> list[str]:
-    found = result("transfer")["figures"]
-    settings = found["settings"]
-    tuned, scratch, probe = (found[name] for name in ("fine-tuned", "from scratch", "probe"))
+    """Of transfer.py, one file for each number of photographs of the second half's classes."""
+    found = [result(path.stem)["figures"] for path in RESULTS.glob("transfer_*.json")]
+    found.sort(key=lambda row: row["settings"]["each"])
+    told = "; ".join(
+        f"{row['settings']['each']} photographs of each: "
+        f"{100 * row['fine-tuned']['accuracy']:.1f} %, from scratch "
+        f"{100 * row['from scratch']['accuracy']:.1f} %"
+        for row in found
+    )
+    settings = found[0]["settings"]
     return [
-        f"- Half of those classes teach the other half, of which {settings['each']} photographs "
-        f"each are known: pre-trained at {settings['low']} px and fine-tuned at "
-        f"{settings['high']} px {100 * tuned['accuracy']:.1f} %, from scratch in as many steps "
-        f"{100 * scratch['accuracy']:.1f} %; a probe on {settings['probe_images']:,} photographs "
-        f"{100 * probe['accuracy']:.1f} % in {probe['seconds']:.0f} s.",
+        f"- Half of those classes teach the other half, pre-trained at {settings['low']} px and "
+        f"fine-tuned at {settings['high']} px, against {settings['steps']} steps from scratch "
+        f"there, as many as both together. {told}.",
     ]
 
 
