@@ -1,7 +1,7 @@
 """Transfer works: half of the classes teach the other half, and a probe is a model at once.
 
-    .venv/bin/python benchmarks/transfer.py imagenette128/ [--low 96] [--high 128] [--steps 2400]
-        [--share 0.75] [--each 100] [--probe-images 1000] [--threads 2] [--name transfer]
+    .venv/bin/python benchmarks/transfer.py imagenette128/ [--low 96] [--high 128] [--steps 800]
+        [--share 0.75] [--each 20] [--probe-images 1000] [--threads 2] [--name transfer]
     .venv/bin/python benchmarks/transfer.py shapes --low 48 --high 64 ...
 
 The first half of the classes pre-trains at the low size for a share of the steps; the second half,
@@ -138,10 +138,10 @@ def main() -> None:
     parser.add_argument("photos", help="class folders under train/ and val/, or 'shapes'")
     parser.add_argument("--low", type=int, default=96, help="pixels of the pre-training")
     parser.add_argument("--high", type=int, default=128, help="pixels of everything else")
-    parser.add_argument("--steps", type=int, default=2400, help="of both ways in all")
+    parser.add_argument("--steps", type=int, default=800, help="of both ways in all")
     parser.add_argument("--share", type=float, default=0.75, help="of the steps that pre-train")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--each", type=int, default=100, help="training images to a target class")
+    parser.add_argument("--each", type=int, default=20, help="training images to a target class")
     parser.add_argument("--drawn", type=int, default=1000, help="scenes to a class of shapes")
     parser.add_argument("--probe-images", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
