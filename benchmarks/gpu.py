@@ -32,7 +32,7 @@ from record import spread, write
 from scratch import longest
 from vitral import catalog
 from vitral.model import build
-from vitral.training import optimizer
+from vitral.training import optimizer, parallel
 from vitral.training.recipe import Optimizer
 
 BEGUN = time.monotonic()
@@ -129,8 +129,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Whole training steps of a compiled network, beside the largest matrix product."""
     spec = catalog.model(arguments.model)
     network = build(spec).cuda().train()
-    for block in network.blocks:
-        block.compile()
+    parallel.compiled(network)
     learner = optimizer.build(network, Optimizer())
     images = torch.randn(arguments.batch, 3, *spec.size, device="cuda")
     labels = torch.randint(spec.classes, (arguments.batch,), device="cuda")
@@ -144,7 +143,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
         learner.zero_grad()
 
     steps = [arguments.batch * rate for rate in rates(step, arguments.rounds)]
-    side, best = 8192, 0.0
+    side = 8192
     one, other = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     best = 2 * side**3 * max(rates(lambda: torch.mm(one, other), arguments.rounds))
     share = median(steps) * 3 * spec.flops() / best

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from vitral.images.checking import Check
 
-MOST_COLUMNS = 20  # classes of a confusion matrix that a terminal can show
+MOST_COLUMNS = 20  # classes that a table on a terminal lists
 MOST_PAIRS = 20
 MOST_EXAMPLES = 3  # of a problem with the data
 

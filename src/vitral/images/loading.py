@@ -230,9 +230,6 @@ def _unless_lost(
         sys.__excepthook__(kind, error, trace)
 
 
-__all__ = ["Batch", "eval_batches", "seed_of", "steps_per_epoch", "train_batches"]
-
-
 def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
     """The same batches; `tick` hears how many images of `total` they have brought so far."""
     done = 0
@@ -241,3 +238,6 @@ def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Ba
         done += len(batch.images) + len(batch.failed)
         if tick is not None:
             tick(done, total)
+
+
+__all__ = ["Batch", "eval_batches", "seed_of", "steps_per_epoch", "told", "train_batches"]

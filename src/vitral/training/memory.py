@@ -79,7 +79,7 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
     block = tokens * token
     relative, drops = spec.positions == "relative", bool(noise.attention_dropout)
     plain, dtype = not relative and not drops, torch.bfloat16 if bf16 else torch.float32
-    fused = plain and fuses(device, dtype, tokens, learns=True, plain=plain)
+    fused = plain and fuses(device, dtype, tokens, learns=True, plain=True)
     # (T, T) matrices of each head: the softmax, and of dropout its mask and what it leaves
     squares = cell * spec.heads * tokens * tokens * (not fused) * (1 + 2 * drops)
     if relative:  # logits of every offset, also of dropped patches; then offsets differ by image
