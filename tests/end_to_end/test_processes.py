@@ -149,6 +149,55 @@ def test_a_killed_process_under_torchrun_goes_on_by_itself(
     same(alone, run)
 
 
+TOO_SMALL = """
+import os
+if "RANK" in os.environ:  # the processes that learn, not their launcher
+    import torch
+    from vitral.training import objective
+    learn = objective.loss
+    def loss(outputs, *others, **named):
+        if os.environ["RANK"] == "1" and torch.is_grad_enabled() and len(outputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return learn(outputs, *others, **named)
+    objective.loss = loss
+"""
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "--devices",
+        pytest.param("--devices --shard", marks=pytest.mark.proof),
+        pytest.param("torchrun", marks=pytest.mark.proof),
+    ],
+)
+def test_one_process_without_memory_starts_all_again_in_smaller_parts(
+    data: Path, alone: Path, tmp_path: Path, way: str
+) -> None:
+    """6 images per process, and the second process has room for 2: twice, and then it learns."""
+    (tmp_path / "sitecustomize.py").write_text(TOO_SMALL)
+    run = tmp_path / "run"
+    start = [sys.executable, "-m"]
+    if way == "torchrun":
+        start += ["torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2"]
+        start += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m"]
+    start += ["vitral", "train"]
+    options = [] if way == "torchrun" else way.replace("devices", "devices=2").split()
+    done = subprocess.run(
+        [*start, str(data), *SETTINGS, *options, "--out", str(run)],
+        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ended with 6 images at a time") == 1
+    assert done.stderr.count("ended with 3 images at a time") == 1
+    assert "4 parts per process, 2 processes, of 2 images or fewer" in done.stderr
+    same(alone, run)
+
+
 @pytest.mark.proof
 def test_two_processes_end_at_the_same_bits_again(data: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):

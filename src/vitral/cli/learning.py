@@ -178,7 +178,7 @@ def _go_on(run: Path, where: Where) -> None:
 
     if where.devices is not None and not where.started:
         read(run)  # a wrong folder is told before processes start
-        _launched(where, None)
+        _launched(where, run, _words())
     _summary(loop.resume(run, device=where.device, shard=where.shard, log=where.log))
 
 
@@ -205,7 +205,8 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         return
     path = where.out or default_path(recipe.data.source, recipe.model.name)
     if where.devices is not None and not where.started:
-        _launched(where, path, *[f"--set=accumulate={recipe.accumulate}"] * where.fastest)
+        words = _words() + [f"--set=accumulate={recipe.accumulate}"] * where.fastest
+        _launched(where, path, words if where.out else [*words, "--out", str(path)])
     run = loop.train(
         recipe,
         path,
@@ -230,18 +231,29 @@ def _count(batch: str | None) -> int:
     return int(batch)
 
 
-def _launched(where: Where, path: Path | None, *more: str) -> None:
-    """The command again in several processes; never returns."""
-    from vitral.training import launch
-
+def _words() -> list[str]:
+    """The command as it was typed, without --devices."""
     words = [w for w in sys.argv[1:] if not w.startswith("--devices=")]
     if "--devices" in words:
         place = words.index("--devices")
         words = words[:place] + words[place + 2 :]
-    if path is not None and where.out is None:
-        words += ["--out", str(path)]
-    code = launch.launch(where.devices or 1, [*words, *more], device=where.device)
-    raise typer.Exit(code)
+    return words
+
+
+def _launched(where: Where, run: Path, words: list[str]) -> None:
+    """The command in several processes, again as often as memory asks for smaller parts; never
+    returns."""
+    from vitral.training import launch
+    from vitral.training.folder import asked_parts
+
+    while True:
+        asked = asked_parts(run)
+        code = launch.launch(where.devices or 1, words, device=where.device)
+        if code == 0 or asked_parts(run) <= asked:
+            raise typer.Exit(code)
+        words = ["train", "--resume", str(run), *["--shard"] * where.shard]
+        words += [f"--log={name}" for name in where.log]
+        words += [f"--device={where.device}"] * (where.device is not None)
 
 
 def _fastest(recipe: Recipe, where: Where) -> Recipe:

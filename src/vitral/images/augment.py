@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from vitral.images import authors, deit
+from vitral.images.arrow import channels
 from vitral.images.chance import dice, seeded
 from vitral.images.crops import rectangle
 from vitral.images.preprocess import Picture, pixels, resize, resize_floats
@@ -155,10 +156,10 @@ def _random_crop(
     down, across = image.height / height, image.width / width
     y, x = min(round(top * down), image.height - 1), min(round(left * across), image.width - 1)
     bottom, right = max(round((top + h) * down), y + 1), max(round((left + w) * across), x + 1)
-    part = np.array(image.crop((x, y, right, bottom)))
+    part = channels(image)[y:bottom, x:right]
     if spec.antialias:
-        return resize(part, spec.size, spec.interpolation)
-    return resize_floats(part, spec.size, spec)
+        return resize(part, spec.size, spec.interpolation)[:3]
+    return resize_floats(part[:, :, :3], spec.size, spec)
 
 
 def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from vitral.errors import DataError
@@ -32,6 +32,9 @@ from vitral.spec import ImageSpec
 # Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code; an
 # IPTC file is opened by Pillow as a wrapper around a file of any format, EPS too.
 _REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "IPTC"}
+
+# Bytes that a decoder is fed at once. Pillow's own 64 kB make JPEG stop and begin again.
+_FEED = 1 << 20
 
 # Above this many pixels an image is halved in whole steps before it is resized: time and memory.
 _LARGE = 1 << 25
@@ -82,6 +85,8 @@ class Picture:
             self._lazy = self._image.format in ("JPEG", "MPO")
             if self._lazy:
                 check_scans(source, self._image.size)
+                if isinstance(self._image, ImageFile.ImageFile):
+                    self._image.decodermaxblock = _FEED
             else:  # other formats tell their orientation only once they are loaded
                 self._image = _upright_rgb(self._image)
             width, height = self._image.size
@@ -153,7 +158,7 @@ def tensor(source: Source, spec: ImageSpec) -> Tensor:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> Tensor:
-    """uint8 (H, W, 3) to uint8 (3, *size), antialiased; for training views.
+    """uint8 (H, W, C) to uint8 (C, *size), antialiased; for training views.
 
     Two to three times as fast as Pillow, and seldom more than a grey level away from it.
     """

@@ -4,6 +4,7 @@ recipe.json       the resolved recipe, the data's fingerprint and the versions
 views.jpg         twelve views as the training sees them
 metrics.jsonl     one line per logged step and per validation
 state/            two resume slots
+.parts            into how many parts a process without memory wants each step cut
 best/ last/       artifacts
 predictions.csv   one line per validation image, by best/
 evaluation.json   what those amount to: scores with their intervals, and the calibration
@@ -148,9 +149,22 @@ def locked(out: Path, ranks: Ranks) -> Iterator[None]:
 
 
 def discard(out: Path) -> None:
-    """Remove a run folder that never got as far as a saved state."""
-    if progress_of(out / "state") is None:
+    """Remove a run folder that never got as far as a saved state, unless a restart goes on."""
+    if progress_of(out / "state") is None and not asked_parts(out):
         shutil.rmtree(out, ignore_errors=True)
+
+
+def ask_for_parts(out: Path, parts: int) -> None:
+    """Let the next start of this run cut each process's piece of a step into so many parts."""
+    storage.write_text(out / ".parts", f"{parts}\n")
+
+
+def asked_parts(out: Path) -> int:
+    """What a process without memory asked for; 0 if none did."""
+    try:
+        return int((out / ".parts").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def read(out: Path) -> tuple[Recipe, str]:

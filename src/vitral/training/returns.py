@@ -55,6 +55,7 @@ def begin(  # noqa: PLR0913 - each has a name at every call
         tensors, session.progress = saved
         state.scatter(tensors, session.model, session.average, session.optimizer)
         keep_or_choose_again(session)
+    _keep_parts(session)
     with ranks.writing() as first:
         if first:
             folder.rewind(out, session.progress.step)
@@ -107,21 +108,46 @@ def returned(session: Session, error: Diverged) -> Session:
 
 
 def smaller_parts(session: Session) -> None:
-    """Cut every step into twice as many parts: the same step in half the memory."""
+    """Cut every step into twice as many parts: the same step in half the memory.
+
+    Several processes cannot turn back in the middle of a step, where the others wait for this one:
+    it asks for the parts in the run folder, and MachineError ends it, so that all start again.
+    """
     session.optimizer.zero_grad(set_to_none=True)
     gc.collect()
     if session.device.type == "cuda":
         torch.cuda.empty_cache()
     parts, ranks = 2 * session.parts, session.ranks
-    if ranks.count > 1 or parts > session.step_images:
-        each = session.step_images // (ranks.count * session.parts)
+    each = -(-session.step_images // (ranks.count * session.parts))
+    if parts * ranks.count > session.step_images:
         raise MachineError(
             f"The memory of {session.device} is too small for {each} images at a time. Choose "
-            f"--set accumulate={parts}, --set checkpointing=true, a smaller --size or model."
+            f"--set checkpointing=true, a smaller --size or model."
+        ) from None
+    if ranks.count > 1:
+        folder.ask_for_parts(session.out, parts)
+        raise MachineError(
+            f"The memory of {session.device} ended with {each} images at a time. All processes "
+            f"start again with half as many (torchrun: where --max-restarts allows; by hand: "
+            f"vitral train --resume {session.out})."
         ) from None
     session.progress.accumulate = parts
-    each = -(-session.step_images // parts)
+    _tell_parts(session)
+
+
+def _keep_parts(session: Session) -> None:
+    """The parts that a process without memory asked for before all of them started again."""
+    parts = session.ranks.of_first(folder.asked_parts(session.out))
+    if parts > session.parts and parts * session.ranks.count <= session.step_images:
+        session.progress.accumulate = parts
+        _tell_parts(session)
+
+
+def _tell_parts(session: Session) -> None:
+    parts, count = session.parts, session.ranks.count
+    each = -(-session.step_images // (count * parts))
     session.display.note(
-        f"out of memory: each step now comes in {parts} parts of {each} images or fewer; it "
-        f"remains a step of {session.step_images}"
+        f"out of memory: each step now comes in {parts} parts"
+        + f" per process, {count} processes," * (count > 1)
+        + f" of {each} images or fewer; it remains a step of {session.step_images}"
     )
