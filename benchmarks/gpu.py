@@ -16,8 +16,6 @@ three forward passes of ModelSpec.flops to a step. Writes benchmarks/results/gpu
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,7 @@ from typing import Any
 
 import torch
 
-from record import spread, write
+from record import spread, trained, write
 from scratch import longest
 from vitral import catalog
 from vitral.model import build
@@ -53,18 +51,6 @@ TAUGHT = ('objective.distill="soft"', "objective.distill_share=0.5", "objective.
 WIDE = ("model.resnet.width=128", "model.width=384", "model.heads=6", "model.mlp_width=1536")
 
 
-def learn(data: str, words: Sequence[str], changes: Sequence[str], out: Path) -> dict[str, Any]:
-    """`vitral train` as a person would call it; what it measured, and its seconds."""
-    started = time.monotonic()
-    command = [sys.executable, "-m", "vitral", "train", data, *words, "--out", str(out)]
-    for change in changes:
-        command += ["--set", change]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    card = json.loads((out / "best" / "model.json").read_text(encoding="utf-8"))
-    kept = {name: card["metrics"][name] for name in ("accuracy", "interval", "samples")}
-    return {"seconds": time.monotonic() - started, **kept}
-
-
 def stage(
     name: str,
     arguments: argparse.Namespace,
@@ -78,7 +64,7 @@ def stage(
 
     def run(epochs: float, out: Path) -> dict[str, Any]:
         warmup = f'schedule.warmup="{epochs / 10} epochs"'
-        return learn(arguments.data, [*words, "--epochs", str(epochs)], [warmup, *changes], out)
+        return trained(arguments.data, out, *words, "--epochs", epochs, changes=[warmup, *changes])
 
     for epochs in arguments.probes:
         row = run(epochs, place.with_name(f"{name}-{epochs}"))

@@ -10,37 +10,23 @@ with its standard error. Ends with status 1 when a goal (in per cent) is missed.
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from record import spread, write
-
-SELECTION = 'select="last"'
-
-
-def run(source: str, seed: int, out: Path) -> dict[str, Any]:
-    """One whole process, and what its last weights got right."""
-    words = ["train", source, "--seed", str(seed), "--out", str(out), "--set", SELECTION]
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "vitral", *words], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - started
-    metrics = json.loads((out / "best" / "model.json").read_text(encoding="utf-8"))["metrics"]
-    kept = {name: metrics[name] for name in ("accuracy", "interval", "samples")}
-    row = {"seed": seed, "seconds": round(seconds, 1), **kept}
-    print(f"{source}: {row}", flush=True)
-    return row
+from record import spread, trained, write
 
 
 def several(source: str, seeds: range, place: Path) -> dict[str, Any]:
     """The mean over the seeds, with its standard error; one seed has none."""
-    rows = [run(source, seed, place / f"{source}{seed}") for seed in seeds]
+    rows = [
+        {"seed": seed}
+        | trained(source, place / f"{source}{seed}", "--seed", seed, changes=['select="last"'])
+        for seed in seeds
+    ]
     accuracies = [row["accuracy"] for row in rows]
     error = statistics.stdev(accuracies) / len(rows) ** 0.5 if len(rows) > 1 else None
     return {

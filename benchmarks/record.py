@@ -1,8 +1,15 @@
-"""Where benchmark results go: benchmarks/results/NAME.json with date, versions and machine."""
+"""What benchmarks share: `vitral train` as a process, and where its figures go.
+
+Results are benchmarks/results/NAME.json with date, versions and machine.
+"""
 
 import json
 import platform
 import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +34,20 @@ def machine() -> dict[str, Any]:
             name: metadata.version(name) for name in ("vitral", "torch", "torchvision", "numpy")
         },
     }
+
+
+def trained(data: object, out: Path, *words: object, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """`vitral train` as a person would call it: its seconds as a process, and what it measured."""
+    command = [sys.executable, "-m", "vitral", "train", data, *words, "--out", out]
+    for change in changes:
+        command += ["--set", change]
+    started = time.perf_counter()
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+    seconds = round(time.perf_counter() - started, 1)
+    metrics = json.loads((out / "best" / "model.json").read_text(encoding="utf-8"))["metrics"]
+    row = {"seconds": seconds} | {n: metrics[n] for n in ("accuracy", "interval", "samples")}
+    print(f"{out.name}: {row}", flush=True)
+    return row
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from record import write
+from record import trained, write
 from vitral.evaluation.metrics import wilson
 from vitral.images import augment
 from vitral.inference import autocast
@@ -48,13 +48,9 @@ DEVICE = torch.device("cpu")
 def ours(arguments: argparse.Namespace, epochs: float, out: Path) -> dict[str, Any]:
     """`vitral train` as a person would call it; its figures are what it writes."""
     changes = ['select="last"', f'evaluate_every="{math.ceil(epochs)} epochs"', *arguments.changes]
-    words = [sys.executable, "-m", "vitral", "train", arguments.photos, "--recipe", "scratch-small"]
-    words += ["--epochs", epochs, "--seed", arguments.seed, "--out", out]
-    for change in changes:
-        words += ["--set", change]
-    subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
-    metrics = json.loads((out / "best" / "model.json").read_text(encoding="utf-8"))["metrics"]
-    return {"accuracy": metrics["accuracy"], "samples": metrics["samples"]}
+    words = ("--recipe", "scratch-small", "--epochs", epochs, "--seed", arguments.seed)
+    found = trained(arguments.photos, out, *words, changes=changes)
+    return {"accuracy": found["accuracy"], "samples": found["samples"]}
 
 
 def theirs(arguments: argparse.Namespace, epochs: float, out: Path) -> dict[str, Any]:

@@ -13,25 +13,21 @@ nothing. Writes benchmarks/results/NAME.json.
 """
 
 import argparse
-import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from record import write
+from record import trained, write
 from vitral.images.samples import KINDS, draw
 from vitral.recipes import Request, named, plan
 
 HELD_OUT = 200  # scenes of each kind that are drawn for validation
-LAST = ('select="last"', 'evaluate_every="1000000 steps"')
+LAST = ('select="last"', 'evaluate_every="1000000 steps"')  # validation chooses nothing
 
 
 def drawn(folder: Path, each: int, size: int) -> Path:
@@ -62,22 +58,8 @@ def taken(source: Path, classes: list[str], target: Path, each: int | None) -> P
     return target
 
 
-def trained(data: Path, out: Path, *words: object, changes: tuple[str, ...]) -> dict[str, Any]:
-    """`vitral train`; what its last weights got right, and the seconds of the whole process."""
-    command = [sys.executable, "-m", "vitral", "train", data, *words, "--out", out]
-    for change in (*LAST, *changes):
-        command += ["--set", change]
-    started = time.perf_counter()
-    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
-    seconds = round(time.perf_counter() - started, 1)
-    metrics = json.loads((out / "best" / "model.json").read_text(encoding="utf-8"))["metrics"]
-    row = {"seconds": seconds} | {n: metrics[n] for n in ("accuracy", "interval", "samples")}
-    print(f"{out.name}: {row}", flush=True)
-    return row
-
-
 def lasting(steps: int) -> tuple[str, ...]:
-    return (f'length="{steps} steps"', f'schedule.warmup="{max(1, steps // 10)} steps"')
+    return (*LAST, f'length="{steps} steps"', f'schedule.warmup="{max(1, steps // 10)} steps"')
 
 
 def same_network(data: Path, arguments: argparse.Namespace) -> list[str]:
@@ -128,7 +110,7 @@ def compare(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
         changes=(*lasting(arguments.steps), *changes),
     )
     few = taken(photos, halves[1], place / "few", arguments.probe_images // len(halves[1]))
-    figures["probe"] = trained(few, place / "probe", *start, "--recipe", "probe", *high, changes=())
+    figures["probe"] = trained(few, place / "probe", *start, "--recipe", "probe", *high)
     points = figures["fine-tuned"]["accuracy"] - figures["from scratch"]["accuracy"]
     return figures | {"points": 100 * points}
 
