@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.networks import randomised, tiny, tiny_bit
+from networks import randomised, tiny, tiny_bit
 
 from vitral.errors import ModelError, SpecError
 from vitral.model import ViT

@@ -124,7 +124,8 @@ def spec_of(
         raise WeightsError(
             f"{source.path}: Vitral does not list the architecture {unlisted}, and some share the "
             "names of a ViT's tensors but compute something else. If it is a plain ViT, say its "
-            "heads: --set model.heads=NUMBER (and model.gelu, model.pool where they differ)."
+            "heads once: vitral convert FILE MODEL/ --set model.heads=NUMBER (and model.gelu, "
+            "model.pool where they differ)."
         )
     try:
         spec = from_mapping(ModelSpec, _settled(_typed(given), reading, size))
@@ -230,8 +231,8 @@ def _settled(
             values["heads"] = catalog.model(f"{known}/16").heads
         if values["heads"] is None:
             raise SpecError(
-                f"the tensors do not tell the number of heads of width {width}. Say it: "
-                "--set model.heads=NUMBER."
+                f"the tensors do not tell the number of heads of width {width}. Say it "
+                "once: vitral convert FILE MODEL/ --set model.heads=NUMBER."
             )
         heads = values["heads"]
         if heads != reading.facts.get("heads", heads):

@@ -81,7 +81,8 @@ def _check_same(old: ModelSpec, new: ModelSpec) -> None:
         if field.name not in FREE and before != after:
             raise SpecError(
                 f"The weights are of another architecture: {field.name} is {before!r} there and "
-                f"{after!r} here. Leave --model out: the weights bring their model."
+                f"{after!r} here. Leave --model out: the weights bring their model (vitral convert "
+                f"--set model.NAME=VALUE says what a file of tensors does not)."
             )
 
 
