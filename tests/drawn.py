@@ -30,3 +30,9 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def spoil(path: Path) -> None:
+    """Take the pixels out of a JPEG: its header and its end are whole, and it cannot be decoded."""
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"\xff\xda")] + b"\xff\xd9")

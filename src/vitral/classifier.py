@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -297,7 +298,10 @@ class Classifier:
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             try:
-                check_bytes(path.stat().st_size)
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode):  # a pipe may never end
+                    raise DataError(f"{path} is not a file.")
+                check_bytes(status.st_size)
                 image = path.read_bytes()
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error

@@ -59,6 +59,8 @@ def test_top_and_what_cannot_be_read(clf: Classifier, tmp_path: Path) -> None:
     assert len(clf.predict(grey, top=50).top) == 2
     with pytest.raises(UsageError):
         clf.predict(grey, top=0)
+    with pytest.raises(DataError, match="/dev/zero is not a file"):
+        clf.predict("/dev/zero")
     with pytest.raises(DataError, match="cannot be read"):
         clf.predict(tmp_path / "nothing.jpg")
 

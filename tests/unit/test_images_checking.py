@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawn import draw_folder, hashes
+from drawn import draw_folder, hashes, spoil
 from vitral.errors import DataError
 from vitral.images.checking import EFFECTS, check
 from vitral.images.datasets import open_dataset
@@ -265,3 +265,14 @@ def test_shards_are_checked_like_files(tmp_path, monkeypatch):
     assert found.layout == "tar shards" and found.images == 24
     assert [p.path for p in found.problems["duplicate"]] == ["a.tar/023.png"]
     assert [p.path for p in found.problems["two-classes"]] == ["a.tar/000.png"]
+
+
+def test_what_cannot_be_decoded_counts_in_no_class(photos):
+    first, *others = sorted(path for path in photos.iterdir())
+    for path in first.iterdir():
+        spoil(path)
+    looked, full = check(photos), check(photos, full=True)
+    assert looked.classes.keys() == {first.name, *(path.name for path in others)}
+    assert full.classes.keys() == {path.name for path in others}
+    assert full.images == sum(full.classes.values()) < looked.images
+    assert [p.path for p in full.problems["empty"]] == [first.name]

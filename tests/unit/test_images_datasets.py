@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn import draw_folder, spoil
 from vitral.errors import DataError, UsageError
 from vitral.images.datasets import find_images, known, labelled, open_dataset
 
@@ -276,3 +277,30 @@ def test_opening_is_fast(tmp_path):
     started = time.process_time()
     open_dataset(tmp_path)
     assert 1000 / (time.process_time() - started) > 2000
+
+
+def test_a_class_that_cannot_be_decoded_is_none(tmp_path):
+    """Headers and ends are whole, so only comparing pictures finds it."""
+    draw_folder(tmp_path, kinds=3, each=10)
+    for path in (tmp_path / "cross").iterdir():
+        spoil(path)
+    with pytest.raises(DataError, match="10 of 30 files"):
+        open_dataset(tmp_path)
+    data = open_dataset(tmp_path, allow_unreadable=True)
+    assert data.classes == ("arrow", "crescent")
+    assert [p.path for p in data.problems if p.code == "empty"] == ["cross"]
+    for split, count in ((data.train, 16), (data.val, 4)):
+        assert len(split) == count
+        for index in range(count):
+            assert split.key(index).startswith(data.classes[split.labels[index]])
+            assert split.read(index) == (tmp_path / split.key(index)).read_bytes()
+    for path in (tmp_path / "arrow").iterdir():
+        spoil(path)
+    with pytest.raises(DataError, match="one class only, 'crescent'"):
+        open_dataset(tmp_path, allow_unreadable=True)
+
+
+def test_a_link_that_leads_nowhere_is_called_so(tmp_path):
+    (tmp_path / "photos").symlink_to("gone")
+    with pytest.raises(DataError, match="photos is a link that leads nowhere"):
+        open_dataset(tmp_path / "photos")

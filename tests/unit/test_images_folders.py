@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 
 from vitral.errors import DataError
-from vitral.images.folders import ClassFolders, look_at_file, split_folders, walk
+from vitral.images import layouts
+from vitral.images.folders import (
+    ClassFolders,
+    look_at_file,
+    named_like_an_image,
+    split_folders,
+    walk,
+)
 
 
 def picture(path: Path, colour: str = "red", format: str | None = None) -> Path:
@@ -107,3 +114,39 @@ def test_a_cut_off_file_is_found_and_data_after_the_end_is_not_held_against_it(t
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be opened"):
         ClassFolders(tmp_path / "gone", tmp_path).scan()
+
+
+def test_links_that_lead_to_themselves_are_named(tmp_path):
+    picture(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "self").symlink_to("self")
+    (tmp_path / "a" / "one.jpg").symlink_to("two.jpg")
+    (tmp_path / "a" / "two.jpg").symlink_to("one.jpg")
+    found = ClassFolders(tmp_path, tmp_path).scan()
+    assert found.names == ["a/1.png"]
+    named = {(p.path, p.reason) for p in found.problems}
+    assert named == {(f"a/{n}", "The link leads nowhere.") for n in ("self", "one.jpg", "two.jpg")}
+
+
+def test_what_stands_beside_the_classes_or_the_split_is_named(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "val/a/1.png", "test/a/1.png", "train/x.jpg"):
+        picture(tmp_path / name)
+    (tmp_path / "train" / "notes.txt").write_text("no image")
+    layout = layouts.find(str(tmp_path))
+    found = layout.train.scan()
+    assert found.names == ["train/a/1.png", "train/b/1.png"]
+    assert [(p.path, p.code) for p in found.problems] == [
+        ("test/", "beside"),
+        ("train/x.jpg", "beside"),
+    ]
+    assert not layout.held_out.scan().problems
+
+
+@pytest.mark.parametrize(
+    ("name", "promises"),
+    [
+        *((name, True) for name in ("a.JPG", "a.qoi", "a.j2k", "a.HIF", "a.dng", "a.b.tiff")),
+        *((name, False) for name in ("a.mpg", "a.txt", "a", "jpg", "a.jpg.json")),
+    ],
+)
+def test_names_that_promise_an_image(name, promises):
+    assert named_like_an_image(name) is promises

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.errors import UsageError
+from vitral.errors import DataError, UsageError
 from vitral.images.datasets import open_dataset
 from vitral.images.packing import pack, parse_size, refuse_place
 from vitral.images.sources import Split
@@ -120,3 +122,16 @@ def test_places_that_are_refused(photos, tmp_path):
         refuse_place(photos / "shards", str(photos))
     with pytest.raises(UsageError, match="not empty"):
         refuse_place(photos, "digits")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_names_that_are_no_utf8(photos, tmp_path):
+    picture = sorted((photos / "arrow").iterdir())[0]
+    picture.rename(os.fsdecode(os.fsencode(picture.parent) + b"/caf\xe9.jpg"))
+    (tmp_path / "shards").mkdir()
+    assert pack(tmp_path / "shards", open_dataset(photos), size=10**9) == ()
+    names = everything(open_dataset(tmp_path / "shards").train).keys()
+    assert "arrow/caf\\xe9.jpg" in names
+    (photos / "arrow").rename(os.fsdecode(os.fsencode(photos) + b"/caf\xe9"))
+    with pytest.raises(DataError, match=r"class name caf\\xe9 is not UTF-8"):
+        pack(tmp_path / "shards", open_dataset(photos), size=10**9)

@@ -95,3 +95,20 @@ def test_patterns():
     assert remote.expanded("{train,val}-{0..1}.tar") == both
     with pytest.raises(UsageError, match="from 3 down to 1"):
         remote.expanded("{3..1}.tar")
+
+
+def test_another_file_in_its_place_is_fetched_once_it_is_asked_for_anew(bucket, monkeypatch):
+    before = remote.local("memory://room/a.tar")
+    bucket.pipe("/room/a.tar", b"z" * 1000)
+    assert remote.local("memory://room/a.tar") == before, "a process sees one version"
+    remote.forget(["memory://room/a.tar"])
+    assert remote.local("memory://room/a.tar").read_bytes() == b"z" * 1000
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    remote.forget(["memory://room/a.tar", "memory://room/b.tar"])
+    monkeypatch.setattr(type(bucket), "info", unreachable)
+    assert remote.local("memory://room/a.tar").read_bytes() == b"z" * 1000, "the last one will do"
+    with pytest.raises(DataError, match="no network"):
+        remote.local("memory://room/b.tar")

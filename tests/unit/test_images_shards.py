@@ -253,3 +253,18 @@ def test_an_index_belongs_to_its_shards(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match="is in the index but cannot be read"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["header", "cut inside a header", "cut between members"])
+def test_nothing_behind_a_damaged_header_is_lost_in_silence(tmp_path, damage):
+    path = write(tmp_path / "x.tar", samples(0, 40))
+    with tarfile.open(path) as tar:
+        place = tar.getmembers()[40].offset
+    data = bytearray(path.read_bytes())
+    if damage == "header":
+        data[place : place + 512] = b"x" * 512
+    else:
+        del data[place + (200 if "inside" in damage else 0) :]
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="not a whole, uncompressed tar file"):
+        scan(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -70,4 +71,4 @@ def shard(
         f"{len(opened.classes)} classes in {count} shards",
         markup=False,
     )
-    out.print(f"next: vitral train {out_}", markup=False)
+    out.print(f"next: vitral train {shlex.quote(str(out_))}", markup=False)

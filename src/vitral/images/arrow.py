@@ -40,9 +40,12 @@ class _Pixels:
     def __init__(self, image: Image.Image, capsule: Any) -> None:
         self._capsule = capsule
         array = _ArrowArray.from_address(_pointer(capsule, b"arrow_array"))
+        count = image.width * image.height
+        if array.n_children != 1 or array.length != count or array.offset:
+            raise ValueError("not lists of channels")
         values = array.children[0].contents
-        if array.length != image.width * image.height or array.offset or values.offset:
-            raise ValueError("not one whole block")
+        if values.n_buffers != 2 or values.length != 4 * count or values.offset:
+            raise ValueError("not four bytes to a pixel")
         self.__array_interface__ = {
             "shape": (image.height, image.width, 4),
             "typestr": "|u1",
@@ -57,5 +60,5 @@ def channels(image: Image.Image) -> np.ndarray:
     try:
         capsule = image.__arrow_c_array__()[1]
         return np.asarray(_Pixels(image, capsule))
-    except (AttributeError, ValueError):  # Pillow before 11.3; a large image in several blocks
+    except (AttributeError, ValueError):  # Pillow before 11.2; a large image in several blocks
         return np.array(image)

@@ -45,6 +45,7 @@ EFFECTS: dict[Code, str] = {
     "near-duplicate": "kept; copies go to the same side of a split that Vitral makes",
     "two-classes": "kept under both labels; decide which is right",
     "leakage": "kept; the accuracy on held-out images will flatter",
+    "beside": "not used",
     "loop": "passed over",
     "hidden": "passed over",
     "twins": "taken as one class",
@@ -174,16 +175,17 @@ def check(
     first = len(parts[0].names)
     known = Copies(firsts[:first], {row: failed[row] for row in failed if row < first})
     data, refusal = _attempt(layout, parts, known, seed, val_fraction)
+    sizes, parts = _sizes(parts), _without(parts, failed)
     problems += _of_classes(layout, parts)
     return Check(
         source=str(source),
         layout=layout.kind,
-        images=sum(len(part.names) for part in parts) - len(failed),
+        images=sum(len(part.names) for part in parts),
         classes=_counts([labels for part in parts for labels in part.labels]),
         train=None if data is None else _side(data, data.train),
         val=None if data is None else _side(data, data.val),
         how=_how(layout, seed, val_fraction, full),
-        sizes=_sizes(parts),
+        sizes=sizes,
         problems=_by_code(problems),
         refusal=refusal,
         full=full,
@@ -263,6 +265,15 @@ def _decoded(parts: list[Found], tick: Tick | None) -> _Compared:
     thumbnails = np.concatenate([look.thumbnails for look in looks])
     contents = [content for look in looks for content in look.contents]
     return failed, similar.groups(thumbnails, contents), contents
+
+
+def _without(parts: list[Found], failed: dict[int, Problem]) -> list[Found]:
+    """The parts without what cannot be decoded; rows count through all of them."""
+    left, done = [], 0
+    for part in parts:
+        left.append(part.without({row - done for row in failed}))
+        done += len(part.names)
+    return left
 
 
 def _of_copies(parts: list[Found], firsts: np.ndarray, contents: list[bytes]) -> Iterator[Problem]:

@@ -29,6 +29,8 @@ def existing(source: str) -> Path:
     """The path that was named; DataError, with the closest name, if it is not there."""
     path = Path(source)
     if not path.exists():
+        if path.is_symlink():
+            raise DataError(f"{source} is a link that leads nowhere.")
         raise DataError(f"{source} does not exist; {sibling(path)}")
     return path
 

@@ -121,25 +121,26 @@ def divide(
 
     Raises DataError if no image is left to hold out, or too many cannot be read.
     """
-    where, classes = str(layout.train), found.classes
-    problems = [*found.problems, *complaints.empty(found, where, layout.root)]
-    failed = {} if known is None else known.failed
-    problems += failed.values()
-    kept = np.array([row for row in range(len(found.names)) if row not in failed], np.int64)
+    where, failed = str(layout.train), {} if known is None else known.failed
+    firsts = np.arange(len(found.names)) if known is None else known.firsts
+    firsts = np.delete(firsts, list(failed))
+    found = found.without(failed)
+    problems = [*found.problems, *failed.values(), *complaints.empty(found, where, layout.root)]
+    classes = found.classes
+    if failed:  # some of which may have been all there was of a class
+        refuse(layout, replace(found, problems=problems), held, allow_unreadable)
     if held is None:
-        firsts = np.arange(len(found.names)) if known is None else known.firsts
-        names = [found.names[row] for row in kept]
-        sides = stratified(names, found.numbers(classes)[kept], seed, val_fraction, firsts[kept])
+        sides = stratified(found.names, found.numbers(classes), seed, val_fraction, firsts)
         if len(sides[1]) == 0:
             raise DataError(f"Each class in {where} has one image; add more, to hold some out.")
         problems += complaints.too_small(found, where, layout.root)
-        problems += complaints.divided_copies(found, firsts, kept[sides[0]], kept[sides[1]])
-        train = found.split("train", classes, kept[sides[0]])
-        val = found.split("val", classes, kept[sides[1]])
+        problems += complaints.divided_copies(found, firsts, *sides)
+        train = found.split("train", classes, sides[0])
+        val = found.split("val", classes, sides[1])
     else:
         there = str(layout.held_out)
         problems += [*held.problems, *complaints.missing(held, classes, there, layout.root)]
-        train = found.split("train", classes, kept)
+        train = found.split("train", classes)
         val = held.split(layout.held_name, classes)
     complaints.refuse_many_unreadable(
         problems, len(train) + len(val), layout.root, allow_unreadable

@@ -161,6 +161,7 @@ def _library() -> Any:
         ) from None
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for every retry
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # its errors are raised, too
     return datasets
 
 

@@ -61,10 +61,12 @@ def find(source: str) -> Layout:
     if _holds_shards(path):
         return _shard_set(source)
     train, held_out = folders.split_folders(path)
+    split = [child for child in (train, held_out) if child]
+    beside = tuple(c.name for c in folders.visible_folders(path) if split and c not in split)
     return Layout(
-        "class folders" if train or held_out else "class folders without splits",
-        ClassFolders(train or path, path) if train or not held_out else None,
-        ClassFolders(held_out, path) if held_out else None,
+        "class folders" if split else "class folders without splits",
+        ClassFolders(train or path, path, beside) if train or not held_out else None,
+        ClassFolders(held_out, path, () if train else beside) if held_out else None,
         _held_name([held_out.name] if held_out else []),
         source,
     )

@@ -92,11 +92,7 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
             f"start_step counts from 0 and accumulate from 1, not {start_step} and {accumulate}."
         )
     order = Order(split, batch, seed, augment.repeats)
-    if order.size < world * accumulate:
-        raise UsageError(
-            f"A step of {order.size} images cannot be shared by {world} processes in {accumulate} "
-            f"parts each. Choose a larger batch or fewer of them."
-        )
+    check_shares(order.size, world, accumulate)
     prepare(augment, spec)
     ready = _resized_once(split, spec) if augment.crop == "none" else None
     parts = (
@@ -105,6 +101,15 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
         for number in range(rank * accumulate, (rank + 1) * accumulate)
     )
     yield from _loader(_Views(split, spec, augment, seed, ready), parts, workers)
+
+
+def check_shares(images: int, processes: int, parts: int) -> None:
+    """UsageError for a step whose images are fewer than the parts that all processes cut."""
+    if images < processes * parts:
+        raise UsageError(
+            f"A step of {images} images cannot be shared by {processes} processes in {parts} "
+            f"parts each. Choose a larger batch or fewer of them."
+        )
 
 
 def eval_batches(

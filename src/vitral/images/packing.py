@@ -55,8 +55,14 @@ def pack(
 ) -> tuple[Problem, ...]:
     """Fill a folder with shards of about `size` bytes and their index.json.
 
-    Returns the samples that could not be read and were left out.
+    Returns the samples that could not be read and were left out. Raises DataError for a class whose
+    name is not UTF-8.
     """
+    for name in data.classes:
+        if name != _utf8(name):
+            raise DataError(
+                f"The class name {_utf8(name)} is not UTF-8, which shards need; rename its folder."
+            )
     shards: list[dict[str, object]] = []
     problems: list[Problem] = []
     done, total = 0, len(data.train) + len(data.val)
@@ -93,7 +99,7 @@ def _files(split: Split, index: int, classes: tuple[str, ...]) -> Iterator[tuple
     image = source if isinstance(source, bytes) else _png(source)
     name = split.key(index)
     look(io.BytesIO(image), name)
-    facts: dict[str, object] = {"path": name}
+    facts: dict[str, object] = {"path": _utf8(name)}
     if split.labels.ndim > 1:
         facts["labels"] = [classes[number] for number in np.flatnonzero(label)]
     else:
@@ -102,6 +108,11 @@ def _files(split: Split, index: int, classes: tuple[str, ...]) -> Iterator[tuple
     if split.labels.ndim == 1:
         yield "cls", str(int(label)).encode()
     yield "json", json.dumps(facts, ensure_ascii=False).encode()
+
+
+def _utf8(name: str) -> str:
+    """The name of a file; bytes of it that are no UTF-8 as \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -37,7 +37,7 @@ _DAMAGED = "The {} header is damaged."
 _DAMAGED_OR_ODD = (  # Pillow does not say which: colours in floats, 64 bits, rare compressions
     "The {} header is damaged, or of a kind that Vitral does not read; save it as PNG."
 )
-_OTHER = "This is a {}, not an image that Vitral reads; save it as PNG or JPEG."
+_OTHER = "This is {}, not an image that Vitral reads; save it as PNG or JPEG."
 _STARTS = (
     (b"\x89PNG", _DAMAGED.format("PNG")),
     (b"\xff\xd8", _DAMAGED.format("JPEG")),
@@ -45,13 +45,13 @@ _STARTS = (
     (b"II*\0", _DAMAGED_OR_ODD.format("TIFF")),
     (b"MM\0*", _DAMAGED_OR_ODD.format("TIFF")),
     (b"8BPS", _DAMAGED.format("PSD")),
-    (b"%PDF", _OTHER.format("PDF file")),
-    (b"%!PS", _OTHER.format("EPS file")),
-    (b"\xc5\xd0\xd3\xc6", _OTHER.format("EPS file")),
-    (b"PK\x03\x04", _OTHER.format("ZIP file")),
-    (b"\x1f\x8b", _OTHER.format("gzip file")),
-    (b"\xff\x0a", _OTHER.format("JPEG XL file")),
-    (b"\0\0\0\x0cJXL ", _OTHER.format("JPEG XL file")),
+    (b"%PDF", _OTHER.format("a PDF file")),
+    (b"%!PS", _OTHER.format("an EPS file")),
+    (b"\xc5\xd0\xd3\xc6", _OTHER.format("an EPS file")),
+    (b"PK\x03\x04", _OTHER.format("a ZIP file")),
+    (b"\x1f\x8b", _OTHER.format("a gzip file")),
+    (b"\xff\x0a", _OTHER.format("a JPEG XL file")),
+    (b"\0\0\0\x0cJXL ", _OTHER.format("a JPEG XL file")),
     (b"version https://git-lfs", "This is a Git LFS pointer, not the image; run `git lfs pull`."),
 )
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1")
@@ -156,7 +156,7 @@ def _not_an_image(start: bytes) -> str:
             return "This is a HEIC photo, which Vitral does not read; save it as JPEG."
         if start[8:12] in (b"avif", b"avis"):
             return _DAMAGED.format("AVIF")
-        return _OTHER.format("video or a camera's raw file")
+        return _OTHER.format("a video or a camera's raw file")
     for magic, sentence in _STARTS:
         if start.startswith(magic):
             return sentence

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -19,6 +20,26 @@ from vitral.images import cache
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+# What stores tell of a file that another file in its place would not have, in lower case.
+_TELLING = frozenset(
+    [
+        "size",
+        "etag",
+        "mtime",
+        "modified",
+        "lastmodified",
+        "last_modified",
+        "last-modified",
+        "created",
+        "updated",
+        "generation",
+        "versionid",
+        "md5hash",
+        "content-md5",
+        "digest",
+    ]
+)
+_versions: dict[str, str] = {}  # of each file that this process has asked for
 
 
 def is_far(path: str) -> bool:
@@ -29,12 +50,12 @@ def is_far(path: str) -> bool:
 def local(path: str) -> Path:
     """The file on this machine; one that lies elsewhere is fetched first, once for all processes.
 
-    Raises DataError if it cannot be had.
+    Which version of it is asked once in a process, or after `forget`. Where the place cannot be
+    reached, the version that was fetched last will do. Raises DataError if there is none.
     """
     if not is_far(path):
         return Path(path.removeprefix("file://"))
-    name = f"{cache.key_of([path])}-{PurePosixPath(path).name[-80:]}"
-    place = cache.folder() / "fetched" / name
+    place = _place(path)
     try:
         if not place.exists():
             with _alone(place):
@@ -48,6 +69,12 @@ def local(path: str) -> Path:
             f"with room in VITRAL_CACHE."
         ) from error
     return place
+
+
+def forget(paths: Iterable[str]) -> None:
+    """Ask again which version of these files there is, the next time that they are wanted."""
+    for path in paths:
+        _versions.pop(path, None)
 
 
 def opened(path: str) -> BinaryIO:
@@ -112,6 +139,26 @@ def reaching(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # every store has errors of its own
         raise DataError(f"{path} cannot be reached: {error or type(error).__name__}") from error
+
+
+def _place(path: str) -> Path:
+    """Where in the cache this version of a file is or will be."""
+    folder, key = cache.folder() / "fetched", cache.key_of([path])
+    name = PurePosixPath(path).name[-80:]
+    if path not in _versions:
+        try:
+            with reaching(path):
+                system, inside = fsspec.url_to_fs(path)
+                system.invalidate_cache()
+                told = {str(k).lower(): str(v) for k, v in system.info(inside).items()}
+        except DataError:
+            kept = sorted(folder.glob(f"{key}-*"), key=lambda file: file.stat().st_mtime)
+            if not kept:
+                raise
+            return kept[-1]
+        facts = sorted((k, v) for k, v in told.items() if k in _TELLING)
+        _versions[path] = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()
+    return folder / f"{key}-{_versions[path]}-{name}"
 
 
 @contextlib.contextmanager

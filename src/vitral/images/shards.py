@@ -115,6 +115,7 @@ class Shards:
 
     def scan(self) -> Found:
         """Every sample with an image and a label; the headers of images on this machine too."""
+        remote.forget(self.paths)  # they may be others than when this process saw them last
         samples: list[Sample] = []
         shard_of: list[int] = []
         problems: list[Problem] = []
@@ -238,10 +239,25 @@ def _samples(path: Path, shown: str, problems: list[Problem]) -> Iterator[Sample
                     yield _sample(tar, f"{PurePosixPath(shown).name}/{key}", list(parts))
                 except DataError as error:
                     problems.append(Problem(f"{PurePosixPath(shown).name}/{key}", str(error)))
+            _check_end(path, tar.offset)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(
             f"{shown} is not a whole, uncompressed tar file ({error}); copy it again, or unpack it."
         ) from error
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """ReadError unless nothing but zeros follows the last member: tarfile takes any block that it
+    cannot read for the end, and would leave out in silence what stands behind it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        rest = file.read(1 << 20)
+        if not rest:
+            raise tarfile.ReadError("its end is missing")
+        while rest:
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"it is damaged after {offset:,} bytes")
+            rest = file.read(1 << 20)
 
 
 def _sample(tar: tarfile.TarFile, where: str, parts: list[tarfile.TarInfo]) -> Sample:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -28,7 +28,8 @@ Code = Literal[
     "near-duplicate",
     "two-classes",
     "leakage",
-    "loop",  # remarks on folders, classes and lists
+    "beside",  # remarks on folders, classes and lists
+    "loop",
     "hidden",
     "twins",
     "similar-names",
@@ -98,6 +99,23 @@ class FileReader(Reader, Protocol):
         """The encoded image, to be read in part; DataError if there is none."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """Some samples of a reader: row i is its row rows[i]."""
+
+    reader: FileReader
+    rows: np.ndarray
+
+    def read(self, row: int) -> bytes:
+        return self.reader.read(int(self.rows[row]))
+
+    def open(self, row: int) -> BinaryIO:
+        return self.reader.open(int(self.rows[row]))
+
+    def key(self, row: int) -> str:
+        return self.reader.key(int(self.rows[row]))
+
+
 @dataclass(slots=True)
 class Found:
     """The readable images of one place, as they were found.
@@ -129,6 +147,24 @@ class Found:
     def classes(self) -> tuple[str, ...]:
         """Every class name, sorted."""
         return tuple(sorted({name for names in set(self.labels) for name in names}))
+
+    def without(self, rows: Container[int]) -> Found:
+        """The same place without these images; a class of which none is left is empty."""
+        kept = [row for row in range(len(self.names)) if row not in rows]
+        if len(kept) == len(self.names):
+            return self
+        left = replace(
+            self,
+            reader=_Chosen(self.reader, np.array(kept, dtype=np.int64)),
+            names=[self.names[row] for row in kept],
+            labels=[self.labels[row] for row in kept],
+            sizes=[self.sizes[row] for row in kept],
+            stamps=[self.stamps[row] for row in kept],
+            headers=[self.headers[row] for row in kept],
+            shards=None if self.shards is None else self.shards[kept],
+        )
+        left.empty = [*self.empty, *sorted(set(self.classes) - set(left.classes))]
+        return left
 
     def numbers(self, classes: Sequence[str]) -> np.ndarray:
         """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label."""
