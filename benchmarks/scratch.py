@@ -46,9 +46,10 @@ DEVICE = torch.device("cpu")
 
 
 def ours(arguments: argparse.Namespace, epochs: float, out: Path) -> dict[str, Any]:
-    """`vitral train` as a person would call it; its figures are what it writes."""
+    """`vitral train` as a person would call it, on the device of timm's side."""
     changes = ['select="last"', f'evaluate_every="{math.ceil(epochs)} epochs"', *arguments.changes]
-    words = ("--recipe", "scratch-small", "--epochs", epochs, "--seed", arguments.seed)
+    words = ["--recipe", "scratch-small", "--epochs", epochs, "--seed", arguments.seed]
+    words += ["--device", DEVICE]
     found = trained(arguments.photos, out, *words, changes=changes)
     return {"accuracy": found["accuracy"], "samples": found["samples"]}
 

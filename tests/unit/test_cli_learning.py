@@ -1,7 +1,25 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from vitral.training import launch, rehearsal
+
 Vitral = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of each launch, which starts nothing."""
+    found: list[list[str]] = []
+
+    def note(processes: int, words: list[str], *, device: str | None) -> int:
+        found.append(words)
+        return 0
+
+    monkeypatch.setattr(launch, "launch", note)
+    return found
 
 
 def test_train(vitral: Vitral, photos: Path, tmp_path: Path) -> None:
@@ -12,3 +30,47 @@ def test_train(vitral: Vitral, photos: Path, tmp_path: Path) -> None:
     assert "accuracy" in out
     assert f"vitral predict {run}" in out
     assert (run / "best" / "model.json").exists()
+
+
+def test_torchrun_refuses_to_measure_the_batch(
+    vitral: Vitral, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some")
+    code, _, err = vitral("train", photos, "--batch", "auto", "--out", tmp_path / "run")
+    assert code == 2
+    assert "--batch auto measures before the processes start" in err
+    assert "--set accumulate=PARTS" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("batch", [["--batch", "auto"], ["--batch=auto"]])
+def test_the_processes_get_what_was_measured(
+    vitral: Vitral,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    launched: list[list[str]],
+    batch: list[str],
+) -> None:
+    monkeypatch.setattr(rehearsal, "fastest_part", lambda *_: 4)
+    words = ["--set", "data.batch=24", "--model", "mu/8", "--size=32", "--out", str(tmp_path / "r")]
+    asked = ["train", str(photos), *batch, *words]
+    code, _, err = vitral(*asked, "--devices", 2)
+    assert code == 0, err
+    assert launched == [["train", str(photos), *words, "--set=accumulate=3"]]
+    code, out, err = vitral(*asked, "--devices=2", "--dry-run", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["recipe"]["accumulate"], told["origins"]["accumulate"]) == (3, "--batch auto")
+
+
+def test_a_step_too_small_for_its_parts_starts_nothing(
+    vitral: Vitral, photos: Path, tmp_path: Path, launched: list[list[str]]
+) -> None:
+    words = ("--batch", 8, "--model", "mu/8", "--size", 32, "--set", "accumulate=8")
+    asked = ("train", photos, *words, "--devices", 2, "--out", tmp_path / "run")
+    for more in ((), ("--dry-run",)):
+        code, _, err = vitral(*asked, *more)
+        assert code == 2
+        assert "A step of 8 images cannot be shared by 2 processes in 8 parts each" in err
+    assert not launched

@@ -334,6 +334,8 @@ def test_every_value_has_an_origin(tmp_path: Path) -> None:
     assert found["model.pool"] == found["model.width"] == "--model Ti/16"
     plain = origins(Request(data="x"))
     assert plain["model.width"] == plain["model.size"] == "recipe scratch-small"
+    for name in ("deit", "digits", "shapes"):
+        assert origins(Request(data="x", recipe=name))["images.size"] == f"recipe {name}"
     assert found["model.size"] == found["images.size"] == "--size"
     assert found["length"] == found["schedule.warmup"] == "--epochs"
     assert (found["seed"], found["ema"], found["data.source"]) == ("--seed", "--set", "DATA")

@@ -1,3 +1,5 @@
+import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -36,7 +38,10 @@ def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
     model, ranks = build(complete.model), Ranks(torch.device("cpu"))
     lines = folder.introduction(complete, data, model, ranks, bf16=False)
     assert "2 classes" in lines[0]
-    assert "fp32 on cpu" in lines[-1]
+    assert lines[-1].endswith("batch 64, peak lr 0.001, fp32 on cpu")
+    probe = dataclasses.replace(complete, tune="probe")
+    lines = folder.introduction(probe, data, model, ranks, bf16=False)
+    assert lines[-1] == "plan   one pass and a solver, fp32 on cpu"
 
 
 def test_read_refuses(tmp_path: Path) -> None:
@@ -54,6 +59,13 @@ def test_places_for_a_run(tmp_path: Path) -> None:
     folder.check_new(tmp_path / "new", str(data))
     folder.check_new(tmp_path / "data-elsewhere", str(data))
     assert not (tmp_path / "new").exists()
+    (tmp_path / "killed").mkdir()
+    for left in (".recipe.json.writing", ".lock"):
+        (tmp_path / "killed" / left).write_text("")
+    folder.check_new(tmp_path / "killed", str(data))
+    (tmp_path / "killed" / ".own").write_text("")
+    with pytest.raises(UsageError, match="not empty"):
+        folder.check_new(tmp_path / "killed", str(data))
     (tmp_path / "link").symlink_to(data)
     for inside in (data / "run", data, tmp_path / "link" / "run"):
         with pytest.raises(UsageError, match="inside"):
@@ -79,3 +91,21 @@ def test_the_log_goes_back_with_a_resume(tmp_path: Path) -> None:
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     folder.rewind(tmp_path / "nowhere", 2)
+
+
+def test_everything_left_out_is_listed_in_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    photos = Path(recipe.data.source)
+    for number in range(7):
+        (photos / "arrow" / f"bad, {number}.jpg").write_bytes(b"no image")
+    data = open_dataset(photos, allow_unreadable=True)
+    (tmp_path / "run").mkdir()
+    folder.list_problems(tmp_path / "run", data)
+    with (tmp_path / "run" / "problems.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [f"arrow/bad, {number}.jpg" for number in range(7)]
+    assert {row["code"] for row in rows} == {"unreadable"}
+    assert all(row["reason"].startswith("This is a text") for row in rows)
+    shown = folder.introduction(
+        recipe, data, build(recipe.model), Ranks(torch.device("cpu")), bf16=False
+    )
+    assert shown[6] == "... and 2 more notes on the data, in the run's problems.csv"

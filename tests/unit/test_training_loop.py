@@ -281,3 +281,16 @@ def test_training_stops_at_too_many_damaged_images_in_a_split_of_ones_own(tmp_pa
     assert not (tmp_path / "run").exists()
     allowed = resolve(Request(**asked, changes=["data.workers=0", "data.allow_unreadable=true"]))
     assert loop.train(allowed, tmp_path / "run", display=quiet()).path.exists()
+
+
+def test_a_kill_in_the_first_moment_costs_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    out, sheet = tmp_path / "run", tmp_path / "run" / "views.jpg"
+    out.mkdir()
+    (out / ".recipe.json.writing").write_text('{"recipe": {')
+    recipe = override(recipe, ["length=2 steps", "schedule.warmup=0 steps"])
+    loop.train(recipe, out, display=quiet())
+    assert not (out / ".recipe.json.writing").exists()
+    seen = sheet.read_bytes()
+    sheet.unlink()  # killed after recipe.json and before this
+    loop.resume(out, display=quiet())
+    assert sheet.read_bytes() == seen

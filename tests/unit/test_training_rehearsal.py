@@ -11,12 +11,13 @@ import pytest
 import torch
 from networks import TINY
 
+from vitral.errors import UsageError
 from vitral.images.datasets import Dataset, open_dataset
 from vitral.spec import ImageSpec
 from vitral.training import memory, state, trial
 from vitral.training.duration import epochs, steps
 from vitral.training.recipe import Data, Optimizer, Recipe
-from vitral.training.rehearsal import lines, rehearse
+from vitral.training.rehearsal import check, lines, rehearse
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -82,6 +83,18 @@ def test_parts_and_steps(
     if "tune" in changes:
         assert found.images == len(digits.train)
         assert found.trainable == 10 * 32 + 10
+
+
+def test_what_would_end_the_run_is_refused(digits: Dataset) -> None:
+    thin = replace(RECIPE, accumulate=33)
+    with pytest.raises(UsageError, match="64 images cannot be shared by 2 processes in 33 parts"):
+        rehearse(thin, digits, CPU, 2)
+    few = replace(RECIPE, data=Data(source="digits", batch=5000), accumulate=800)
+    with pytest.raises(UsageError, match="step of 1438 images"):
+        check(few, digits, 2)
+    check(replace(thin, tune="probe"), digits, 2)
+    with pytest.raises(UsageError, match="warm"):
+        check(replace(RECIPE, length=steps(1)), digits)
 
 
 def test_the_classes_are_those_of_the_data(digits: Dataset) -> None:

@@ -73,3 +73,21 @@ def test_smaller_parts_until_there_are_none(session: Session) -> None:
     run_steps(session, [])
     assert session.progress.step == session.total
     assert load_file(session.out / "best" / "model.safetensors")
+
+
+def test_a_run_without_a_whole_state_begins_as_it_began(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = weights(session)
+    for step in (4, 7):
+        session.progress.step = step
+        save_state(session)
+    for slot in (session.out / "state").iterdir():
+        content = bytearray(slot.read_bytes())
+        content[-5] ^= 1
+        slot.write_bytes(content)
+    places = (session.out, session.ranks, Display(), session.trackers, False)
+    again = returns.begin(session.recipe, session.data, *places)
+    assert "no whole state is left: the run begins again" in capsys.readouterr().err
+    assert again.progress.step == 0
+    assert all(p.equal(first[name]) for name, p in again.model.named_parameters())

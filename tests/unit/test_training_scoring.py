@@ -3,10 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from scipy.special import softmax
 
-from drawn import draw_folder
+from drawn import draw_folder, spoil
+from vitral.errors import DataError
 from vitral.evaluation import Evaluation, read_predictions
 from vitral.evaluation.calibration import fit
 from vitral.inference import Engine
@@ -110,3 +112,32 @@ def test_the_evaluation_is_of_the_averaged_weights(tmp_path: Path) -> None:
     assert session.model.get_parameter("head.weight").abs().max() > 0, (
         "training goes on with its own"
     )
+
+
+def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("val", 5000)):
+        draw_folder(tmp_path / "photos" / part, kinds=3, each=45, first=first)
+    asked = Request(data=str(tmp_path / "photos"), model="mu/8", size=32, batch=8)
+    recipe = resolve(replace(asked, changes=["data.workers=0"]))
+    data = open_data(recipe)
+    bad = sorted((tmp_path / "photos" / "val" / "cross").iterdir())
+    spoil(bad[0])
+    told: list[str] = []
+
+    class Told(Display):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    recipe = folder.complete(recipe, data)
+    ranks, out = Ranks(torch.device("cpu")), tmp_path / "run"
+    session = start(recipe, data, out, ranks, Told(quiet=True))
+    assert len(scoring.look(session, session.model).keys) == 134
+    scoring.look(session, session.model)
+    assert [line for line in told if "cannot be" in line or "damaged" in line] == [
+        line for line in told if line.startswith(f"left out: val/cross/{bad[0].name}: ")
+    ]
+    assert sum("left out" in line for line in told) == 1, "once"
+    for path in bad[1:4]:
+        spoil(path)
+    with pytest.raises(DataError, match="4 of 270 files under"):
+        scoring.look(session, session.model)

@@ -1,9 +1,14 @@
 import copy
+import errno
 import json
+import shutil
+import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.fsdp import FSDPModule
 
 from vitral import catalog
@@ -47,6 +52,29 @@ def test_a_place_that_cannot_be_written_keeps_the_old_one(tmp_path: Path) -> Non
         shards.write(tmp_path / "a", {"w": torch.zeros(3)}, {"step": 2}, ALONE)
     assert shards.facts(tmp_path / "a") == {"step": 1}
     assert shards.read(tmp_path / "a", None)["w"].equal(torch.ones(3))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["errno", "an error of torch"])
+def test_a_full_disk_is_told_what_all_pieces_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    def full(tensors: object, checkpoint_id: Path) -> None:
+        (checkpoint_id / "piece").write_text("half")
+        cause = OSError(errno.ENOSPC, "No space") if known else RuntimeError("unexpected pos")
+        raise CheckpointException("write", {0: (cause, traceback.StackSummary())})
+
+    def disk(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=3_000_000)
+
+    monkeypatch.setattr(torch.distributed.checkpoint, "save", full)
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    tensors = {"a": torch.zeros(500_000), "b": torch.zeros(500_000)}
+    with pytest.raises(MachineError, match=r"4\.0 MB are needed, 3\.0 MB are free"):
+        shards.write(tmp_path / "a", tensors, {"step": 1}, ALONE)
+    assert not list(tmp_path.iterdir())
+    if not known:
+        with pytest.raises(MachineError, match=r"a: unexpected pos\. Choose"):
+            shards.write(tmp_path / "a", {"a": torch.zeros(3)}, {"step": 1}, ALONE)
 
 
 def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from vitral import catalog
-from vitral.errors import WeightsError
+from vitral.errors import MachineError, WeightsError
 from vitral.model import build
 from vitral.training import state
 from vitral.training.average import Average
@@ -13,6 +14,7 @@ from vitral.training.optimizer import build as build_optimizer
 from vitral.training.ranks import Ranks
 from vitral.training.recipe import Optimizer
 from vitral.training.state import Progress
+from vitral.weights import storage
 
 ALONE = Ranks(torch.device("cpu"))
 
@@ -109,3 +111,16 @@ def test_where_the_newest_slot_stands(tmp_path: Path) -> None:
     found = state.progress_of(tmp_path)
     assert found
     assert found.step == 9
+
+
+def test_a_full_disk_is_told_what_a_state_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **settings: object) -> None:  # safetensors leaves nothing to measure
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(storage, "save_file", full)
+    tensors = {"model/w": torch.zeros(1_000_000), "optimizer/w/step": torch.ones(())}
+    with pytest.raises(MachineError, match=r"a\.safetensors: 4\.0 MB are needed, .* are free"):
+        state.save(tmp_path, tensors, Progress(step=1), ALONE)
+    assert not list(tmp_path.iterdir())

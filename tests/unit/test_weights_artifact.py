@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from vitral import catalog
-from vitral.errors import WeightsError
+from vitral.errors import MachineError, WeightsError
 from vitral.model import build
 from vitral.spec import Calibration, ImageSpec
-from vitral.weights import artifact
+from vitral.weights import artifact, storage
 from vitral.weights.artifact import Card
 
 SPEC = catalog.model("mu/16", size=32, classes=2)
@@ -127,3 +128,16 @@ def test_several_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
     path.write_text(json.dumps({**values, "label": "one"}), encoding="utf-8")
     with pytest.raises(WeightsError, match=r"Unexpected: label\."):
         artifact.load_card(tmp_path / "several")
+
+
+def test_a_full_disk_is_told_what_an_artifact_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **settings: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(storage, "save_file", full)
+    kept = {"other": torch.zeros(3_000_000)}
+    with pytest.raises(MachineError, match=r"best: 12\.\d MB are needed, .* are free"):
+        artifact.save(tmp_path / "best", build(SPEC).state_dict(), CARD, kept)
+    assert not list(tmp_path.iterdir())

@@ -21,8 +21,12 @@ def test_a_file_is_whole_or_as_before(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(MachineError, match=r"disk is full.*B are free"):
+    with pytest.raises(
+        MachineError, match=r"disk is full.*more than 1 kB are needed, .*B are free"
+    ):
         storage.write_file(path, fail)
+    with pytest.raises(MachineError, match=r"disk is full.*: 12\.3 MB are needed, .*B are free"):
+        storage.write_file(path, fail, needed=12_345_678)
     assert path.read_text(encoding="utf-8") == "old 한글"
     assert files(path.parent) == {"file.txt"}
 
@@ -46,6 +50,15 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 
     with pytest.raises(MachineError, match="broken disk"):
         storage.write_folder(folder, fail)
+
+    def fill_the_disk(fresh: Path) -> None:
+        (fresh / "c").write_text("3" * 5000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(MachineError, match="more than 5 kB are needed"):
+        storage.write_folder(folder, fill_the_disk)
+    with pytest.raises(MachineError, match="best: 2 kB are needed"):
+        storage.write_folder(folder, fill_the_disk, needed=1001)
     assert files(folder) == {"b"}
     assert files(tmp_path) == {"best"}
 
@@ -67,3 +80,18 @@ def test_tensors(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "t")["a"], strided)
     with pytest.raises(OSError, match=r".+"):
         storage.write_tensors(tmp_path / "nowhere" / "t", {"a": strided})
+
+
+def test_what_a_kill_leaves_is_known(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def stop(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise Killed
+
+    with pytest.raises(Killed):
+        storage.write_file(tmp_path / "file.json", stop)
+    (left,) = tmp_path.iterdir()
+    assert storage.is_unfinished(left)
+    assert not any(map(storage.is_unfinished, (tmp_path / "my.writing", tmp_path / ".writing.txt")))

@@ -178,14 +178,14 @@ def _go_on(run: Path, where: Where) -> None:
 
     if where.devices is not None and not where.started:
         read(run)  # a wrong folder is told before processes start
-        _launched(where, run, _words())
+        _launched(where, run, _words("--devices"))
     _summary(loop.resume(run, device=where.device, shard=where.shard, log=where.log))
 
 
 def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
     """A new run: planned, then rehearsed, started in several processes, or trained."""
     from vitral.recipes import plan
-    from vitral.training import loop
+    from vitral.training import loop, rehearsal
     from vitral.training.folder import check_new, default_path
     from vitral.training.trackers import Trackers
 
@@ -193,9 +193,16 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     if where.started and where.out is None:
         raise UsageError("Under torchrun name the run folder with --out, where a restart finds it.")
+    if where.started and where.fastest:
+        raise UsageError(
+            "--batch auto measures before the processes start, and torchrun has started these. "
+            "Measure with vitral train ... --batch auto --devices N --dry-run, then give torchrun "
+            "the accumulate that it shows: --set accumulate=PARTS."
+        )
     planned = plan(asked)
-    if where.fastest and not where.started:
-        planned = replace(planned, recipe=_fastest(planned.recipe, where))
+    if where.fastest:
+        origins = {**planned.origins, "accumulate": "--batch auto"}
+        planned = replace(planned, recipe=_fastest(planned.recipe, where), origins=origins)
     recipe = planned.recipe
     if where.out is not None and not where.started:
         check_new(where.out, recipe.data.source)
@@ -205,7 +212,9 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         return
     path = where.out or default_path(recipe.data.source, recipe.model.name)
     if where.devices is not None and not where.started:
-        words = _words() + [f"--set=accumulate={recipe.accumulate}"] * where.fastest
+        rehearsal.check(recipe, planned.data, where.devices)
+        words = _words("--devices", *["--batch"] * where.fastest)  # auto has been measured
+        words += [f"--set=accumulate={recipe.accumulate}"] * where.fastest
         _launched(where, path, words if where.out else [*words, "--out", str(path)])
     run = loop.train(
         recipe,
@@ -231,12 +240,14 @@ def _count(batch: str | None) -> int:
     return int(batch)
 
 
-def _words() -> list[str]:
-    """The command as it was typed, without --devices."""
-    words = [w for w in sys.argv[1:] if not w.startswith("--devices=")]
-    if "--devices" in words:
-        place = words.index("--devices")
-        words = words[:place] + words[place + 2 :]
+def _words(*dropped: str) -> list[str]:
+    """The command as it was typed, without these options and their values."""
+    words, typed = list[str](), iter(sys.argv[1:])
+    for word in typed:
+        if word in dropped:
+            next(typed, None)
+        elif word.partition("=")[0] not in dropped:
+            words.append(word)
     return words
 
 

@@ -218,14 +218,12 @@ def _first(name: str) -> Recipe:
 def _asked(recipe: Recipe, request: Request) -> Recipe:
     """What has an option of its own, other than the network and the length."""
     batch = recipe.data.batch if request.batch is None else request.batch
-    accumulate = recipe.accumulate if request.accumulate is None else request.accumulate
     source = str(request.data) or recipe.data.source
     if not source:
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     return replace(
         recipe,
         data=replace(recipe.data, source=source, batch=batch),
-        accumulate=accumulate,
         tune=request.tune or recipe.tune,
         seed=recipe.seed if request.seed is None else request.seed,
     )

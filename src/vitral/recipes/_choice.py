@@ -34,7 +34,6 @@ class Request:
     size: int | tuple[int, int] | None = None
     epochs: float | None = None
     batch: int | None = None
-    accumulate: int | None = None
     tune: str | None = None
     seed: int | None = None
     changes: Sequence[str] = ()

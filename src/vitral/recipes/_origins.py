@@ -21,6 +21,7 @@ def of(stages: Stages, request: Request) -> dict[str, str]:
         changed = (key for key in now if key not in before or before[key] != now[key])
         result |= dict.fromkeys(changed, label)
         before = now
+    result["images.size"] = result["model.size"]  # one value under two names
     if network := f"--model {request.model}" if request.model else request.start and "the weights":
         whole = (key for key in before if key.startswith("model.") and key != "model.size")
         result |= dict.fromkeys(whole, network)  # also what is there by chance what it was
@@ -31,7 +32,6 @@ def of(stages: Stages, request: Request) -> dict[str, str]:
         ("images.size", "--size", request.size),
         ("length", "--epochs", request.epochs),
         ("data.batch", "--batch", request.batch),
-        ("accumulate", "--batch auto", request.accumulate),
         ("tune", "--tune", request.tune),
         ("seed", "--seed", request.seed),
     )

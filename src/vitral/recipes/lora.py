@@ -3,8 +3,10 @@
     vitral train PHOTOS/ --from timm/vit_small_patch16_224.augreg_in21k --tune lora
 
 As finetune, but rank-8 updates of the qkv and out of every block learn (Hu et al. 2021,
-arXiv:2106.09685), at ten times the rate and alike in every layer, as their small number allows.
-Result: see the README's table.
+arXiv:2106.09685), at ten times the rate and alike in every layer, as their small number allows: on
+the photographs of finetune-small, 100 of each class, 63.0 %; a third of that rate gives 56.6, three
+times as much 45.8 %.
+Result: that.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """The run folder: what is written where, and whether it may be written at all.
 
 recipe.json       the resolved recipe, the data's fingerprint and the versions
+problems.csv      every file that was left out and every remark on the data, where there is any
 views.jpg         twelve views as the training sees them
 metrics.jsonl     one line per logged step and per validation
 state/            two resume slots
@@ -14,6 +15,7 @@ report.html       all of it for a person to look at
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import fcntl
 import hashlib
@@ -28,6 +30,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,7 +84,7 @@ def check_new(out: Path, source: str) -> None:
             f"{out} already holds a run. Go on with it: vitral train --resume {out}, or choose "
             f"another folder with --out."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not all(_left_behind(f) for f in out.iterdir())):
         raise UsageError(f"{out} exists and is not empty. Choose a new folder with --out.")
     data = Path(source)
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
@@ -95,6 +98,11 @@ def check_new(out: Path, source: str) -> None:
             pass
     except OSError as error:
         raise storage.explained(error, out) from None
+
+
+def _left_behind(file: Path) -> bool:
+    """Whether it is all that a run killed in its first moment leaves of itself."""
+    return file.name == ".lock" or storage.is_unfinished(file)
 
 
 def complete(recipe: Recipe, data: Dataset) -> Recipe:
@@ -129,6 +137,20 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
         "environment": environment(),
     }
     storage.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def list_problems(out: Path, data: Dataset) -> None:
+    """problems.csv, where there is anything to list and it is not there yet."""
+    path = out / "problems.csv"
+    if data.problems and not path.exists():
+        storage.write_file(path, partial(_write_problems, data))
+
+
+def _write_problems(data: Dataset, path: Path) -> None:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "code", "reason"))
+        rows.writerows((problem.path, problem.code, problem.reason) for problem in data.problems)
 
 
 @contextlib.contextmanager
@@ -210,11 +232,12 @@ def _parts(version: str) -> list[int]:
 
 def log(out: Path, line: dict[str, Any]) -> None:
     """Append one line to metrics.jsonl."""
+    text = json.dumps(line) + "\n"
     try:
         with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(text)
     except OSError as error:
-        raise storage.explained(error, out / "metrics.jsonl") from None
+        raise storage.explained(error, out / "metrics.jsonl", needed=len(text)) from None
 
 
 def rewind(out: Path, step: int) -> None:
@@ -287,21 +310,24 @@ def introduction(
         for problem in data.problems[:5]
     ]
     if len(data.problems) > 5:
-        shown.append(f"... and {len(data.problems) - 5} more notes on the data")
+        shown.append(
+            f"... and {len(data.problems) - 5} more notes on the data, in the run's problems.csv"
+        )
     height, width = recipe.images.size
     trained = tuning.trainable(model)
     part = f", {trained / 1e6:.2f} M of them trained" * (trained < recipe.model.parameters)
     kinds = f"{len(data.classes)} classes" + ", several to an image" * data.multi_label
     many = f" x {ranks.count}" * (ranks.count > 1)
-    length = "one pass and a solver" if recipe.tune == "probe" else str(recipe.length)
+    how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
+    if recipe.tune == "probe":  # nothing comes of a batch or a rate
+        how = "one pass and a solver"
     return [
         f"data   {data.source}: {len(data.train):,} train, {len(data.val):,} {data.val.name}, "
         f"{kinds}",
         *shown,
         f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters{part}, "
         f"{height}x{width} px" + (f", from {recipe.start}" if recipe.start else ""),
-        f"plan   {length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}, "
-        f"{'bf16' if bf16 else 'fp32'} on {ranks.device}{many}",
+        f"plan   {how}, {'bf16' if bf16 else 'fp32'} on {ranks.device}{many}",
     ]
 
 

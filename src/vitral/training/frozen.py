@@ -35,7 +35,7 @@ def solve_head(session: Session) -> Learnt:
             features.append(_features(session, batch)[own.numpy()])
             labels.append(batch.labels[own].numpy())
     session.model.train()
-    _report(session, failed)
+    report_unreadable(session, failed)
     found = ranks.gathered((features, labels))
     x = np.concatenate([part for own, _ in found for part in own])
     y = np.concatenate([part for _, own in found for part in own])
@@ -68,8 +68,3 @@ def _features(session: Session, batch: Batch) -> np.ndarray:
     ):
         found: np.ndarray = session.model.representation(images).float().cpu().numpy()
     return found
-
-
-def _report(session: Session, failed: list[Problem]) -> None:
-    empty = torch.zeros(0, dtype=torch.int64)
-    report_unreadable(session, [Batch(torch.zeros(0), empty, empty, tuple(failed))])

@@ -76,12 +76,9 @@ def train(  # noqa: PLR0913 - each has a name at every call
         with ranks.writing() as first:
             if first:
                 folder.create(out, recipe, data)
-                if recipe.tune != "probe":  # which sees no views
-                    seen = (data.train, recipe.augment, recipe.images)
-                    views.write(out / "views.jpg", *seen, seed=recipe.seed)
         with folder.locked(out, ranks):  # outside the try: another's folder is not ours to discard
             try:
-                return fit(session)
+                return _shown_and_fit(session)
             except (VitralError, RuntimeError):
                 if ranks.first:
                     folder.discard(out)
@@ -129,7 +126,19 @@ def _go_on(out: Path, ranks: Ranks, display: Display, shard: bool, log: Sequence
         trackers = _trackers(log, out, recipe, ranks, display)
         session = begin(recipe, data, out, ranks, display, trackers, shard)
         display.note(f"resuming {out} at step {session.progress.step} of {session.total}")
-        return fit(session)
+        return _shown_and_fit(session)
+
+
+def _shown_and_fit(session: Session) -> Run:
+    """problems.csv and views.jpg, where they are not there yet, then all that is left to do."""
+    recipe, sheet = session.recipe, session.out / "views.jpg"
+    with session.ranks.writing() as first:
+        if first:
+            folder.list_problems(session.out, session.data)
+            if recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
+                seen = (session.data.train, recipe.augment, recipe.images)
+                views.write(sheet, *seen, seed=recipe.seed)
+    return fit(session)
 
 
 def fit(session: Session) -> Run:

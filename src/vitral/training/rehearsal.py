@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vitral.images.datasets import Dataset
-from vitral.images.loading import steps_per_epoch
+from vitral.images.loading import check_shares, steps_per_epoch
 from vitral.inference import uses_bf16
 from vitral.training import memory, schedule, tuning
 from vitral.training.display import clock
@@ -28,7 +28,7 @@ from vitral.training.session import cores, loading_processes
 from vitral.training.trial import Measured, fastest_part, measure
 from vitral.weights.storage import size
 
-__all__ = ["Rehearsal", "fastest_part", "lines", "rehearse"]
+__all__ = ["Rehearsal", "check", "fastest_part", "lines", "rehearse"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +76,18 @@ class Rehearsal:
         return values
 
 
+def check(recipe: Recipe, data: Dataset, processes: int = 1) -> None:
+    """UsageError for what would end the run only after its processes have started.
+
+    A warm-up longer than the run, or a step with fewer images than it is cut into parts.
+    """
+    if recipe.tune != "probe":  # which knows no steps
+        count, batch = len(data.train), recipe.data.batch
+        epoch = steps_per_epoch(count, batch)
+        schedule.check(recipe.schedule, _steps(recipe, epoch), epoch)
+        check_shares(min(batch, count), processes, recipe.accumulate)
+
+
 def rehearse(
     recipe: Recipe,
     data: Dataset,
@@ -92,13 +104,14 @@ def rehearse(
         processes: how many train together; the measurement is of one of them.
         out: the run folder, for the free space there.
         shard: whether each process holds only its piece of the weights.
+
+    Raises UsageError as `check` does.
     """
+    check(recipe, data, processes)
     recipe = replace(recipe, model=replace(recipe.model, classes=len(data.classes)))
     count, batch, probe = len(data.train), recipe.data.batch, recipe.tune == "probe"
     epoch = steps_per_epoch(count, batch)
-    steps = 1 if probe else max(1, recipe.length.in_steps(epoch))
-    if not probe:
-        schedule.check(recipe.schedule, steps, epoch)
+    steps = _steps(recipe, epoch)
     images = count if probe else min(batch, count)  # of one step
     most = max(64, batch) if probe else math.ceil(images / processes / recipe.accumulate)
     part = min(most, math.ceil(images / processes))
@@ -160,6 +173,11 @@ def lines(found: Rehearsal) -> list[str]:
     if found.disk_bytes > found.free_disk:
         shown.append("          That does not fit: choose another --out.")
     return shown
+
+
+def _steps(recipe: Recipe, epoch: int) -> int:
+    """Of the whole run; a probe solves for its head in one."""
+    return 1 if recipe.tune == "probe" else max(1, recipe.length.in_steps(epoch))
 
 
 def _times(found: Rehearsal) -> list[str]:

@@ -38,18 +38,22 @@ def begin(  # noqa: PLR0913 - each has a name at every call
 
     With `before`, a state of that step or a later one is thrown away first.
     """
-    torch.manual_seed(recipe.seed)
+
+    def first_state(of: Recipe) -> Session:
+        torch.manual_seed(recipe.seed)
+        return start(of, data, out, ranks, display, trackers=trackers, shard=shard)
+
     with ranks.writing() as first:
         if first and before is not None:
             state.forget(out / "state", before)
     there = state.progress_of(out / "state") is not None
     begun = replace(recipe, start=None) if there else recipe  # what it started from is in there
-    session = start(begun, data, out, ranks, display, trackers=trackers, shard=shard)
+    session = first_state(begun)
     like = partial(state.target, model=session.model, average=session.average)
     saved = state.load(out / "state", like if session.sharded else None) if there else None
     if there and saved is None:
         display.note("no whole state is left: the run begins again")
-        session = start(recipe, data, out, ranks, display, trackers=trackers, shard=shard)
+        session = first_state(recipe)
     session.recipe = recipe
     if saved:
         tensors, session.progress = saved

@@ -22,7 +22,7 @@ from vitral.training.display import clock
 from vitral.training.folder import Run
 from vitral.training.ranks import whole
 from vitral.training.session import Session
-from vitral.training.step import Diverged
+from vitral.training.step import Diverged, report_unreadable
 from vitral.weights import artifact
 
 
@@ -99,6 +99,7 @@ def look(session: Session, model: nn.Module) -> Seen:
     engine = Engine(model, recipe.images, session.device, recipe.precision)
     outputs = engine.run(watched(session, split))
     display.pause()
+    report_unreadable(session, list(outputs.failed))
     parts = [_own(found) for found in session.ranks.gathered(outputs)]
     kinds = len(session.data.classes)
     logits = np.concatenate([part.logits.reshape(-1, kinds) for part in parts])

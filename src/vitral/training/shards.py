@@ -9,6 +9,7 @@ folder/: .metadata and *.distcp are torch's; facts.json holds what was given and
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import shutil
@@ -25,6 +26,7 @@ from vitral.training.ranks import Ranks
 from vitral.weights import storage
 
 FACTS = "facts.json"
+HEADER = 2000  # bytes that torch writes with each tensor, about
 
 
 def write(
@@ -33,13 +35,13 @@ def write(
     """All processes together: a new folder in the place of the old one, once all have written."""
     from torch.distributed.checkpoint import save  # a second, for sharding alone
 
-    fresh = storage.fresh(folder)
-    with ranks.writing() as first, _explained(folder):
+    fresh, needed = storage.fresh(folder), storage.bytes_of(tensors) + HEADER * len(tensors)
+    with ranks.writing() as first, _explained(folder, needed):
         if first:
             storage.clear(folder)
-    with ranks.writing(), _explained(folder), _quietly():
+    with ranks.writing(), _explained(folder, needed), _quietly():
         save(dict(tensors), checkpoint_id=fresh)
-    with ranks.writing() as first, _explained(folder):
+    with ranks.writing() as first, _explained(folder, needed):
         if first:
             digests = {path.name: _digest(path) for path in fresh.iterdir()}
             text = json.dumps({"facts": dict(facts), "digests": digests})
@@ -103,8 +105,11 @@ def _digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """MachineError for what the disk refused; torch's checkpoint wraps one error per process."""
+def _explained(folder: Path, needed: int) -> Iterator[None]:
+    """MachineError for what the disk refused; torch's checkpoint wraps one error per process.
+
+    It raises when all processes have ended their writing, so what they wrote can go.
+    """
     from torch.distributed.checkpoint import CheckpointException
 
     try:
@@ -114,4 +119,12 @@ def _explained(folder: Path) -> Iterator[None]:
         for failure in getattr(error, "failures", {}).values():
             found.append(failure[0] if isinstance(failure, tuple) else failure)
         known = next((cause for cause in found if isinstance(cause, OSError)), None)
-        raise storage.explained(known or OSError(str(error)), folder) from None
+        remove(storage.fresh(folder))
+        known = known or _guessed(found[-1], folder, needed)
+        raise storage.explained(known, folder, needed) from None
+
+
+def _guessed(cause: object, folder: Path, needed: int) -> OSError:
+    """torch ends a file on a full disk with an error of its own, which tells nothing of it."""
+    full = shutil.disk_usage(folder.parent).free < needed
+    return OSError(errno.ENOSPC if full else errno.EIO, str(cause))

@@ -184,7 +184,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> Non
                 f"disk may be failing; the state before it is kept."
             )
 
-    storage.write_file(path, write)
+    storage.write_file(path, write, needed=storage.bytes_of(tensors))
 
 
 def _read_progress(folder: Path, slot: str) -> Progress | None:

@@ -15,6 +15,7 @@ from vitral.images import augment, preprocess
 from vitral.images.complaints import refuse_many_unreadable
 from vitral.images.loading import Batch, seed_of, train_batches
 from vitral.images.order import share
+from vitral.images.sources import Problem
 from vitral.inference import autocast
 from vitral.training import memory, objective, parallel, schedule
 from vitral.training.ranks import whole
@@ -75,7 +76,7 @@ def step(
     anything is applied.
     """
     recipe, ranks, number = session.recipe, session.ranks, session.progress.step
-    report_unreadable(session, parts)
+    report_unreadable(session, [problem for part in parts for problem in part.failed])
     (images,) = ranks.sums(sum(len(part.images) for part in parts))
     rate = recipe.optimizer.lr * session.progress.rate
     rate *= schedule.multiplier(recipe.schedule, number, session.total, session.epoch_steps)
@@ -177,9 +178,8 @@ def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor
     return images, labels
 
 
-def report_unreadable(session: Session, parts: list[Batch]) -> None:
-    """Name the files that could not be read; DataError when they are too many."""
-    mine = [problem for part in parts for problem in part.failed]
+def report_unreadable(session: Session, mine: list[Problem]) -> None:
+    """Name the files that no process could read, of either split; DataError when too many."""
     if not session.ranks.sums(len(mine))[0]:
         return
     for problem in (p for found in session.ranks.gathered(mine) for p in found):
@@ -188,7 +188,7 @@ def report_unreadable(session: Session, parts: list[Batch]) -> None:
         session.failed[problem.path] = problem
     refuse_many_unreadable(
         list(session.failed.values()),
-        len(session.data.train) - len(session.failed),
+        len(session.data.train) + len(session.data.val) - len(session.failed),
         session.data.source,
         session.recipe.data.allow_unreadable,
     )

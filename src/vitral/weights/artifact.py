@@ -115,7 +115,8 @@ def save(
         # a name that is no valid text keeps its stray bytes as JSON escapes
         (fresh / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    storage.write_folder(folder, fill)
+    needed = storage.bytes_of(tensors) + storage.bytes_of(kept or {})
+    storage.write_folder(folder, fill, needed)
 
 
 def load(folder: Path) -> tuple[nn.Module, Card]:

@@ -196,7 +196,11 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
     text = json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if target.suffix in files.SUFFIXES:
-        storage.write_file(target, lambda path: _write_tensors(path, target.suffix, tensors))
+        storage.write_file(
+            target,
+            lambda path: _write_tensors(path, target.suffix, tensors),
+            needed=storage.bytes_of(tensors),
+        )
         storage.write_text(target.with_name(target.name + ".proof.json"), text)
         return
     suffix = ".npz" if table.home == "google" else ".safetensors"
@@ -209,7 +213,7 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
             (fresh / name).write_text(content, encoding="utf-8")
         (fresh / "proof.json").write_text(text, encoding="utf-8")
 
-    storage.write_folder(target, fill)
+    storage.write_folder(target, fill, needed=storage.bytes_of(tensors))
 
 
 def _write_tensors(path: Path, suffix: str, tensors: Mapping[str, Tensor]) -> None:

@@ -17,17 +17,20 @@ from torch import Tensor
 
 from vitral.errors import MachineError
 
+_WRITING = ".writing"  # how the temporary neighbours of files end
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+
+def write_file(path: Path, write: Callable[[Path], None], needed: int = 0) -> None:
     """Let `write` fill a temporary neighbour of `path`, flush it to the disk, then rename it.
 
     Raises MachineError when the folder is read-only or the disk is full; `path` is then as before.
+    `needed` is told of a full disk: the bytes of the content, where they are known before.
     """
     path = path.resolve()  # a link keeps pointing where it points
     if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
-        _write_through(path, write)
+        _write_through(path, write, needed)
         return
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = path.with_name(f".{path.name}{_WRITING}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -35,15 +38,25 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        needed = temporary.stat().st_size if temporary.is_file() else 0
+        written = _held(temporary)
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise explained(error, path, needed) from None
+        raise explained(error, path, needed, written) from None
 
 
 def write_text(path: Path, text: str) -> None:
     """write_file for UTF-8 text."""
-    write_file(path, lambda temporary: _write_text(temporary, text))
+    write_file(path, lambda temporary: _write_text(temporary, text), needed=len(text))
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the name is that of a file which a kill kept write_file from finishing."""
+    return path.name.startswith(".") and path.name.endswith(_WRITING)
+
+
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """What they take in a file; of sharded ones, all pieces together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def write_tensors(
@@ -59,20 +72,21 @@ def write_tensors(
         raise OSError(int(known[1]) if known else errno.EIO, str(error)) from None
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(folder: Path, fill: Callable[[Path], None], needed: int = 0) -> None:
     """Let `fill` make a new folder beside `folder`, then put it in its place.
 
     A folder cannot be replaced in one step, so a kill between the two renames leaves the old one
     under `.NAME.old`; `recover` puts it back. Several processes that fill it together call `clear`,
-    `fresh` and `publish` themselves.
+    `fresh` and `publish` themselves. `needed` is as for write_file.
     """
     try:
         clear(folder)
         fill(fresh(folder))
         publish(folder)
     except OSError as error:
+        written = _held(fresh(folder))
         shutil.rmtree(fresh(folder), ignore_errors=True)
-        raise explained(error, folder) from None
+        raise explained(error, folder, needed, written) from None
 
 
 def fresh(folder: Path) -> Path:
@@ -110,13 +124,17 @@ def recover(folder: Path) -> None:
             old.rename(folder)
 
 
-def explained(error: OSError, path: Path, needed: int = 0) -> MachineError:
-    """The sentence for an OSError met while writing `path` (`needed`: bytes, when known)."""
+def explained(error: OSError, path: Path, needed: int = 0, written: int = 0) -> MachineError:
+    """The sentence for an OSError met while writing `path`.
+
+    `needed`: the bytes of all that was to be written, or 0; `written`: those that still found room.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
-        wanted = f"more than {size(needed)} are needed, " if needed else ""
+        more = "more than " * (not needed)
+        wanted = f"{more}{_exact(needed or written)} are needed, " if needed or written else ""
         return MachineError(
-            f"The disk is full while writing {path}: {wanted}{size(free)} are free. Free some "
+            f"The disk is full while writing {path}: {wanted}{_exact(free)} are free. Free some "
             f"space or write elsewhere; what was saved before is untouched."
         )
     if error.errno == errno.EFBIG:
@@ -136,11 +154,22 @@ def size(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count < 9.995e8 else f"{count / 1e9:.1f} GB"
 
 
+def _exact(count: int) -> str:
+    """As `size`, with a digit more, so that what is needed is not told as what is free."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{-(-count // 1000)} kB"
+
+
 def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
-def _write_through(path: Path, write: Callable[[Path], None]) -> None:
+def _held(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _write_through(path: Path, write: Callable[[Path], None], needed: int) -> None:
     if path.is_dir():
         raise MachineError(f"Cannot write {path}: it is a folder. Name a file in it.")
     with tempfile.TemporaryDirectory() as place:
@@ -149,7 +178,7 @@ def _write_through(path: Path, write: Callable[[Path], None]) -> None:
             with path.open("wb") as target:
                 target.write((Path(place) / "content").read_bytes())
         except OSError as error:
-            raise explained(error, path) from None
+            raise explained(error, path, needed) from None
 
 
 def _umask() -> int:
