@@ -35,4 +35,4 @@ def hashes(folder: Path) -> dict[str, str]:
 def spoil(path: Path) -> None:
     """Take the pixels out of a JPEG: its header and its end are whole, and it cannot be decoded."""
     data = path.read_bytes()
-    path.write_bytes(data[: data.index(b"\xff\xda")] + b"\xff\xd9")
+    path.write_bytes(data.partition(b"\xff\xda")[0].removesuffix(b"\xff\xd9") + b"\xff\xd9")

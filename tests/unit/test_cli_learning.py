@@ -3,8 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
-from vitral.training import launch, rehearsal
+from vitral.cli import learning
+from vitral.training import folder, launch, rehearsal
 
 Vitral = Callable[..., tuple[int, str, str]]
 
@@ -74,3 +76,26 @@ def test_a_step_too_small_for_its_parts_starts_nothing(
         assert code == 2
         assert "A step of 8 images cannot be shared by 2 processes in 8 parts each" in err
     assert not launched
+
+
+@pytest.mark.parametrize(("codes", "starts"), [([5, 5, 0], 3), ([130], 1), ([5, 130], 2), ([2], 1)])
+def test_processes_start_again_for_memory_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: list[int], starts: int
+) -> None:
+    """Whatever ends them after one of them asked for smaller parts."""
+    run, begun = tmp_path / "run", list[list[str]]()
+
+    def launch(_: int, words: list[str], *, device: str | None) -> int:
+        begun.append(words)
+        folder.ask_for_parts(run, 2 ** len(begun))
+        return codes[len(begun) - 1]
+
+    monkeypatch.setattr("vitral.training.launch.launch", launch)
+    where = learning.Where(
+        out=run, device=None, devices=2, shard=True, log=[], fastest=False, started=False
+    )
+    with pytest.raises(typer.Exit) as ended:
+        learning._launched(where, run, ["train", "photos"])
+    assert ended.value.exit_code == codes[-1]
+    again = ["train", "--resume", str(run), "--shard"]
+    assert begun == [["train", "photos"], *[again] * (starts - 1)]

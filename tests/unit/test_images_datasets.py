@@ -304,3 +304,22 @@ def test_a_link_that_leads_nowhere_is_called_so(tmp_path):
     (tmp_path / "photos").symlink_to("gone")
     with pytest.raises(DataError, match="photos is a link that leads nowhere"):
         open_dataset(tmp_path / "photos")
+
+
+def test_held_out_images_are_decoded_before_anything_is_learnt(tmp_path):
+    for part, first in (("train", 0), ("val", 5000)):
+        draw_folder(tmp_path / part, kinds=3, each=10, first=first)
+    spoil(sorted((tmp_path / "val" / "cross").iterdir())[4])
+    data = open_dataset(tmp_path)
+    assert (len(data.train), len(data.val)) == (30, 29)
+    assert [p.code for p in data.problems] == ["unreadable"]
+    for index in range(29):
+        assert data.val.read(index) == (tmp_path / data.val.key(index)).read_bytes()
+        assert data.val.key(index).split("/")[1] == data.classes[data.val.labels[index]]
+    for path in sorted((tmp_path / "val" / "cross").iterdir()):
+        spoil(path)
+    with pytest.raises(DataError, match="10 of 60 files"):
+        open_dataset(tmp_path)
+    data = open_dataset(tmp_path, allow_unreadable=True)
+    assert len(data.classes) == 3, "it can be learnt, and not be scored"
+    assert [p.path for p in data.problems if p.code == "unmatched"] == ["val/cross"]

@@ -121,10 +121,13 @@ def test_links_that_lead_to_themselves_are_named(tmp_path):
     (tmp_path / "a" / "self").symlink_to("self")
     (tmp_path / "a" / "one.jpg").symlink_to("two.jpg")
     (tmp_path / "a" / "two.jpg").symlink_to("one.jpg")
+    (tmp_path / "b").symlink_to("b")
     found = ClassFolders(tmp_path, tmp_path).scan()
     assert found.names == ["a/1.png"]
-    named = {(p.path, p.reason) for p in found.problems}
-    assert named == {(f"a/{n}", "The link leads nowhere.") for n in ("self", "one.jpg", "two.jpg")}
+    assert {p.reason for p in found.problems} == {"The link leads nowhere."}
+    named = {p.path: p.code for p in found.problems}
+    missing = {f"a/{name}.jpg": "unreadable" for name in ("one", "two")}
+    assert named == {"a/self": "loop", "b": "loop", **missing}
 
 
 def test_what_stands_beside_the_classes_or_the_split_is_named(tmp_path):
@@ -144,8 +147,8 @@ def test_what_stands_beside_the_classes_or_the_split_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "promises"),
     [
-        *((name, True) for name in ("a.JPG", "a.qoi", "a.j2k", "a.HIF", "a.dng", "a.b.tiff")),
-        *((name, False) for name in ("a.mpg", "a.txt", "a", "jpg", "a.jpg.json")),
+        *((name, True) for name in ("a.JPG", "a.qoi", "a.j2k", "a.HIF", "a.b.tiff")),
+        *((name, False) for name in ("a.cr3", "a.pcd", "a.mpg", "a.txt", "a", "jpg", "a.jpg.json")),
     ],
 )
 def test_names_that_promise_an_image(name, promises):

@@ -99,7 +99,11 @@ def test_everything_left_out_is_listed_in_the_run(recipe: Recipe, tmp_path: Path
         (photos / "arrow" / f"bad, {number}.jpg").write_bytes(b"no image")
     data = open_dataset(photos, allow_unreadable=True)
     (tmp_path / "run").mkdir()
-    folder.list_problems(tmp_path / "run", data)
+    folder.list_problems(tmp_path / "run", data.problems[:3])
+    folder.list_problems(tmp_path / "run", data.problems)
+    written = (tmp_path / "run" / "problems.csv").stat().st_mtime_ns
+    folder.list_problems(tmp_path / "run", data.problems)
+    assert (tmp_path / "run" / "problems.csv").stat().st_mtime_ns == written
     with (tmp_path / "run" / "problems.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [f"arrow/bad, {number}.jpg" for number in range(7)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +60,7 @@ def _refuse_place(target: Path, data: list[str]) -> None:
         raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")
     if target.suffix == ".parquet":
         _arrow()
-    beside, sources = target.with_suffix(".csv"), [Path(name).resolve() for name in data]
+    beside, sources = target.with_suffix(".csv"), [Path(os.path.realpath(name)) for name in data]
     if target.suffix == ".npy":
         theirs = beside.exists() and (not target.exists() or beside.resolve() in sources)
     else:  # a data set may be a folder of such files

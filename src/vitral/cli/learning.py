@@ -21,7 +21,7 @@ from vitral.cli.app import (
     pixels,
     print_json,
 )
-from vitral.errors import UsageError
+from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from vitral.recipes import Plan, Request
@@ -260,7 +260,7 @@ def _launched(where: Where, run: Path, words: list[str]) -> None:
     while True:
         asked = asked_parts(run)
         code = launch.launch(where.devices or 1, words, device=where.device)
-        if code == 0 or asked_parts(run) <= asked:
+        if code != MachineError.exit_code or asked_parts(run) <= asked:
             raise typer.Exit(code)
         words = ["train", "--resume", str(run), *["--shard"] * where.shard]
         words += [f"--log={name}" for name in where.log]

@@ -165,7 +165,7 @@ def _tell(*problems: Problem) -> None:
     for problem in problems[:5]:
         complain(f"{problem.path}: {problem.reason}")
     if len(problems) > 5:
-        complain(f"... and {len(problems) - 5:,} more that cannot be read")
+        complain(f"... and {len(problems) - 5:,} more")
 
 
 def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,6 @@ EFFECTS: dict[Code, str] = {
     "repeated": "read once",
     "similar-names": "taken as two classes",
 }
-
 
 _REMARKS: dict[Code, str] = {
     "extension": "The content is of another format than the extension says.",
@@ -174,7 +174,8 @@ def check(
     problems += [*failed.values(), *_of_copies(parts, firsts, contents)]
     first = len(parts[0].names)
     known = Copies(firsts[:first], {row: failed[row] for row in failed if row < first})
-    data, refusal = _attempt(layout, parts, known, seed, val_fraction)
+    broken = {row - first: failed[row] for row in failed if row >= first}
+    data, refusal = _attempt(layout, parts, known, broken, seed, val_fraction)
     sizes, parts = _sizes(parts), _without(parts, failed)
     problems += _of_classes(layout, parts)
     return Check(
@@ -210,17 +211,22 @@ def _built_in(data: Dataset) -> Check:
 
 
 def _attempt(
-    layout: Layout, parts: list[Found], known: Copies, seed: int, val_fraction: float
+    layout: Layout,
+    parts: list[Found],
+    known: Copies,
+    broken: dict[int, Problem],
+    seed: int,
+    val_fraction: float,
 ) -> tuple[Dataset | None, str]:
     """(the split that a training makes or would make if it went on, why it refuses)."""
-    refusal, data = "", None
+    refusal, data, held = "", None, parts[1] if len(parts) > 1 else None
+    made = partial(divide, layout, parts[0], held, known, broken)
     for allowed in (False, True):
         try:
             if layout.train is None:
                 raise DataError("There are held-out images only: good to evaluate on.")
-            held = parts[1] if len(parts) > 1 else None
             refuse(layout, parts[0], held, allowed)
-            data = divide(layout, parts[0], held, known, seed, val_fraction, allowed)
+            data = made(seed=seed, val_fraction=val_fraction, allow_unreadable=allowed)
         except DataError as error:
             refusal = refusal or str(error)
         if data is not None:

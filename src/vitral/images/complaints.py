@@ -25,13 +25,13 @@ _PASSED_OVER = frozenset({"empty-row", "missing"})
 _UNREADABLE = 0.01  # share of the files beyond which something is wrong with the whole folder
 
 
-def existing(source: str) -> Path:
-    """The path that was named; DataError, with the closest name, if it is not there."""
+def existing(source: str, names: Sequence[str] = BUILT_IN) -> Path:
+    """The path that was named; DataError, with the closest name or one of `names`, if not there."""
     path = Path(source)
     if not path.exists():
         if path.is_symlink():
             raise DataError(f"{source} is a link that leads nowhere.")
-        raise DataError(f"{source} does not exist; {sibling(path)}")
+        raise DataError(f"{source} does not exist; {sibling(path, names)}")
     return path
 
 

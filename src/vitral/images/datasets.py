@@ -8,7 +8,7 @@ Classes are matched by name everywhere. The user's files are read and never writ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,10 +89,21 @@ def open_dataset(
     found = layout.train.scan()
     held = None if layout.held_out is None else layout.held_out.scan()
     refuse(layout, found, held, allow_unreadable)
-    known = None
-    if held is None:
-        known = copies(found, str(Path(layout.root).absolute()), tick)
-    return divide(layout, found, held, known, seed, val_fraction, allow_unreadable)
+    where = str(Path(layout.root).absolute())
+    known = copies(found, where, tick) if held is None else None
+    # held-out images are looked at before anything is learnt; far ones are when they are fetched
+    near = held is not None and held.shards is None
+    broken = copies(held, where, tick).failed if held is not None and near else {}
+    return divide(
+        layout,
+        found,
+        held,
+        known,
+        broken,
+        seed=seed,
+        val_fraction=val_fraction,
+        allow_unreadable=allow_unreadable,
+    )
 
 
 def refuse(layout: Layout, found: Found, held: Found | None, allow_unreadable: bool) -> None:
@@ -108,26 +119,29 @@ def refuse(layout: Layout, found: Found, held: Found | None, allow_unreadable: b
         complaints.refuse_strangers(held, found.classes, there)
 
 
-def divide(
+def divide(  # noqa: PLR0913 - what was found, and the settings
     layout: Layout,
     found: Found,
     held: Found | None,
     known: Copies | None,
+    broken: Mapping[int, Problem],
+    *,
     seed: int,
     val_fraction: float,
     allow_unreadable: bool,
 ) -> Dataset:
     """What was found as training and held-out samples; `known` copies stay on one side.
 
-    Raises DataError if no image is left to hold out, or too many cannot be read.
+    `known.failed` and `broken` are the rows of `found` and `held` that cannot be decoded. Raises
+    DataError if no image is left to hold out, or too many cannot be read.
     """
     where, failed = str(layout.train), {} if known is None else known.failed
     firsts = np.arange(len(found.names)) if known is None else known.firsts
     firsts = np.delete(firsts, list(failed))
-    found = found.without(failed)
+    found, held = found.without(failed), held and held.without(broken)
     problems = [*found.problems, *failed.values(), *complaints.empty(found, where, layout.root)]
     classes = found.classes
-    if failed:  # some of which may have been all there was of a class
+    if failed or broken:  # some of which may have been all there was of a class
         refuse(layout, replace(found, problems=problems), held, allow_unreadable)
     if held is None:
         sides = stratified(found.names, found.numbers(classes), seed, val_fraction, firsts)
@@ -139,7 +153,8 @@ def divide(
         val = found.split("val", classes, sides[1])
     else:
         there = str(layout.held_out)
-        problems += [*held.problems, *complaints.missing(held, classes, there, layout.root)]
+        problems += [*held.problems, *broken.values()]
+        problems += complaints.missing(held, classes, there, layout.root)
         train = found.split("train", classes)
         val = held.split(layout.held_name, classes)
     complaints.refuse_many_unreadable(
@@ -255,7 +270,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         elif path.exists():
             images.append(path)
         else:
-            raise DataError(f"{path} does not exist; {complaints.sibling(path, ())}")
+            complaints.existing(str(path), ())
     return images
 
 

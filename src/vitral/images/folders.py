@@ -15,32 +15,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.errors import DataError
-from vitral.images.headers import look, suffixes
-from vitral.images.sources import Files, Found, Header, Problem
+from vitral.images.headers import look
+from vitral.images.sources import Code, Files, Found, Header, Problem
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
 
-# Pictures that Pillow does not read, which are named and left out; and what it calls a picture
-# where another program keeps something else.
-_UNREAD = frozenset(
+# What stands for a picture in a folder. Not every extension that Pillow knows: beside pictures lie
+# depth maps (.pfm), point clouds (.pcd) and a camera's raw files, which are no fault.
+_SUFFIXES = frozenset(
     [
-        ".eps",
-        ".svg",
-        ".jxl",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
         ".hif",
         ".heics",
-        ".dng",
-        ".nef",
-        ".cr2",
-        ".cr3",
-        ".arw",
-        ".orf",
-        ".rw2",
-        ".raf",
-    ],
+        ".jp2",
+        ".j2k",
+        ".j2c",
+        ".jpc",
+        ".jpf",
+        ".jpx",
+        ".jxl",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".ico",
+        ".icns",
+        ".psd",
+        ".dds",
+        ".blp",
+        ".qoi",
+        ".pcx",
+        ".sgi",
+        ".eps",
+        ".svg",
+    ]
 )
-_FOREIGN = frozenset((".mpg", ".mpeg", ".im", ".fit", ".fits", ".ras", ".msp"))
 _SYSTEM = frozenset(
     name.lower()
     for name in (
@@ -147,6 +173,12 @@ def _is_stray(path: Path) -> bool:
     return not _passed_over(path.name) and named_like_an_image(path.name) and path.is_file()
 
 
+def _broken_link(path: Path, root: Path) -> Problem:
+    """An image is missing where the link has the name of one; any other is passed over."""
+    code: Code = "unreadable" if named_like_an_image(path.name) else "loop"
+    return Problem(relative(path, root), "The link leads nowhere.", code)
+
+
 def _children(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
@@ -169,8 +201,7 @@ def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEn
             yield entry
     for entry in linked:  # after the files themselves, so that the link is the one left out
         if not Path(entry.path).exists():
-            reason = "The link leads nowhere."
-            problems.append(Problem(relative(Path(entry.path), root), reason))
+            problems.append(_broken_link(Path(entry.path), root))
         elif entry.is_file() and _identity(entry.stat()) not in seen:
             seen.add(_identity(entry.stat()))
             yield entry
@@ -215,8 +246,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def named_like_an_image(name: str) -> bool:
     """Whether the extension promises an image; the content decides in the end."""
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - 10 × faster, per file
-    return suffix in _UNREAD or (suffix in suffixes() and suffix not in _FOREIGN)
+    return os.path.splitext(name)[1].lower() in _SUFFIXES  # noqa: PTH122 - 10 × faster, per file
 
 
 def look_at_file(path: str | Path) -> Header:
@@ -234,10 +264,12 @@ def relative(path: Path, root: Path) -> str:
 
 
 def _remark_hidden(folder: Path, root: Path, problems: list[Problem]) -> None:
-    """Remark the hidden and system files that stand directly in a folder."""
+    """Remark hidden and system files, and broken links, that stand directly in a folder."""
     for child in _children(folder):
         if _passed_over(child.name):
             problems.append(Problem(relative(child, root), _HIDDEN, "hidden"))
+        elif child.is_symlink() and not child.exists():
+            problems.append(_broken_link(child, root))
 
 
 def _similar_names(names: Iterable[str], folder: Path, root: Path) -> list[Problem]:

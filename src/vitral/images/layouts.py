@@ -48,7 +48,7 @@ def find(source: str) -> Layout:
         return Layout("CSV file", Table(path), None, "val", source)
     if hub_data.is_table(path):
         return _hub(source)
-    if path.is_file():
+    if not path.is_dir():
         raise DataError(f"{source} is a file; name a folder that holds one folder for each class.")
     lists = {
         child.name.lower(): child for child in path.iterdir() if child.suffix.lower() == ".csv"

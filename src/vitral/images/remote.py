@@ -26,7 +26,9 @@ _TELLING = frozenset(
         "size",
         "etag",
         "mtime",
+        "modify",
         "modified",
+        "modificationtime",
         "lastmodified",
         "last_modified",
         "last-modified",
@@ -37,6 +39,8 @@ _TELLING = frozenset(
         "md5hash",
         "content-md5",
         "digest",
+        "blob_id",
+        "xet_hash",
     ]
 )
 _versions: dict[str, str] = {}  # of each file that this process has asked for
@@ -151,10 +155,11 @@ def _place(path: str) -> Path:
                 system, inside = fsspec.url_to_fs(path)
                 system.invalidate_cache()
                 told = {str(k).lower(): str(v) for k, v in system.info(inside).items()}
-        except DataError:
+        except DataError as error:
             kept = sorted(folder.glob(f"{key}-*"), key=lambda file: file.stat().st_mtime)
-            if not kept:
+            if not kept or isinstance(error.__cause__, FileNotFoundError):
                 raise
+            _versions[path] = kept[-1].name.split("-")[1]
             return kept[-1]
         facts = sorted((k, v) for k, v in told.items() if k in _TELLING)
         _versions[path] = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()

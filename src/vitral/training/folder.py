@@ -27,7 +27,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -42,7 +42,7 @@ from vitral.errors import UsageError
 from vitral.evaluation import Evaluation, SeveralEvaluation
 from vitral.images.datasets import Dataset
 from vitral.images.layouts import lasting
-from vitral.images.sources import LEFT_OUT
+from vitral.images.sources import LEFT_OUT, Problem
 from vitral.model import ViT
 from vitral.spec import ImageSpec
 from vitral.training import tuning
@@ -139,18 +139,24 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
     storage.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def list_problems(out: Path, data: Dataset) -> None:
-    """problems.csv, where there is anything to list and it is not there yet."""
-    path = out / "problems.csv"
-    if data.problems and not path.exists():
-        storage.write_file(path, partial(_write_problems, data))
+def list_problems(out: Path, problems: Iterable[Problem]) -> None:
+    """Add to problems.csv what it does not list yet."""
+    path, rows = out / "problems.csv", {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = {tuple(row): None for row in list(csv.reader(file))[1:]}
+    known = len(rows)
+    for problem in problems:
+        texts = (problem.path, problem.code, problem.reason)
+        told = [t.encode("utf-8", "backslashreplace").decode() for t in texts]  # names may be bytes
+        rows[tuple(told)] = None
+    if len(rows) > known:
+        storage.write_file(path, partial(_write_rows, [("path", "code", "reason"), *rows]))
 
 
-def _write_problems(data: Dataset, path: Path) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "code", "reason"))
-        rows.writerows((problem.path, problem.code, problem.reason) for problem in data.problems)
+def _write_rows(rows: Iterable[Sequence[str]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 @contextlib.contextmanager

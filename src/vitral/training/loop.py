@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from vitral.errors import DataError, Interrupted, VitralError
+from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.images.datasets import Dataset
 from vitral.training import folder, frozen, memory, scoring, state, views
 from vitral.training.display import Display
@@ -134,7 +134,7 @@ def _shown_and_fit(session: Session) -> Run:
     recipe, sheet = session.recipe, session.out / "views.jpg"
     with session.ranks.writing() as first:
         if first:
-            folder.list_problems(session.out, session.data)
+            folder.list_problems(session.out, session.data.problems)
             if recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
                 seen = (session.data.train, recipe.augment, recipe.images)
                 views.write(sheet, *seen, seed=recipe.seed)
@@ -151,6 +151,8 @@ def fit(session: Session) -> Run:
             except Diverged as error:
                 session = returned(session, error)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if session.ranks.lost(error):
+                    raise MachineError("Another process of this run has stopped.") from None
                 if not memory.ended(error):
                     raise
                 smaller_parts(session)

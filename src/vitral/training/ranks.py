@@ -78,6 +78,11 @@ class Ranks:
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def lost(self, error: Exception) -> bool:
+        """Whether it says that another process went away while this one waited for it."""
+        gone = ("closed by peer", "reset by peer", "ncclRemoteError", "Broken pipe")
+        return self.count > 1 and any(sign in str(error) for sign in gone)
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:

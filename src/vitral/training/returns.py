@@ -121,9 +121,10 @@ def smaller_parts(session: Session) -> None:
     gc.collect()
     if session.device.type == "cuda":
         torch.cuda.empty_cache()
-    parts, ranks = 2 * session.parts, session.ranks
+    ranks = session.ranks
     each = -(-session.step_images // (ranks.count * session.parts))
-    if parts * ranks.count > session.step_images:
+    parts = min(2 * session.parts, session.step_images // ranks.count)
+    if parts <= session.parts:
         raise MachineError(
             f"The memory of {session.device} is too small for {each} images at a time. Choose "
             f"--set checkpointing=true, a smaller --size or model."

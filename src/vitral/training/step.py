@@ -17,7 +17,7 @@ from vitral.images.loading import Batch, seed_of, train_batches
 from vitral.images.order import share
 from vitral.images.sources import Problem
 from vitral.inference import autocast
-from vitral.training import memory, objective, parallel, schedule
+from vitral.training import folder, memory, objective, parallel, schedule
 from vitral.training.ranks import whole
 from vitral.training.session import Session
 
@@ -186,6 +186,9 @@ def report_unreadable(session: Session, mine: list[Problem]) -> None:
         if problem.path not in session.failed:
             session.display.note(f"left out: {problem.path}: {problem.reason}")
         session.failed[problem.path] = problem
+    with session.ranks.writing() as first:
+        if first:
+            folder.list_problems(session.out, session.failed.values())
     refuse_many_unreadable(
         list(session.failed.values()),
         len(session.data.train) + len(session.data.val) - len(session.failed),
