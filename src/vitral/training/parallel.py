@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,8 @@ def spread(network: ViT, ranks: Ranks, *, sharded: bool) -> nn.Module:
     heads = Heads(network)
     if ranks.count == 1 or sharded:
         return heads
+    # torch says so of a class token's gradient where a part is one image; it costs nothing
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     devices = [ranks.device] if ranks.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(heads, device_ids=devices)
 
