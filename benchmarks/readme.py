@@ -78,12 +78,12 @@ def transfer() -> list[str]:
         f"{100 * row['from scratch']['accuracy']:.1f} %"
         for row in found
     )
-    settings = found[0]["settings"]
+    settings, probe = found[0]["settings"], found[0]["probe"]
     return [
         f"- Half of those classes teach the other half, pre-trained at {settings['low']} px and "
         f"fine-tuned at {settings['high']} px, against {settings['steps']} steps from scratch "
         f"there, as many as both together. {told}. The head alone, solved for on 1,000 photographs: "
-        f"{100 * found[0]['probe']['accuracy']:.1f} % after {found[0]['probe']['seconds']:.0f} s.",
+        f"{100 * probe['accuracy']:.1f} % after {probe['seconds']:.0f} s.",
     ]
 
 
