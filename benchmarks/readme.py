@@ -82,8 +82,8 @@ def transfer() -> list[str]:
     return [
         f"- Half of those classes teach the other half, pre-trained at {settings['low']} px and "
         f"fine-tuned at {settings['high']} px, against {settings['steps']} steps from scratch "
-        f"there, as many as both together. {told}. The head alone, solved for on 1,000 photographs: "
-        f"{100 * probe['accuracy']:.1f} % after {probe['seconds']:.0f} s.",
+        f"there, as many as both together. {told}. The head alone, solved for on 1,000 "
+        f"photographs: {100 * probe['accuracy']:.1f} % after {probe['seconds']:.0f} s.",
     ]
 
 
