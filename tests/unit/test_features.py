@@ -228,7 +228,7 @@ def test_few_images_that_cannot_be_read_are_drawn_anew(tmp_path: Path) -> None:
     for path in (data / "val").rglob("*.jpg"):
         broken(path.with_suffix(".png"))
         path.unlink()
-    with pytest.raises(DataError, match="None of the 11 test images"):
+    with pytest.raises(DataError, match="None of the 11 images under"):
         probe(clf, data, "knn")
 
 

@@ -141,6 +141,8 @@ def divide(  # noqa: PLR0913 - what was found, and the settings
     found, held = found.without(failed), held and held.without(broken)
     problems = [*found.problems, *failed.values(), *complaints.empty(found, where, layout.root)]
     classes = found.classes
+    if held is not None:
+        held = replace(held, problems=[*held.problems, *broken.values()])
     if failed or broken:  # some of which may have been all there was of a class
         refuse(layout, replace(found, problems=problems), held, allow_unreadable)
     if held is None:
@@ -153,7 +155,7 @@ def divide(  # noqa: PLR0913 - what was found, and the settings
         val = found.split("val", classes, sides[1])
     else:
         there = str(layout.held_out)
-        problems += [*held.problems, *broken.values()]
+        problems += held.problems
         problems += complaints.missing(held, classes, there, layout.root)
         train = found.split("train", classes)
         val = held.split(layout.held_name, classes)
