@@ -60,6 +60,7 @@ def _refuse_place(target: Path, data: list[str]) -> None:
         raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")
     if target.suffix == ".parquet":
         _arrow()
+    # Path.resolve() would raise for a link that leads to itself
     beside, sources = target.with_suffix(".csv"), [Path(os.path.realpath(name)) for name in data]
     if target.suffix == ".npy":
         theirs = beside.exists() and (not target.exists() or beside.resolve() in sources)

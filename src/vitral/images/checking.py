@@ -172,21 +172,19 @@ def check(
     problems += [problem for part in parts for problem in _of_headers(part)]
     failed, firsts, contents = _decoded(parts, tick) if full else _undecoded(parts)
     problems += [*failed.values(), *_of_copies(parts, firsts, contents)]
-    first = len(parts[0].names)
-    known = Copies(firsts[:first], {row: failed[row] for row in failed if row < first})
-    broken = {row - first: failed[row] for row in failed if row >= first}
-    data, refusal = _attempt(layout, parts, known, broken, seed, val_fraction)
-    sizes, parts = _sizes(parts), _without(parts, failed)
-    problems += _of_classes(layout, parts)
+    each = _by_part(parts, failed)
+    data, refusal = _attempt(layout, parts, firsts, each, seed, val_fraction)
+    left = [part.without(rows) for part, rows in zip(parts, each, strict=True)]
+    problems += _of_classes(layout, left)
     return Check(
         source=str(source),
         layout=layout.kind,
-        images=sum(len(part.names) for part in parts),
-        classes=_counts([labels for part in parts for labels in part.labels]),
+        images=sum(len(part.names) for part in left),
+        classes=_counts([labels for part in left for labels in part.labels]),
         train=None if data is None else _side(data, data.train),
         val=None if data is None else _side(data, data.val),
         how=_how(layout, seed, val_fraction, full),
-        sizes=sizes,
+        sizes=_sizes(parts),
         problems=_by_code(problems),
         refusal=refusal,
         full=full,
@@ -213,13 +211,14 @@ def _built_in(data: Dataset) -> Check:
 def _attempt(
     layout: Layout,
     parts: list[Found],
-    known: Copies,
-    broken: dict[int, Problem],
+    firsts: np.ndarray,
+    failed: list[dict[int, Problem]],
     seed: int,
     val_fraction: float,
 ) -> tuple[Dataset | None, str]:
     """(the split that a training makes or would make if it went on, why it refuses)."""
-    refusal, data, held = "", None, parts[1] if len(parts) > 1 else None
+    refusal, data, known = "", None, Copies(firsts[: len(parts[0].names)], failed[0])
+    held, broken = (parts[1], failed[1]) if len(parts) > 1 else (None, {})
     made = partial(divide, layout, parts[0], held, known, broken)
     for allowed in (False, True):
         try:
@@ -273,13 +272,14 @@ def _decoded(parts: list[Found], tick: Tick | None) -> _Compared:
     return failed, similar.groups(thumbnails, contents), contents
 
 
-def _without(parts: list[Found], failed: dict[int, Problem]) -> list[Found]:
-    """The parts without what cannot be decoded; rows count through all of them."""
-    left, done = [], 0
+def _by_part(parts: list[Found], failed: dict[int, Problem]) -> list[dict[int, Problem]]:
+    """What cannot be decoded, by its row in each part; `failed` counts through all of them."""
+    found, start = [], 0
     for part in parts:
-        left.append(part.without({row - done for row in failed}))
-        done += len(part.names)
-    return left
+        rows = range(start, start + len(part.names))
+        found.append({row - start: failed[row] for row in rows if row in failed})
+        start = rows.stop
+    return found
 
 
 def _of_copies(parts: list[Found], firsts: np.ndarray, contents: list[bytes]) -> Iterator[Problem]:

@@ -269,10 +269,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
             if not inside:
                 raise DataError(f"No images under {path}; name a folder that holds some.")
             images += sorted(inside)
-        elif path.exists():
-            images.append(path)
         else:
-            complaints.existing(str(path), ())
+            images.append(complaints.existing(str(path), ()))
     return images
 
 

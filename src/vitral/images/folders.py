@@ -23,49 +23,11 @@ HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
 
 # What stands for a picture in a folder. Not every extension that Pillow knows: beside pictures lie
 # depth maps (.pfm), point clouds (.pcd) and a camera's raw files, which are no fault.
-_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".heics",
-        ".jp2",
-        ".j2k",
-        ".j2c",
-        ".jpc",
-        ".jpf",
-        ".jpx",
-        ".jxl",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-        ".icns",
-        ".psd",
-        ".dds",
-        ".blp",
-        ".qoi",
-        ".pcx",
-        ".sgi",
-        ".eps",
-        ".svg",
-    ]
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".heics", ".jp2", ".j2k", ".j2c"),
+    *(".jpc", ".jpf", ".jpx", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".icns"),
+    *(".psd", ".dds", ".blp", ".qoi", ".pcx", ".sgi", ".eps", ".svg"),
 )
 _SYSTEM = frozenset(
     name.lower()
@@ -104,7 +66,7 @@ class ClassFolders:
         """Every readable image of the class folders."""
         found = Found(Files(str(self.root), ()))
         twins: dict[str, list[Path]] = {}
-        _remark_hidden(self.folder, self.root, found.problems)
+        _remark_passed_over(self.folder, self.root, found.problems)
         found.problems += self._beside()
         for child in visible_folders(self.folder):
             twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
@@ -246,7 +208,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def named_like_an_image(name: str) -> bool:
     """Whether the extension promises an image; the content decides in the end."""
-    return os.path.splitext(name)[1].lower() in _SUFFIXES  # noqa: PTH122 - 10 × faster, per file
+    return name.lower().endswith(_SUFFIXES)
 
 
 def look_at_file(path: str | Path) -> Header:
@@ -263,7 +225,7 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _remark_hidden(folder: Path, root: Path, problems: list[Problem]) -> None:
+def _remark_passed_over(folder: Path, root: Path, problems: list[Problem]) -> None:
     """Remark hidden and system files, and broken links, that stand directly in a folder."""
     for child in _children(folder):
         if _passed_over(child.name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import tempfile
@@ -21,27 +20,10 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 # What stores tell of a file that another file in its place would not have, in lower case.
-_TELLING = frozenset(
-    [
-        "size",
-        "etag",
-        "mtime",
-        "modify",
-        "modified",
-        "modificationtime",
-        "lastmodified",
-        "last_modified",
-        "last-modified",
-        "created",
-        "updated",
-        "generation",
-        "versionid",
-        "md5hash",
-        "content-md5",
-        "digest",
-        "blob_id",
-        "xet_hash",
-    ]
+_TELLING = (
+    *("size", "etag", "mtime", "modify", "modified", "modificationtime", "lastmodified"),
+    *("last_modified", "last-modified", "created", "updated", "generation", "versionid"),
+    *("md5hash", "content-md5", "digest", "blob_id", "xet_hash"),
 )
 _versions: dict[str, str] = {}  # of each file that this process has asked for
 
@@ -148,22 +130,24 @@ def reaching(path: str) -> Iterator[None]:
 def _place(path: str) -> Path:
     """Where in the cache this version of a file is or will be."""
     folder, key = cache.folder() / "fetched", cache.key_of([path])
-    name = PurePosixPath(path).name[-80:]
     if path not in _versions:
         try:
-            with reaching(path):
-                system, inside = fsspec.url_to_fs(path)
-                system.invalidate_cache()
-                told = {str(k).lower(): str(v) for k, v in system.info(inside).items()}
+            _versions[path] = _version(path)
         except DataError as error:
             kept = sorted(folder.glob(f"{key}-*"), key=lambda file: file.stat().st_mtime)
             if not kept or isinstance(error.__cause__, FileNotFoundError):
                 raise
             _versions[path] = kept[-1].name.split("-")[1]
-            return kept[-1]
-        facts = sorted((k, v) for k, v in told.items() if k in _TELLING)
-        _versions[path] = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()
-    return folder / f"{key}-{_versions[path]}-{name}"
+    return folder / f"{key}-{_versions[path]}-{PurePosixPath(path).name[-80:]}"
+
+
+def _version(path: str) -> str:
+    """Another one for each content, as far as the store tells."""
+    with reaching(path):
+        system, inside = fsspec.url_to_fs(path)
+        system.invalidate_cache()
+        told = {str(key).lower(): str(value) for key, value in system.info(inside).items()}
+    return cache.key_of((fact, told[fact]) for fact in _TELLING if fact in told)[:8]
 
 
 @contextlib.contextmanager

@@ -121,8 +121,7 @@ def smaller_parts(session: Session) -> None:
     gc.collect()
     if session.device.type == "cuda":
         torch.cuda.empty_cache()
-    ranks = session.ranks
-    each = -(-session.step_images // (ranks.count * session.parts))
+    ranks, each = session.ranks, session.part_images
     parts = min(2 * session.parts, session.step_images // ranks.count)
     if parts <= session.parts:
         raise MachineError(
@@ -149,10 +148,9 @@ def _keep_parts(session: Session) -> None:
 
 
 def _tell_parts(session: Session) -> None:
-    parts, count = session.parts, session.ranks.count
-    each = -(-session.step_images // (count * parts))
+    count = session.ranks.count
     session.display.note(
-        f"out of memory: each step now comes in {parts} parts"
+        f"out of memory: each step now comes in {session.parts} parts"
         + f" per process, {count} processes," * (count > 1)
-        + f" of {each} images or fewer; it remains a step of {session.step_images}"
+        + f" of {session.part_images} images or fewer; it remains a step of {session.step_images}"
     )

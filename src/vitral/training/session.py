@@ -86,10 +86,14 @@ class Session:
         return min(self.recipe.data.batch, len(self.data.train))
 
     @property
+    def part_images(self) -> int:
+        """The most images that a process learns at once."""
+        return -(-self.step_images // (self.ranks.count * self.parts))
+
+    @property
     def seen_at_once(self) -> int:
         """Images of a batch that is only looked at: no more than memory is known to hold."""
-        each = -(-self.step_images // (self.ranks.count * self.parts))
-        return each if self.parts > 1 else max(64, each)
+        return self.part_images if self.parts > 1 else max(64, self.part_images)
 
     @property
     def total(self) -> int:

@@ -182,13 +182,14 @@ def report_unreadable(session: Session, mine: list[Problem]) -> None:
     """Name the files that no process could read, of either split; DataError when too many."""
     if not session.ranks.sums(len(mine))[0]:
         return
-    for problem in (p for found in session.ranks.gathered(mine) for p in found):
-        if problem.path not in session.failed:
-            session.display.note(f"left out: {problem.path}: {problem.reason}")
-        session.failed[problem.path] = problem
+    found = {problem.path: problem for part in session.ranks.gathered(mine) for problem in part}
+    fresh = [problem for path, problem in found.items() if path not in session.failed]
+    for problem in fresh:
+        session.display.note(f"left out: {problem.path}: {problem.reason}")
+    session.failed |= found
     with session.ranks.writing() as first:
-        if first:
-            folder.list_problems(session.out, session.failed.values())
+        if first and fresh:
+            folder.list_problems(session.out, fresh)
     refuse_many_unreadable(
         list(session.failed.values()),
         len(session.data.train) + len(session.data.val) - len(session.failed),
