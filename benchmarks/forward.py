@@ -29,7 +29,7 @@ from record import write
 from vitral.catalog import model
 from vitral.images import augment
 from vitral.model import build
-from vitral.spec import ModelSpec
+from vitral.specs import ModelSpec
 
 BATCH = {"Ti/16": 8, "S/16": 4, "B/16": 2, "L/16": 1}
 PEERS = ("timm", "transformers", "torchvision", "vit_pytorch")

@@ -30,7 +30,8 @@ from record import spread, trained, write
 from scratch import longest
 from vitral import catalog
 from vitral.model import build
-from vitral.training import optimizer, parallel
+from vitral.training import optimizer
+from vitral.training.distributed import wrap
 from vitral.training.recipe import Optimizer
 
 BEGUN = time.monotonic()
@@ -115,7 +116,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Whole training steps of a compiled network, beside the largest matrix product."""
     spec = catalog.model(arguments.model)
     network = build(spec).cuda().train()
-    parallel.compiled(network)
+    wrap.compiled(network)
     learner = optimizer.build(network, Optimizer())
     images = torch.randn(arguments.batch, 3, *spec.size, device="cuda")
     labels = torch.randint(spec.classes, (arguments.batch,), device="cuda")

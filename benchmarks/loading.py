@@ -38,16 +38,18 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from record import write
+from vitral.data.datasets import open_dataset
+from vitral.data.loader import train_batches
+from vitral.engines.torch_engine import autocast
 from vitral.images import augment
-from vitral.images.datasets import open_dataset
-from vitral.images.loading import train_batches
 from vitral.images.preprocess import normalise
-from vitral.images.settings import Augment
-from vitral.inference import autocast
 from vitral.model import build
-from vitral.recipes import Request, plan
-from vitral.spec import ImageSpec
-from vitral.training import objective, optimizer
+from vitral.planning.choose import Request
+from vitral.planning.resolve import plan
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
+from vitral.training import optimizer
+from vitral.training.objectives import classification
 
 SPEC = ImageSpec(size=(224, 224))
 VIEWS = Augment()
@@ -245,7 +247,9 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
             ready = time.perf_counter()
             with autocast("auto", device, recipe.model.width):
                 logits = network.logits_per_head(normalise(batch.images, recipe.images))
-            (objective.loss(logits, batch.labels, recipe.objective) / len(logits[0])).backward()
+            (
+                classification.loss(logits, batch.labels, recipe.objective) / len(logits[0])
+            ).backward()
             adamw.step()
             adamw.zero_grad(set_to_none=True)
             if step >= 0:

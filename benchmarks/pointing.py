@@ -33,14 +33,14 @@ from torch import Tensor, nn
 
 import vitral
 from record import write
+from vitral.data.shapes import KINDS, draw
 from vitral.evaluation import wilson
 from vitral.explanation import explain, heatmap, rollout
 from vitral.explanation.faithfulness import faithfulness
-from vitral.explanation.question import Method, Question
+from vitral.explanation.request import Method, Question
 from vitral.images import preprocess
-from vitral.images.samples import KINDS, draw
 from vitral.model import ViT
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 
 METHODS = (
     "occlusion (default)",

@@ -35,11 +35,12 @@ import torch
 from torch import nn
 
 from record import trained, write
-from vitral.evaluation.metrics import wilson
+from vitral.engines.torch_engine import autocast
+from vitral.evaluation.single_label import wilson
 from vitral.images import augment
-from vitral.inference import autocast
-from vitral.recipes import Request, plan
-from vitral.spec import ModelSpec
+from vitral.planning.choose import Request
+from vitral.planning.resolve import plan
+from vitral.specs import ModelSpec
 
 MARGIN = 0.96  # of the minutes that is planned; a run longer than its minutes does not count
 DEVICE = torch.device("cpu")

@@ -23,8 +23,10 @@ from typing import Any
 from PIL import Image
 
 from record import trained, write
-from vitral.images.samples import KINDS, draw
-from vitral.recipes import Request, named, plan
+from vitral.data.shapes import KINDS, draw
+from vitral.planning.choose import Request
+from vitral.planning.resolve import plan
+from vitral.recipes import named
 
 HELD_OUT = 200  # scenes of each kind that are drawn for validation
 LAST = ('select="last"', 'evaluate_every="1000000 steps"')  # validation chooses nothing

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitral.model import build
-from vitral.spec import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
-from vitral.weights.outgoing import layout_for, table_for
+from vitral.weights.write import layout_for, table_for
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 GOOGLE = ModelSpec(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitral.images.samples import KINDS, draw, label_of
+from vitral.data.shapes import KINDS, draw, label_of
 
 
 def draw_folder(folder: Path, kinds: int, each: int, size: int = 32, first: int = 0) -> Path:

@@ -7,7 +7,7 @@ import torch
 from vitral import catalog
 from vitral.images import preprocess
 from vitral.model import build
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
 

@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -16,8 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "vitral"
 FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC = ["Classifier", "__version__", "create", "load", "train"]
-MOST_LINES, MOST_LINES_TOGETHER, MOST_LINES_OF_A_FUNCTION = 350, 18_000, 60
-NETWORK_LINES, EQUATION_LINES = 700, 120
+# lines of code: no blanks, comments or docstrings
+MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_TOGETHER = 18_000
+NETWORK_LINES = 900
+EQUATION_LINES = 120  # whole: it is read whole
 
 
 def test_public_names_are_listed_and_resolve() -> None:
@@ -26,16 +31,6 @@ def test_public_names_are_listed_and_resolve() -> None:
         assert getattr(vitral, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = vitral.nothing
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_ceilings(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MOST_LINES, f"{file} may hold more than one room"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= MOST_LINES_OF_A_FUNCTION, f"{file.name}:{node.name} has {lines} lines"
 
 
 def code_lines(text: str) -> int:
@@ -53,6 +48,18 @@ def code_lines(text: str) -> int:
     )
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_ceilings(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert code_lines(text) <= MOST_LINES, f"{file} may hold more than one room"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = code_lines(
+                textwrap.dedent(ast.get_source_segment(text, node, padded=True) or "")
+            )
+            assert lines <= MOST_LINES_OF_A_FUNCTION, f"{file.name}:{node.name} has {lines} lines"
+
+
 def test_the_whole_stays_small() -> None:
     lines = {file: code_lines(file.read_text(encoding="utf-8")) for file in FILES}
     assert sum(lines.values()) <= MOST_LINES_TOGETHER
@@ -62,13 +69,13 @@ def test_the_whole_stays_small() -> None:
     assert len(equations.splitlines()) <= EQUATION_LINES
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_every_source_file_has_its_test_file(file: Path) -> None:
-    if file.name in ("__init__.py", "__main__.py", "version.py") or file.parent.name == "recipes":
-        pytest.skip("names and values only; tested through what uses them")
-    room = file.relative_to(SOURCE).with_suffix("")
-    expected = ROOT / "tests" / "unit" / f"test_{'_'.join(room.parts)}.py"
-    assert expected.exists(), f"{file.relative_to(ROOT)} needs {expected.relative_to(ROOT)}"
+ROOMS = sorted({file.parent for file in FILES if file.parent != SOURCE})
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(SOURCE)))
+def test_every_room_has_its_tests(room: Path) -> None:
+    expected = ROOT / "tests" / "unit" / room.relative_to(SOURCE)
+    assert any(expected.glob("test_*.py")), f"{room.relative_to(ROOT)} is tested in {expected}"
 
 
 def test_nothing_is_unpickled_and_oracles_stay_outside() -> None:
@@ -86,7 +93,7 @@ def test_nothing_is_unpickled_and_oracles_stay_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["vitral", "vitral.cli", "vitral.catalog.checkpoints", "vitral.spec"]
+    "module", ["vitral", "vitral.cli", "vitral.catalog.checkpoints", "vitral.specs"]
 )
 def test_the_doors_open_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -94,7 +101,7 @@ def test_the_doors_open_without_torch(module: str) -> None:
 
 
 def test_imports_have_no_side_effects() -> None:
-    code = "import vitral.classifier, vitral.recipes"
+    code = "import vitral.classifier, vitral.planning.resolve"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout == b""
     assert done.stderr == b""

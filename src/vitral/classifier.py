@@ -22,19 +22,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral import catalog, explanation
+from vitral.data import layouts
+from vitral.data.datasets import known, labelled, open_dataset
+from vitral.data.loader import eval_batches, told
+from vitral.data.near_duplicates import Tick
+from vitral.data.scored import Labelled
+from vitral.data.sources import Problem, Split
+from vitral.engines.torch_engine import Engine, Precision, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, SeveralEvaluation, evaluate, evaluate_several
 from vitral.explanation import Explanation, Question
-from vitral.images import layouts, preprocess
-from vitral.images.datasets import known, labelled, open_dataset
-from vitral.images.loading import eval_batches, told
-from vitral.images.reading import check_bytes
-from vitral.images.scored import Labelled
-from vitral.images.similar import Tick
-from vitral.images.sources import Problem, Split
-from vitral.inference import Engine, Precision, best_device
+from vitral.images import preprocess
+from vitral.images.decode import check_bytes
 from vitral.model import build
-from vitral.weights import artifact, incoming
+from vitral.weights import artifact, read
 from vitral.weights.artifact import Card
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
@@ -323,7 +324,7 @@ def load(
 
     Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """
-    weights, chosen = incoming.read(run, announce=announce), best_device(device)
+    weights, chosen = read.read(run, announce=announce), best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
     return Classifier(Engine(model, weights.card.images, chosen, precision), weights.card)
 

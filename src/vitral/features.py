@@ -15,17 +15,17 @@ from typing import get_args
 import numpy as np
 
 from vitral.classifier import Classifier
+from vitral.data import csv_files, hub, layouts, problems
+from vitral.data.datasets import Dataset, find_images, open_dataset
+from vitral.data.folders import named_like_an_image
+from vitral.data.loader import eval_batches, told
+from vitral.data.near_duplicates import Tick
+from vitral.data.sources import LEFT_OUT, Arrays, Files, Problem, Split
+from vitral.engines.torch_engine import Representations
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import joined, probes
 from vitral.evaluation.probes import SEEDS, SHOTS, ProbeKind, ProbeResult, probe_score
-from vitral.images import complaints, hub_data, layouts, tables
-from vitral.images.datasets import Dataset, find_images, open_dataset
-from vitral.images.folders import named_like_an_image
-from vitral.images.loading import eval_batches, told
-from vitral.images.similar import Tick
-from vitral.images.sources import LEFT_OUT, Arrays, Files, Problem, Split
-from vitral.inference import Representations
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 
 FEW_SHOT_CROP = 224 / 256
 MOST_NOTES = 5  # images left out that the notes of a probe name
@@ -249,7 +249,7 @@ class _Listing:
 def _listed(sources: Sequence[str], size: int) -> _Listing:
     """Labelled images where one source has them; otherwise all the images that can be found."""
     source = sources[0] if len(sources) == 1 else ""
-    if source in complaints.BUILT_IN:
+    if source in problems.BUILT_IN:
         data = open_dataset(source, size=size)
         rows = np.concatenate([data.train.rows, data.val.rows])
         labels, order = np.concatenate([data.train.labels, data.val.labels]), rows.argsort()
@@ -261,7 +261,7 @@ def _listed(sources: Sequence[str], size: int) -> _Listing:
         places = [place for place in (layout.train, layout.held_out) if place is not None]
         found = [place.scan() for place in places]
         for place, images in zip(places, found, strict=True):
-            complaints.refuse_rows(images, str(place), allowed=True)
+            problems.refuse_rows(images, str(place), allowed=True)
         classes = tuple(sorted({name for images in found for name in images.classes}))
         failed = [problem for images in found for problem in images.problems]
         failed = [problem for problem in failed if problem.code in (*LEFT_OUT, "missing")]
@@ -277,7 +277,7 @@ def _holds_pictures(path: Path) -> bool:
     """Whether a path is an image, or a folder with images beside its folders."""
     if path.is_dir():
         return any(named_like_an_image(child.name) for child in path.iterdir())
-    listed = path.suffix.lower() in (*tables.SUFFIXES, ".tar") or hub_data.is_table(path)
+    listed = path.suffix.lower() in (*csv_files.SUFFIXES, ".tar") or hub.is_table(path)
     return path.is_file() and not listed
 
 

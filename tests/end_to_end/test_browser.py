@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from drawn import draw_folder
-from vitral.cli import reporting  # noqa: F401 - the verb hangs itself on the command
+from vitral.cli import report  # noqa: F401 - the verb hangs itself on the command
+from vitral.data.shapes import draw
 from vitral.evaluation import evaluate, read_predictions, write_evaluation, write_predictions
-from vitral.images.samples import draw
 from vitral.model import build
 from vitral.report import examples, write_report
-from vitral.spec import Calibration, ImageSpec, ModelSpec
+from vitral.specs import Calibration, ImageSpec, ModelSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vitral.images.datasets import open_dataset
+from vitral.data.datasets import open_dataset
 
 
 def test_accuracy_on_digits_it_never_saw(demo: Any) -> None:

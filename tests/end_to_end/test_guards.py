@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from drawn import draw_folder
 from vitral.errors import ModelError
-from vitral.recipes import Request, resolve
+from vitral.planning.choose import Request
+from vitral.planning.resolve import resolve
 from vitral.training import loop
 from vitral.training.display import Display
 from vitral.training.recipe import Recipe, override
@@ -100,7 +101,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from vitral.recipes import Request, resolve
+from vitral.planning.choose import Request
+from vitral.planning.resolve import resolve
 from vitral.training import loop
 torch.set_num_threads(1)
 changes = ["data.workers=0", "length=3 steps", "schedule.warmup=0 steps", "model.depth=4"]

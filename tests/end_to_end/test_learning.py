@@ -5,7 +5,7 @@ from pathlib import Path
 
 from drawn import draw_folder
 from vitral import train
-from vitral.images.samples import KINDS
+from vitral.data.shapes import KINDS
 
 
 def test_forty_images_are_memorised(tmp_path: Path) -> None:

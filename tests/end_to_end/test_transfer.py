@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vitral import train
-from vitral.images.samples import KINDS, draw
+from vitral.data.shapes import KINDS, draw
 
 TINY = [
     "model.width=64",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitral.spec import ModelSpec, ResNetSpec
+from vitral.specs import ModelSpec, ResNetSpec
 
 FOLDER = Path(__file__).parents[3] / "shared" / "golden"
 NOT_WEIGHTS = ("x", "logits", "logits64", "logits64_zeropad", "config")

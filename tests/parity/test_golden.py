@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral.model import build
-from vitral.spec import ModelSpec
+from vitral.specs import ModelSpec
 
 TRANSFORMERS = ("vitjax_token_48x80", "vitjax_hybrid_64x64", "bv_gap_sincos_rep", "bv_map_scan")
 

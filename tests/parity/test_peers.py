@@ -10,7 +10,7 @@ from torch import nn
 
 from vitral.catalog import model
 from vitral.model import build
-from vitral.spec import ModelSpec
+from vitral.specs import ModelSpec
 
 SMALL = {"depth": 2, "classes": 7}  # every architecture, at a depth that a test can pay for
 

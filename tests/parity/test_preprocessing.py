@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from vitral.images.preprocess import pixels, tensor
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 from vitral.weights import preprocessing
 
 SHARED = Path(__file__).parents[3] / "shared"

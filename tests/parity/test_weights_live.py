@@ -26,10 +26,10 @@ from checkpoints import same, stored
 from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.model import ViT
-from vitral.spec import Noise
+from vitral.specs import Noise
 from vitral.weights import artifact
 from vitral.weights.convert import convert
-from vitral.weights.outgoing import layout_for, table_for
+from vitral.weights.write import layout_for, table_for
 
 SMALL = {
     "patch_size": 16,

@@ -13,7 +13,7 @@ from PIL import Image
 from vitral.errors import DataError
 from vitral.images.augment import Augment, train_view
 from vitral.images.preprocess import decode, normalise, pixels
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 
 sides = st.integers(1, 90)
 resizes = [

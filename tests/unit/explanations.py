@@ -7,7 +7,7 @@ import torch
 from networks import randomised, tiny
 
 from vitral.explanation import Explanation
-from vitral.explanation.explanation import Inside
+from vitral.explanation.explain import Inside
 from vitral.explanation.faithfulness import Faithfulness
 from vitral.model import ViT
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vitral.model import ViT, build
-from vitral.spec import ModelSpec, ResNetSpec
+from vitral.specs import ModelSpec, ResNetSpec
 
 TINY = ModelSpec(
     name="tiny", size=(32, 48), patch=(16, 16), width=32, depth=2, heads=4, mlp_width=48, classes=5

@@ -11,10 +11,10 @@ import vitral
 from drawn import draw_folder
 from several import several_labels
 from vitral.classifier import Answer, Classifier
+from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError, SpecError, UsageError
 from vitral.evaluation import Evaluation, SeveralEvaluation
 from vitral.explanation import Explanation, Question
-from vitral.images.datasets import open_dataset
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from drawn import draw_folder
 from vitral.classifier import Classifier
+from vitral.data.datasets import open_dataset
+from vitral.engines.torch_engine import Engine
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import probes
 from vitral.features import _Eyes, _opened, embed, probe
 from vitral.images import preprocess
-from vitral.images.datasets import open_dataset
-from vitral.inference import Engine
-from vitral.spec import ImageSpec, ModelSpec
+from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.artifact import Card
 
 SMALL = {"size": (32, 32), "patch": (16, 16)}

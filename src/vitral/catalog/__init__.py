@@ -11,8 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from vitral.errors import ModelError, SpecError
-from vitral.spec import ModelSpec, ResNetSpec
-from vitral.spec.fields import suggest
+from vitral.specs import ModelSpec, ResNetSpec
+from vitral.specs.fields import suggest
 
 __all__ = ["model", "names", "size_of"]
 

@@ -11,8 +11,8 @@ import os
 import sys
 
 # in the order of `vitral --help`: importing a file of verbs hangs them on the application
-from vitral.cli import learning, using, explaining, embedding, reporting  # noqa: F401
-from vitral.cli import data, weights, listing  # noqa: F401
+from vitral.cli import train, evaluate, explain, embed, report  # noqa: F401
+from vitral.cli import check, convert, models  # noqa: F401
 from vitral.cli.app import app, complain, first_process
 from vitral.errors import Interrupted, MachineError, VitralError
 

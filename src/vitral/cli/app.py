@@ -17,7 +17,7 @@ from vitral.errors import UsageError
 from vitral.version import VERSION
 
 if TYPE_CHECKING:
-    from vitral.images.similar import Tick
+    from vitral.data.near_duplicates import Tick
 
 app = typer.Typer(
     name="vitral",

@@ -8,13 +8,11 @@ One label to an image or several, `evaluate` and `evaluate_several` give results
 from vitral.evaluation.calibration import Bin, Reliability, ReliabilityReport
 from vitral.evaluation.compare import Comparison, compare
 from vitral.evaluation.intervals import wilson
-from vitral.evaluation.metrics import (
-    ClassScore,
-    Evaluation,
-    Prediction,
-    class_scores,
-    confusion_matrix,
-    evaluate,
+from vitral.evaluation.multi_label import (
+    LabelScore,
+    SeveralEvaluation,
+    SeveralPrediction,
+    evaluate_several,
 )
 from vitral.evaluation.predictions import (
     joined,
@@ -22,11 +20,13 @@ from vitral.evaluation.predictions import (
     write_evaluation,
     write_predictions,
 )
-from vitral.evaluation.several import (
-    LabelScore,
-    SeveralEvaluation,
-    SeveralPrediction,
-    evaluate_several,
+from vitral.evaluation.single_label import (
+    ClassScore,
+    Evaluation,
+    Prediction,
+    class_scores,
+    confusion_matrix,
+    evaluate,
 )
 
 __all__ = [

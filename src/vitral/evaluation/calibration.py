@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitral.spec import Calibration
+from vitral.specs import Calibration
 
 Floats = NDArray[np.float64]
 

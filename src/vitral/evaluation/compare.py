@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
-from vitral.evaluation.metrics import Evaluation
+from vitral.evaluation.single_label import Evaluation
 
 SIGNIFICANT = 0.05
 

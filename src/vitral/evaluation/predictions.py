@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from vitral.errors import DataError
-from vitral.evaluation.metrics import Evaluation, Prediction
-from vitral.evaluation.several import SeveralEvaluation, evaluate_several
-from vitral.weights import storage
+from vitral.evaluation.multi_label import SeveralEvaluation, evaluate_several
+from vitral.evaluation.single_label import Evaluation, Prediction
+from vitral.storage import files
 
 COLUMNS = ("path", "label", "predicted", "score", "given")
 SEVERAL_COLUMNS = ("path", "labels", "predicted")
@@ -35,7 +35,7 @@ def write_predictions(path: Path, evaluation: Evaluation | SeveralEvaluation) ->
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             csv.writer(file).writerows(_rows(evaluation))
 
-    storage.write_file(path, write)
+    files.write_file(path, write)
 
 
 def read_predictions(path: Path) -> list[Prediction] | SeveralEvaluation:
@@ -80,7 +80,7 @@ def write_evaluation(path: Path, evaluation: Evaluation | SeveralEvaluation) -> 
     """
     values = {name: value for name, value in evaluation.to_dict().items() if name != "confusion"}
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    storage.write_text(path, text)
+    files.write_text(path, text)
 
 
 def joined(names: Iterable[str]) -> str:

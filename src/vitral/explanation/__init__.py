@@ -1,9 +1,9 @@
 """What a model looks at: relevance, rollout, attention distance, pictures, and whether it is so."""
 
+from vitral.drawing.pictures import overlay
 from vitral.explanation.attention import attention_distance, heatmap, patches_only, rollout
-from vitral.explanation.explanation import Explanation, explain
-from vitral.explanation.panes import overlay
-from vitral.explanation.question import Question
+from vitral.explanation.explain import Explanation, explain
+from vitral.explanation.request import Question
 
 __all__ = [
     "Explanation",

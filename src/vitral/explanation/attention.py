@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from vitral.errors import ModelError, UsageError
-from vitral.explanation.question import Query
-from vitral.spec import ModelSpec
+from vitral.explanation.request import Query
+from vitral.specs import ModelSpec
 
 Pool = Literal["cls", "mean"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from vitral.explanation.masking import watched
-from vitral.explanation.question import Question
+from vitral.explanation.masked_scores import watched
+from vitral.explanation.request import Question
 
 Numbers = NDArray[np.float32]
 Verdict = Literal[

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vitral.explanation.attention import as_map
-from vitral.explanation.masking import watched
-from vitral.explanation.question import Question
+from vitral.explanation.masked_scores import watched
+from vitral.explanation.request import Question
 
 LEAST = 1e-5  # a smaller fall of log p is rounding
 SIDE = 8  # windows along the longer side of a grid of more than SIDE² patches

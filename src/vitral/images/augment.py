@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.images import authors, deit
+from vitral.images import deit, randaugment
 from vitral.images.arrow import channels
-from vitral.images.chance import dice, seeded
 from vitral.images.crops import rectangle
 from vitral.images.preprocess import Picture, pixels, resize, resize_floats
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.images.seeds import dice, seeded
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 
 # torchvision registers shapes for these two at import, which fails where its compiled part was
 # built for another torch (the CUDA wheel beside a CPU torch); nothing here ever calls them.
@@ -192,8 +192,8 @@ def _randaugment(view: Tensor, augment: Augment, spec: ImageSpec, seed: int) -> 
     layers, magnitude = augment.randaugment or (0, 0)
     image = view.permute(1, 2, 0).contiguous().numpy()
     if augment.flavour == "tf":
-        numbers = dice(seed, "randaugment", authors.DICE_PER_LAYER * layers)
-        image = authors.randaugment(image, layers, magnitude, iter(numbers))
+        numbers = dice(seed, "randaugment", randaugment.DICE_PER_LAYER * layers)
+        image = randaugment.randaugment(image, layers, magnitude, iter(numbers))
     else:
         numbers = dice(seed, "randaugment", deit.DICE_PER_LAYER * layers)
         image = deit.randaugment(image, layers, magnitude, _mean_colour(spec), iter(numbers))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from vitral.images.chance import dice
-from vitral.images.settings import Augment
+from vitral.images.seeds import dice
+from vitral.specs.augment import Augment
 
 Rectangle = tuple[int, int, int, int]  # top, left, height, width in pixels
 

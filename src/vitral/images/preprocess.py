@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from vitral.errors import DataError
-from vitral.images.reading import (
+from vitral.images.decode import (
     PIXEL_LIMIT,
     Source,
     check_bytes,
@@ -27,7 +27,7 @@ from vitral.images.reading import (
     pixel_limit,
     reading,
 )
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 
 # Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code; an
 # IPTC file is opened by Pillow as a wrapper around a file of any format, EPS too.

@@ -9,7 +9,7 @@ from vitral.model.initialise import initialise
 from vitral.model.layers import fuses
 from vitral.model.positions import place, sincos2d
 from vitral.model.vit import Features, ViT
-from vitral.spec import ModelSpec, Noise
+from vitral.specs import ModelSpec, Noise
 
 __all__ = ["Features", "ViT", "build", "fuses", "initialise", "place", "sincos2d"]
 
@@ -26,7 +26,7 @@ def build(
 ) -> ViT:
     """The network of a spec, initialised as in the authors' code, on torch's default device.
 
-    The spec decides the weights; the rates are `vitral.spec.Noise`, for training alone, refused
+    The spec decides the weights; the rates are `vitral.specs.Noise`, for training alone, refused
     outside [0, 1) and for a BiT. `checkpointing` recomputes blocks in the backward pass. Under
     `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, gelu, layer_norm, linear, softmax
 
 from vitral.errors import ModelError
-from vitral.spec import ModelSpec
+from vitral.specs import ModelSpec
 
 Weights = Mapping[str, Tensor]
 

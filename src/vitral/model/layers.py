@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vitral.errors import ModelError
 from vitral.model.positions import Place, rotate
-from vitral.spec import ModelSpec, Noise
+from vitral.specs import ModelSpec, Noise
 
 LONGEST, LONGEST_AT_ONCE = 1024, 256  # tokens whose attention is written out: to learn, or not
 Rows = tuple[Tensor, int] | None  # the places of a batch's samples in their step, and its samples

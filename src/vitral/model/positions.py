@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitral.errors import ModelError
-from vitral.spec import ModelSpec
+from vitral.specs import ModelSpec
 
 Grid = tuple[int, int]
 RULES: dict[str, dict[str, Any]] = {  # how each code base moves learned positions to another grid

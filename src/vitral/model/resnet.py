@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitral.errors import ModelError
-from vitral.spec import ResNetSpec
-from vitral.spec.resnet import GROUPS
+from vitral.specs import ResNetSpec
+from vitral.specs.resnet import GROUPS
 
 
 class ResNet(nn.Module):

@@ -11,7 +11,7 @@ from vitral.errors import ModelError
 from vitral.model.layers import Attention, AttentionPool, Block, Rows, drawn, dropped
 from vitral.model.positions import Grid, Place, Positions, place
 from vitral.model.resnet import ResNet
-from vitral.spec import ModelSpec, Noise
+from vitral.specs import ModelSpec, Noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

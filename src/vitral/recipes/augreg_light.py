@@ -10,8 +10,8 @@ Result: 72.59 % on ImageNet, the best of Ti/16 (Table 3).
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.augreg_light import recipe as light
-from vitral.spec import Noise
+from vitral.specs import Noise
 
 recipe = replace(
     light,

@@ -8,8 +8,8 @@ Result: CIFAR-10 97.4 %, CIFAR-100 86.6 %, ImageNet 80.68 % from BiT-M R50x1.
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, steps
 
 

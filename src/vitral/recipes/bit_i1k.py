@@ -12,8 +12,8 @@ import math
 from dataclasses import replace
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(

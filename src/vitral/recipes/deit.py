@@ -9,8 +9,8 @@ Result: 79.9 % on ImageNet (tiny 72.2, base 81.8).
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, Noise
+from vitral.specs import ImageSpec, Noise
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

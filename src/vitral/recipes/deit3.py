@@ -7,8 +7,8 @@ Result: 81.4 % on ImageNet.
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, Noise
+from vitral.specs import ImageSpec, Noise
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

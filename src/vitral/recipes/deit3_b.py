@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.deit3 import recipe as small
-from vitral.spec import Noise
+from vitral.specs import Noise
 from vitral.training.recipe import Schedule, epochs
 
 recipe = replace(

@@ -6,8 +6,8 @@
 images choose nothing, so their accuracy is an honest one.
 """
 
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, ModelSpec
+from vitral.specs import ImageSpec, ModelSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

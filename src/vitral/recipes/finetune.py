@@ -12,8 +12,8 @@ import math
 from dataclasses import replace
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, Noise
+from vitral.specs import ImageSpec, Noise
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

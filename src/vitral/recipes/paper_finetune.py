@@ -8,8 +8,8 @@ Result: 83.97 % from B/16 of ImageNet-21k, 77.91 % from ImageNet itself (Table 5
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, steps
 
 recipe = Recipe(

@@ -8,8 +8,8 @@ Result: 77.91 % on ImageNet after fine-tuning (Table 5; L/16 76.53).
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, Noise
+from vitral.specs import ImageSpec, Noise
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(

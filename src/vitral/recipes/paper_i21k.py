@@ -10,8 +10,8 @@ Result: 83.97 % on ImageNet after paper-finetune (Table 5; L/16 85.15).
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, Noise
+from vitral.specs import ImageSpec, Noise
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(

@@ -8,8 +8,8 @@ Result: see the README's table.
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Recipe, Schedule, epochs
 
 recipe = Recipe(

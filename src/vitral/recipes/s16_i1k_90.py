@@ -8,8 +8,8 @@ Result: 76.5 % at 90 epochs, 78.5 % with --epochs 150, 80.0 % with --epochs 300.
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(

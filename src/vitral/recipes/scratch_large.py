@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.s16_i1k_90 import recipe
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
 from vitral.training.recipe import Recipe, epochs, steps
 
 VIEWS = 90 * 1_281_167

@@ -11,8 +11,8 @@ import math
 from dataclasses import replace
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 

@@ -7,8 +7,8 @@ map. The class token alone is read, so that its attention has to find the object
 and benchmarks/pointing.py tests explanations on this run.
 """
 
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

@@ -8,8 +8,8 @@ Result: 81.07 % on ImageNet (ViT_B_16_Weights.IMAGENET1K_V1: 81.072).
 """
 
 from vitral import catalog
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(

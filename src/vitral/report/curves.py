@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from vitral.report.charts import Point, Series, line_chart
+from vitral.drawing.svg_charts import Point, Series, line_chart
 from vitral.report.record import Line, Record
-from vitral.report.words import Words
+from vitral.report.translations import Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any
 from vitral.errors import SpecError
 from vitral.evaluation import ClassScore, wilson
 from vitral.report.record import Record
-from vitral.report.words import Words
-from vitral.spec import ModelSpec
+from vitral.report.translations import Words
+from vitral.specs import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

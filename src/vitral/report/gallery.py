@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vitral.drawing import pictures
 from vitral.errors import DataError
 from vitral.evaluation import Prediction, SeveralPrediction
-from vitral.explanation import explain, panes
-from vitral.explanation.question import Question
+from vitral.explanation import explain
+from vitral.explanation.request import Question
 from vitral.images import preprocess
 from vitral.report.confusions import MOST_PAIRS
-from vitral.report.doubts import doubtful
-from vitral.spec import ImageSpec
+from vitral.report.label_errors import doubtful
+from vitral.specs import ImageSpec
 
 MOST = 12  # mistakes, and likely label errors
 _SIDE, _SMALL = 240, 96  # pixels of the longer side of a picture, and of one in a confusion's panel
@@ -194,7 +195,7 @@ def _overlays(
         views = [preprocess.tensor(split.read(places[key]), image_spec) for key in keys]
         explained = explain(model, torch.stack(views).to(device), image_spec, question=CHEAP)
         for key, found in zip(keys, explained, strict=True):
-            window = panes.overlay(panes.enlarge(found.picture, _SIDE), found.heat)
+            window = pictures.overlay(pictures.enlarge(found.picture, _SIDE), found.heat)
             yield key, encoded(Image.fromarray(window), _SIDE)
 
 

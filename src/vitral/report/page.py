@@ -21,14 +21,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vitral.classifier import Classifier
+from vitral.data.sources import Problem
 from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation, class_scores
-from vitral.images.sources import Problem
 from vitral.report import confusions, facts, record, reliability, style
 from vitral.report.curves import curves, number
 from vitral.report.gallery import Example, Images, examples
 from vitral.report.record import Record
-from vitral.report.words import Words, words
-from vitral.weights import storage
+from vitral.report.translations import Words, words
+from vitral.storage import files
 
 
 def write_report(
@@ -92,7 +92,7 @@ def _write(path: Path, found: Record, pictures: Sequence[Example], language: Wor
     template = environment(language).get_template("report.html")
     html = template.render(_content(found, pictures, language))
     # a file name that is not valid text shows its stray bytes as escapes
-    storage.write_text(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
+    files.write_text(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 

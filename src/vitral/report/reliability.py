@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from vitral.drawing.svg_charts import Series, line_chart
 from vitral.evaluation import Prediction
-from vitral.report.charts import Series, line_chart
 from vitral.report.curves import percent
-from vitral.report.words import Words
+from vitral.report.translations import Words
 
 _WIDTH, _HEIGHT = 320, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 310, 10, 230

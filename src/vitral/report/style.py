@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from vitral.explanation import palette
+from vitral.drawing import palette
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANE_NAMES = ("cobalt", "ruby", "amber", "emerald", "violet")

@@ -12,8 +12,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from vitral.storage.files import size
 from vitral.training import memory
-from vitral.weights.storage import size
 
 LINE_SECONDS = 10.0
 MEMORY_SECONDS = 1.0  # asking a GPU's allocator at every step would cost a small model some speed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vitral.errors import SpecError
-from vitral.spec.fields import choice
+from vitral.specs.fields import choice
 
 MOST = 1e12  # epochs or steps: longer than any run, and still exact in a float
 

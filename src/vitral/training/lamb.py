@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.training.ranks import whole
+from vitral.training.distributed.process_group import whole
 
 
 class Lamb(torch.optim.Optimizer):

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import torch
 
+from vitral.data.datasets import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
-from vitral.images.datasets import Dataset
-from vitral.training import folder, frozen, memory, scoring, state, views
+from vitral.training import linear_probe, memory, run_folder, sample_sheet, state, validation
 from vitral.training.display import Display
-from vitral.training.folder import Run
+from vitral.training.distributed.process_group import Ranks, joined
 from vitral.training.interrupts import interrupts
-from vitral.training.ranks import Ranks, joined
+from vitral.training.loggers import Trackers
 from vitral.training.recipe import Recipe
-from vitral.training.returns import begin, returned, smaller_parts
+from vitral.training.recovery import begin, returned, smaller_parts
+from vitral.training.run_folder import Run
 from vitral.training.session import Session, open_data, start
 from vitral.training.step import Diverged, Learnt, step, steps_left
-from vitral.training.trackers import Trackers
 
 LOG_LINES = 400  # lines of metrics.jsonl that a whole run writes, whatever its length
 
@@ -53,7 +53,7 @@ def train(  # noqa: PLR0913 - each has a name at every call
         device: such as "cuda:1"; by default the fastest.
         display: who shows it.
         shard: give each process a piece of the network (FSDP2) instead of all of it (DDP).
-        log: further places for the record, see `vitral.training.trackers`.
+        log: further places for the record, see `vitral.training.loggers`.
 
     Raises UsageError for an `out` that exists or lies inside the data, DataError for unusable data,
     MachineError for a folder or device that cannot be used, ModelError when training diverges, and
@@ -62,12 +62,12 @@ def train(  # noqa: PLR0913 - each has a name at every call
     with joined(device, alone=not shard) as ranks, torch.random.fork_rng(_devices(ranks)):
         display = display or Display(quiet=not ranks.first)
         data = data or open_data(recipe)
-        recipe = folder.complete(recipe, data)
-        if ranks.restarts and ranks.of_first(folder.holds(out, recipe)):
+        recipe = run_folder.complete(recipe, data)
+        if ranks.restarts and ranks.of_first(run_folder.holds(out, recipe)):
             return _go_on(out, ranks, display, shard, log)
         with ranks.writing() as first:
             if first:
-                folder.check_new(out, recipe.data.source)
+                run_folder.check_new(out, recipe.data.source)
         torch.manual_seed(recipe.seed)
         if heading is not None:
             display.note(heading)
@@ -75,13 +75,15 @@ def train(  # noqa: PLR0913 - each has a name at every call
         session = start(recipe, data, out, ranks, display, trackers=trackers, shard=shard)
         with ranks.writing() as first:
             if first:
-                folder.create(out, recipe, data)
-        with folder.locked(out, ranks):  # outside the try: another's folder is not ours to discard
+                run_folder.create(out, recipe, data)
+        with run_folder.locked(
+            out, ranks
+        ):  # outside the try: another's folder is not ours to discard
             try:
                 return _shown_and_fit(session)
             except (VitralError, RuntimeError):
                 if ranks.first:
-                    folder.discard(out)
+                    run_folder.discard(out)
                 raise
 
 
@@ -113,14 +115,14 @@ def _devices(ranks: Ranks) -> list[torch.device]:
 
 
 def _go_on(out: Path, ranks: Ranks, display: Display, shard: bool, log: Sequence[str]) -> Run:
-    recipe, fingerprint = folder.read(out)
+    recipe, fingerprint = run_folder.read(out)
     data = open_data(recipe)
     if data.fingerprint != fingerprint:
         raise DataError(
             f"The images in {recipe.data.source} changed since {out} began, so it cannot go on "
             f"exactly. Put the old files back, or start a new run."
         )
-    with folder.locked(out, ranks):
+    with run_folder.locked(out, ranks):
         for slot in state.damaged(out / "state"):
             display.note(f"passed over: state/{slot} is not whole")
         trackers = _trackers(log, out, recipe, ranks, display)
@@ -134,10 +136,10 @@ def _shown_and_fit(session: Session) -> Run:
     recipe, sheet = session.recipe, session.out / "views.jpg"
     with session.ranks.writing() as first:
         if first:
-            folder.list_problems(session.out, session.data.problems)
+            run_folder.list_problems(session.out, session.data.problems)
             if recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
                 seen = (session.data.train, recipe.augment, recipe.images)
-                views.write(sheet, *seen, seed=recipe.seed)
+                sample_sheet.write(sheet, *seen, seed=recipe.seed)
     return fit(session)
 
 
@@ -147,7 +149,7 @@ def fit(session: Session) -> Run:
         while True:
             try:
                 run_steps(session, asked)
-                return scoring.finish(session)
+                return validation.finish(session)
             except Diverged as error:
                 session = returned(session, error)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -163,12 +165,12 @@ def run_steps(session: Session, asked: list[int]) -> None:
     progress, recipe, ranks = session.progress, session.recipe, session.ranks
     saved = time.monotonic()
     if session.owes_validation:  # stopped between the step and its validation
-        scoring.validate(session)
+        validation.validate(session)
         save_state(session)
     with contextlib.closing(steps_left(session)) as steps:
         while not session.done:
             if recipe.tune == "probe":
-                learnt = frozen.solve_head(session)
+                learnt = linear_probe.solve_head(session)
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds
                 learnt = step(session, next(steps), asked=asked, due=due)
@@ -176,7 +178,7 @@ def run_steps(session: Session, asked: list[int]) -> None:
             stops = learnt.asked or (ranks.count == 1 and bool(asked))
             validates = session.owes_validation and not stops
             if validates:
-                scoring.validate(session)
+                validation.validate(session)
             if validates or stops or learnt.due:
                 save_state(session)
                 saved = time.monotonic()
@@ -228,7 +230,7 @@ def record(session: Session, learnt: Learnt) -> None:
     if rate := session.display.images_per_second:
         line["images_per_second"] = round(rate, 2)
     progress.loss_sum, progress.loss_count, progress.correct, progress.seen = 0.0, 0, 0, 0
-    scoring.log(session, line)
+    validation.log(session, line)
 
 
 def save_state(session: Session) -> None:

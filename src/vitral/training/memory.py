@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from vitral.model import ViT, fuses
-from vitral.training import tuning
+from vitral.training import finetuning
 from vitral.training.recipe import Recipe
 
 SLOTS = {"adamw": 2, "lamb": 2, "sgd": 1}  # values that each optimizer keeps of a weight
@@ -49,7 +49,7 @@ def arithmetic(
     with torch.device("meta"):
         model = network(recipe)
     parameters = sum(p.numel() for p in model.parameters())
-    trainable = tuning.trainable(model)
+    trainable = finetuning.trainable(model)
     return Memory(
         weights=4 * parameters // pieces,
         gradients=4 * trainable // pieces,
@@ -104,8 +104,8 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
 
 def network(recipe: Recipe) -> ViT:
     """With new weights, and with what is to be tuned of it, on torch's default device."""
-    model = tuning.untuned(recipe)
-    tuning.prepare(model, recipe.tune)
+    model = finetuning.untuned(recipe)
+    finetuning.prepare(model, recipe.tune)
     return model
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from vitral.errors import SpecError
-from vitral.images.settings import Augment
-from vitral.spec import ImageSpec, ModelSpec, Noise
-from vitral.spec.fields import assign, choice, from_mapping
+from vitral.specs import ImageSpec, ModelSpec, Noise
+from vitral.specs.augment import Augment
+from vitral.specs.fields import assign, choice, from_mapping
 from vitral.training.duration import Duration, epochs, steps
 
 LORA_RANK = 8  # of --tune lora
@@ -138,7 +138,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What training minimises; `vitral.training.objective` has the formulas.
+    """What training minimises; `vitral.training.objectives.classification` has the formulas.
 
     Attributes:
         loss: "softmax" cross-entropy; "sigmoid" cross-entropy summed over the classes (the
@@ -272,7 +272,7 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """A copy with 'a.b=value' assignments applied; see `vitral.spec.fields.assign`."""
+    """A copy with 'a.b=value' assignments applied; see `vitral.specs.fields.assign`."""
     _refuse_moved(assignment.partition("=")[0].strip() for assignment in assignments)
     return Recipe.from_dict(assign(recipe.to_dict(), assignments, "Recipe"))
 

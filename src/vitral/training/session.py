@@ -11,22 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitral.data.datasets import Dataset, open_dataset
+from vitral.data.loader import steps_per_epoch
+from vitral.data.sources import Arrays, Problem
+from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import DataError, MachineError
 from vitral.evaluation import Evaluation, SeveralEvaluation
-from vitral.images.datasets import Dataset, open_dataset
-from vitral.images.loading import steps_per_epoch
-from vitral.images.sources import Arrays, Problem
-from vitral.inference import uses_bf16
 from vitral.model import ViT
-from vitral.training import folder, memory, objective, parallel, schedule, state, tuning
-from vitral.training.average import Average
+from vitral.training import finetuning, memory, run_folder, schedule, state
 from vitral.training.display import Display
+from vitral.training.distributed import wrap
+from vitral.training.distributed.process_group import Ranks
+from vitral.training.ema import Average
+from vitral.training.loggers import Trackers
+from vitral.training.objectives import classification
 from vitral.training.optimizer import build as build_optimizer
-from vitral.training.ranks import Ranks
 from vitral.training.recipe import Recipe
-from vitral.training.trackers import Trackers
-from vitral.weights import incoming
-from vitral.weights.start import start as first_weights
+from vitral.weights import read
+from vitral.weights.adapt import start as first_weights
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class Session:
     trackers: Trackers
     sharded: bool = False
     weights: Tensor | None = None
-    teacher: objective.Teacher | None = None
+    teacher: classification.Teacher | None = None
     evaluation: Evaluation | SeveralEvaluation | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
     returned_to: int = -1
@@ -187,13 +189,13 @@ def start(
     model = _network(recipe, data, ranks, display)
     bf16 = uses_bf16(recipe.precision, ranks.device, recipe.model.width)
     if recipe.compile:
-        parallel.compiled(model)
+        wrap.compiled(model)
     if shard:
-        parallel.shard(model, ranks, bf16=bf16)
+        wrap.shard(model, ranks, bf16=bf16)
     labels, goal, teacher = np.asarray(data.train.labels), recipe.objective, None
-    weights = objective.class_weights(labels, len(data.classes), goal)
+    weights = classification.class_weights(labels, len(data.classes), goal)
     if goal.teacher is not None:
-        teacher = objective.Teacher.read(
+        teacher = classification.Teacher.read(
             goal, recipe.images, data.classes, ranks.device, announce=display.note
         )
     session = Session(
@@ -202,7 +204,7 @@ def start(
         out=out,
         ranks=ranks,
         model=model,
-        forward=parallel.spread(model, ranks, sharded=shard),
+        forward=wrap.spread(model, ranks, sharded=shard),
         average=Average(model, recipe.ema),
         optimizer=build_optimizer(model, recipe.optimizer),
         progress=state.Progress(),
@@ -214,7 +216,7 @@ def start(
     )
     if recipe.tune != "probe":
         schedule.check(recipe.schedule, session.total, session.epoch_steps)
-    for line in folder.introduction(recipe, data, model, ranks, bf16=bf16):
+    for line in run_folder.introduction(recipe, data, model, ranks, bf16=bf16):
         display.note(line)
     return session
 
@@ -222,10 +224,10 @@ def start(
 def _network(recipe: Recipe, data: Dataset, ranks: Ranks, display: Display) -> ViT:
     """With its first weights, and with what is to be tuned of it."""
     try:
-        model = tuning.untuned(recipe)
+        model = finetuning.untuned(recipe)
         fresh_head = True
         if recipe.start is not None:
-            weights = incoming.read(recipe.start, announce=display.note)
+            weights = read.read(recipe.start, announce=display.note)
             tensors, notes = first_weights(weights, recipe.model, data.classes)
             model.load_state_dict(tensors)
             fresh_head = not bool(tensors["head.weight"].any())
@@ -234,7 +236,7 @@ def _network(recipe: Recipe, data: Dataset, ranks: Ranks, display: Display) -> V
         for head in (model.head, model.distillation_head) if fresh_head else ():
             if head is not None:
                 nn.init.constant_(head.bias, recipe.objective.head_bias)
-        tuning.prepare(model, recipe.tune)
+        finetuning.prepare(model, recipe.tune)
         return model.to(ranks.device).train()
     except (RuntimeError, MemoryError) as error:
         if not memory.ended(error):

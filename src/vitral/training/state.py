@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vitral.errors import MachineError, WeightsError
-from vitral.training import shards
-from vitral.training.average import Average
-from vitral.training.ranks import Ranks, cut, is_sharded
-from vitral.weights import storage
+from vitral.storage import files
+from vitral.training.distributed import sharded_state
+from vitral.training.distributed.process_group import Ranks, cut, is_sharded
+from vitral.training.ema import Average
 
 SLOTS = ("a", "b")
 
@@ -106,14 +106,14 @@ def save(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, ranks:
     held = ranks.of_first([(_read_progress(folder, slot), slot) for slot in SLOTS])
     slot = min(held, key=lambda pair: pair[0].step if pair[0] else -1)[1]
     if any(is_sharded(tensor) for tensor in tensors.values()):
-        shards.write(folder / slot, tensors, asdict(progress), ranks)
+        sharded_state.write(folder / slot, tensors, asdict(progress), ranks)
         if ranks.first:
             _file(folder, slot).unlink(missing_ok=True)
         return
     with ranks.writing() as first:
         if first:
             _write(_file(folder, slot), tensors, progress)
-            shards.remove(folder / slot)
+            sharded_state.remove(folder / slot)
 
 
 def load(
@@ -140,7 +140,7 @@ def forget(folder: Path, step: int) -> None:
         progress = _read_progress(folder, slot)
         if progress is not None and progress.step >= step:
             _file(folder, slot).unlink(missing_ok=True)
-            shards.remove(folder / slot)
+            sharded_state.remove(folder / slot)
 
 
 def progress_of(folder: Path) -> Progress | None:
@@ -177,20 +177,20 @@ def _write(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> Non
     metadata = {"progress": json.dumps(asdict(progress)), "digest": _digest(tensors)}
 
     def write(temporary: Path) -> None:
-        storage.write_tensors(temporary, tensors, metadata)
+        files.write_tensors(temporary, tensors, metadata)
         if _read_file(temporary) is None:
             raise MachineError(
                 f"The state written to {path.parent} does not read back as it was written. The "
                 f"disk may be failing; the state before it is kept."
             )
 
-    storage.write_file(path, write, needed=storage.bytes_of(tensors))
+    files.write_file(path, write, needed=files.bytes_of(tensors))
 
 
 def _read_progress(folder: Path, slot: str) -> Progress | None:
     try:
         if (folder / slot).is_dir():
-            return Progress(**shards.facts(folder / slot))
+            return Progress(**sharded_state.facts(folder / slot))
         with safe_open(_file(folder, slot), "pt") as file:
             return Progress(**json.loads(file.metadata()["progress"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -199,7 +199,7 @@ def _read_progress(folder: Path, slot: str) -> Progress | None:
 
 def _whole(folder: Path, slot: str) -> bool:
     if (folder / slot).is_dir():
-        return shards.whole(folder / slot)
+        return sharded_state.whole(folder / slot)
     return _read_file(_file(folder, slot)) is not None
 
 
@@ -207,7 +207,9 @@ def _read(
     folder: Path, slot: str, like: Callable[[str, bool], Tensor] | None
 ) -> dict[str, Tensor] | None:
     if (folder / slot).is_dir():
-        return shards.read(folder / slot, like) if shards.whole(folder / slot) else None
+        return (
+            sharded_state.read(folder / slot, like) if sharded_state.whole(folder / slot) else None
+        )
     return _read_file(_file(folder, slot))
 
 

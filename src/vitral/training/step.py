@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vitral.data.loader import Batch, seed_of, train_batches
+from vitral.data.order import share
+from vitral.data.problems import refuse_many_unreadable
+from vitral.data.sources import Problem
+from vitral.engines.torch_engine import autocast
 from vitral.errors import MachineError, ModelError
 from vitral.images import augment, preprocess
-from vitral.images.complaints import refuse_many_unreadable
-from vitral.images.loading import Batch, seed_of, train_batches
-from vitral.images.order import share
-from vitral.images.sources import Problem
-from vitral.inference import autocast
-from vitral.training import folder, memory, objective, parallel, schedule
-from vitral.training.ranks import whole
+from vitral.training import memory, run_folder, schedule
+from vitral.training.distributed import wrap
+from vitral.training.distributed.process_group import whole
+from vitral.training.objectives import classification
 from vitral.training.session import Session
 
 
@@ -85,7 +87,7 @@ def step(
     total = correct = torch.zeros((), device=session.device)
     counted = not recipe.augment.mixes and not session.data.multi_label
     for index, part in enumerate(parts):
-        parallel.synchronise(session.forward, index == len(parts) - 1)
+        wrap.synchronise(session.forward, index == len(parts) - 1)
         loss, right = _learn(session, part, index, images, counted)
         total, correct = total + loss, correct + right
     stats = (total.item(), correct.item(), float(bool(asked)), float(due))
@@ -135,7 +137,7 @@ def _learn(
     with autocast(recipe.precision, session.device, recipe.model.width):
         outputs = session.forward(inputs)
         taught = None if session.teacher is None else session.teacher(inputs)
-    loss = objective.loss(
+    loss = classification.loss(
         outputs,
         targets,
         recipe.objective,
@@ -189,7 +191,7 @@ def report_unreadable(session: Session, mine: list[Problem]) -> None:
     session.failed |= found
     with session.ranks.writing() as first:
         if first and fresh:
-            folder.list_problems(session.out, fresh)
+            run_folder.list_problems(session.out, fresh)
     refuse_many_unreadable(
         list(session.failed.values()),
         len(session.data.train) + len(session.data.val) - len(session.failed),

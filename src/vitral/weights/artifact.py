@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
-from vitral.spec import Calibration, ImageSpec, ModelSpec, Noise
-from vitral.spec.fields import choice
-from vitral.weights import storage
+from vitral.specs import Calibration, ImageSpec, ModelSpec, Noise
+from vitral.specs.fields import choice
+from vitral.storage import files
 
 FORMAT = 1
 TENSORS, CARD, KEPT = "model.safetensors", "model.json", "kept.safetensors"
@@ -109,14 +109,14 @@ def save(
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def fill(fresh: Path) -> None:
-        storage.write_tensors(fresh / TENSORS, tensors)
+        files.write_tensors(fresh / TENSORS, tensors)
         if kept:
-            storage.write_tensors(fresh / KEPT, kept)
+            files.write_tensors(fresh / KEPT, kept)
         # a name that is no valid text keeps its stray bytes as JSON escapes
         (fresh / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    needed = storage.bytes_of(tensors) + storage.bytes_of(kept or {})
-    storage.write_folder(folder, fill, needed)
+    needed = files.bytes_of(tensors) + files.bytes_of(kept or {})
+    files.write_folder(folder, fill, needed)
 
 
 def load(folder: Path) -> tuple[nn.Module, Card]:
@@ -205,7 +205,7 @@ def locate(run: str | Path) -> Path:
     """The artifact that RUN means: best/ (or last/) of a run folder, or the folder itself."""
     folder = Path(run)
     for name in ("best", "last"):
-        storage.recover(folder / name)
+        files.recover(folder / name)
         if (folder / name).is_dir():  # an incomplete best/ is an error, not a reason for last/
             return folder / name
     if (folder / CARD).exists() or (folder / TENSORS).exists():

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from vitral.errors import UsageError, WeightsError
-from vitral.weights import artifact, files, homes, incoming, preprocessing, proof, storage
-from vitral.weights.incoming import Weights
-from vitral.weights.outgoing import baked, layout_for, settled, table_for
+from vitral.storage import files
+from vitral.weights import artifact, checkpoint_files, formats, parity, preprocessing, read
+from vitral.weights.read import Weights
 from vitral.weights.rename import Table, tables
+from vitral.weights.write import baked, layout_for, settled, table_for
 
 TOLERANCE = 1e-3  # of the largest logit; a wrong choice shows far above it, rounding far below
 
@@ -77,11 +78,11 @@ def convert(
     Raises WeightsError for what cannot be read, what the home cannot express, and a difference
     between the two libraries' logits; UsageError for a target that exists. Nothing is written then.
     """
-    if to != "vitral" and to not in homes.NAMES:
-        raise UsageError(f"There is no home '{to}'; --to is vitral, {', '.join(homes.NAMES)}.")
+    if to != "vitral" and to not in formats.NAMES:
+        raise UsageError(f"There is no home '{to}'; --to is vitral, {', '.join(formats.NAMES)}.")
     target = Path(target)
     _check_target(target, to)
-    weights = incoming.read(source, size=size, changes=changes, announce=announce)
+    weights = read.read(source, size=size, changes=changes, announce=announce)
     done = _started(source, target, to, weights)
     if weights.source is not None and weights.layout is not None:
         done = _compared(done, weights, tables()[weights.layout.table], weights.source.config)
@@ -140,13 +141,13 @@ def _compared(
     )
     if config is None:
         try:
-            written = homes.of(home).files(weights.card, table)
+            written = formats.of(home).files(weights.card, table)
         except WeightsError:  # a network without a name there; its tensors alone can be written
             written = {}
         config = written.get("config.json")
     try:
-        delta, largest = proof.difference(table, spec, weights.tensors, theirs, config or {})
-    except proof.NotComparedError as reason:
+        delta, largest = parity.difference(table, spec, weights.tensors, theirs, config or {})
+    except parity.NotComparedError as reason:
         return replace(begun, not_compared={**begun.not_compared, home: str(reason)})
     if not delta <= TOLERANCE * max(largest, 1.0):
         raise WeightsError(
@@ -181,7 +182,7 @@ def _filler(weights: Weights, table: Table) -> dict[str, Tensor]:
 def _check_target(target: Path, to: str) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; convert writes to a new place.")
-    if to == "vitral" and target.suffix in files.SUFFIXES:
+    if to == "vitral" and target.suffix in checkpoint_files.SUFFIXES:
         raise UsageError("An artifact is a folder; leave the suffix out, or say --to HOME.")
     if to == "google" and target.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         raise UsageError("Google's checkpoints are .npz files; name the target so.")
@@ -195,16 +196,16 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
     layout = weights.layout if same and weights.layout else layout_for(table, spec)
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
     text = json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if target.suffix in files.SUFFIXES:
-        storage.write_file(
+    if target.suffix in checkpoint_files.SUFFIXES:
+        files.write_file(
             target,
             lambda path: _write_tensors(path, target.suffix, tensors),
-            needed=storage.bytes_of(tensors),
+            needed=files.bytes_of(tensors),
         )
-        storage.write_text(target.with_name(target.name + ".proof.json"), text)
+        files.write_text(target.with_name(target.name + ".proof.json"), text)
         return
     suffix = ".npz" if table.home == "google" else ".safetensors"
-    written = homes.of(table.home).files(weights.card, table)
+    written = formats.of(table.home).files(weights.card, table)
 
     def fill(fresh: Path) -> None:
         _write_tensors(fresh / f"model{suffix}", suffix, tensors)
@@ -213,7 +214,7 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
             (fresh / name).write_text(content, encoding="utf-8")
         (fresh / "proof.json").write_text(text, encoding="utf-8")
 
-    storage.write_folder(target, fill, needed=storage.bytes_of(tensors))
+    files.write_folder(target, fill, needed=files.bytes_of(tensors))
 
 
 def _write_tensors(path: Path, suffix: str, tensors: Mapping[str, Tensor]) -> None:
@@ -221,7 +222,7 @@ def _write_tensors(path: Path, suffix: str, tensors: Mapping[str, Tensor]) -> No
         with path.open("wb") as file:  # a path of another suffix would get .npz appended
             np.savez(file, **{name: _array(x) for name, x in tensors.items()})  # type: ignore[arg-type]
     elif suffix == ".safetensors":
-        storage.write_tensors(path, tensors, {"format": "pt"})
+        files.write_tensors(path, tensors, {"format": "pt"})
     else:
         torch.save({name: x.clone() for name, x in tensors.items()}, path)
 

@@ -32,7 +32,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from vitral.catalog.checkpoints import Checkpoint, checkpoint, checkpoints
 from vitral.errors import MachineError, VitralError, WeightsError
-from vitral.weights import storage
+from vitral.storage import files
 
 HUB_ID = re.compile(
     r"(?P<prefix>hf[-_]hub:)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?"
@@ -314,7 +314,7 @@ def _check_digest(part: Path, url: str) -> None:
 
 def _disk(error: OSError, path: Path, size: int) -> MachineError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return storage.explained(error, path, size)
+        return files.explained(error, path, size)
     return MachineError(
         f"Cannot write {path}: {error.strerror or error}. Set HF_HOME to a folder that you may "
         "write."

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from vitral.errors import SpecError, WeightsError
-from vitral.spec import ImageSpec
-from vitral.spec.fields import pair
+from vitral.specs import ImageSpec
+from vitral.specs.fields import pair
 
 _HALF = (0.5, 0.5, 0.5)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

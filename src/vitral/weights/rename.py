@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from vitral.errors import WeightsError
-from vitral.weights.moves import moved, moved_back
-from vitral.weights.templates import filled, numbers_in, rewritten
+from vitral.weights.axes import moved, moved_back
+from vitral.weights.patterns import filled, numbers_in, rewritten
 
 Tensors = dict[str, Tensor]
 
@@ -242,7 +242,7 @@ class Table:
 @cache
 def tables() -> dict[str, Table]:
     """Every table, by name."""
-    folder = files("vitral.weights").joinpath("tables")
+    folder = files("vitral.weights.formats").joinpath("tables")
     found = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.name.endswith(".toml"):

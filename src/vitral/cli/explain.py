@@ -1,0 +1,280 @@
+"""The verb that looks inside: explain, of images or of the model itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitral.cli.app import (
+    AsJson,
+    Device,
+    RunArgument,
+    app,
+    complain,
+    out,
+    print_json,
+    progress,
+    spare,
+)
+from vitral.errors import DataError, UsageError, VitralError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitral.classifier import Classifier
+    from vitral.explanation import Explanation, Question
+
+TABLE = "explanations.csv"
+COLUMNS = (
+    *("path", "answer", "probability", "target"),
+    *("deletion score", "insertion score", "folder", "unsure"),
+)
+SEEN = 128  # images for the attention distance, as in the paper's figure 7
+
+
+Method = Annotated[
+    str | None,
+    typer.Option(help="occlusion (default), relevance (quick), rollout, attention (of a layer)."),
+]
+Query = Annotated[
+    str | None, typer.Option(help="Whose attention: cls, or a patch ROW,COLUMN from 1,1.")
+]
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Images or folders of images; none: the model's own figures."),
+    ] = None,
+    out_: Annotated[
+        Path, typer.Option("--out", help="A folder; of one image also a .png or .svg.")
+    ] = Path("explained"),
+    method: Method = None,
+    query: Query = None,
+    layer: Annotated[int | None, typer.Option(help="Of attention, from 1; default: last.")] = None,
+    head: Annotated[int | None, typer.Option(help="Of attention, from 1; default: mean.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--class", help="The class to explain; default: the answer.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Without images: those to measure attention on; default: its own."),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which patches the answer needs, and test whether that is true.
+
+    One image gets a folder of figures and numbers, several a folder each and explanations.csv.
+    Without images: the model's filters, positions and attention distances.
+    """
+    from vitral.classifier import load
+    from vitral.data.datasets import find_images
+    from vitral.explanation import Question
+
+    asked: Any = {"method": method, "layer": layer, "head": head, "target": target}
+    question = Question(query=_query(query), **asked)
+    files = list(dict.fromkeys(find_images(images or [])))
+    spare(out_, files)
+    one = len(files) == 1 and files == images  # named by itself, not found in a folder
+    _check_place(out_, one=one)
+    if data is not None and files:
+        raise UsageError("--data is for the model's own figures; leave it or the images out.")
+    classifier = load(run, device=device, announce=complain)
+    if not files:
+        if question != Question():
+            raise UsageError("A method, query, layer, head or class needs an image to explain.")
+        written = [str(path) for path in _of_model(classifier, out_, data)]
+        results: dict[str, Any] = {"written": written}
+    elif one:
+        results = {"results": [_of_image(classifier, files[0], out_, question)]}
+    else:
+        results = {"results": _of_images(classifier, files, out_, question, quiet=as_json)}
+    if as_json:
+        print_json(results)
+    elif not files:
+        for name in results["written"]:
+            out.print(f"written: {name}", markup=False)
+    elif one:
+        _tell(results["results"][0])
+
+
+def _check_place(target: Path, *, one: bool) -> None:
+    single = target.suffix.lower() in (".png", ".svg")
+    if single and not one:
+        raise UsageError(f"{target} is one picture of one image; name a folder for what is given.")
+    if target.is_file() and not single:
+        raise UsageError(f"{target} is a file; name a folder, or a .png or .svg.")
+
+
+def _of_image(
+    classifier: Classifier, path: Path, place: Path, question: Question
+) -> dict[str, Any]:
+    from vitral.explanation import save
+
+    _spare_inputs(place, [path], save.names())
+    with progress("explaining"):
+        found = classifier.explain(path, question)
+    found.save(place)
+    return _result(found, place)
+
+
+def _of_images(
+    classifier: Classifier, paths: list[Path], place: Path, question: Question, *, quiet: bool
+) -> list[dict[str, Any]]:
+    """A folder for each, and the table; what cannot be read is named and left out."""
+    from vitral.explanation import Explanation
+    from vitral.explanation.figures import overview
+    from vitral.explanation.save import write
+
+    folders = dict(zip(paths, _folders(paths), strict=True))
+    for name in folders.values():
+        _spare_inputs(place / name, paths, ("overlay.png", "overview.png"))
+    results: list[dict[str, Any]] = []
+    with progress("explaining") as tick:
+        told = zip(paths, classifier.explain_files(paths, question), strict=True)
+        for done, (path, found) in enumerate(told, start=1):
+            tick(done, len(paths))
+            if not isinstance(found, Explanation):
+                complain(f"{path} cannot be read: {found[1]}")
+                entry = {"code": "unreadable", "message": str(found[1])}
+                results.append({"path": str(path), "error": entry})
+                continue
+            folder = place / folders[path]
+            write(folder / "overlay.png", found.overlay_png())
+            write(folder / "overview.png", overview.render(found, "png"))
+            results.append(_result(found, folder))
+    good = [result for result in results if "error" not in result]
+    if not good:
+        raise DataError(f"None of the {len(paths)} files could be read as an image.")
+    _write_table(place / TABLE, good)
+    if not quiet:
+        _summary(good, place)
+    return results
+
+
+def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Path]:
+    from vitral.explanation.model_analysis import explain_model
+
+    batches = _own_images(classifier, data)
+    spec, model = classifier.card.images, classifier.model
+    with progress("looking") as tick:
+        return explain_model(
+            model, place, batches, image_spec=spec, progress=lambda done: tick(done, SEEN)
+        )
+
+
+def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
+    """Up to SEEN images, ready for the model: of `data`, or of what it was trained on."""
+    import numpy as np
+
+    from vitral.data.loader import eval_batches
+    from vitral.images.preprocess import normalise
+
+    trained: Any = classifier.card.made_by.get("data")
+    source = data or (trained.get("source") if isinstance(trained, dict) else None)
+    if not isinstance(source, str):
+        complain("No images: attention distances need --data, since the weights do not say theirs.")
+        return None
+    try:
+        split = classifier.labelled(source)
+    except (VitralError, OSError) as error:
+        if data is not None:
+            raise
+        complain(f"The training data cannot be opened again, so no attention distances: {error}")
+        return None
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(SEEN, len(split))).round().astype(int))
+    spec, device = classifier.card.images, classifier.engine.device
+    batches = eval_batches(split.select(chosen), spec, batch=16, workers=0)
+    return (normalise(batch.images.to(device), spec) for batch in batches if len(batch.images))
+
+
+def _query(text: str | None) -> Any:
+    """What --query says; whether there is such a patch only the model knows."""
+    if text is None or text == "cls":
+        return text
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--query is cls or a patch ROW,COLUMN like 3,5, not '{text}'.")
+    return int(parts[0]), int(parts[1])
+
+
+def _folders(paths: list[Path]) -> list[str]:
+    """A folder name for each image, all distinct on any disk, none the table's."""
+    taken, names = {TABLE}, []
+    for path in paths:
+        name, count = path.stem.strip() or "image", 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{path.stem.strip() or 'image'}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _spare_inputs(place: Path, images: list[Path], names: tuple[str, ...]) -> None:
+    for name in names:
+        spare(place / name, images)
+
+
+def _result(found: Explanation, place: Path) -> dict[str, Any]:
+    test = found.faithfulness
+    return {
+        "path": found.path,
+        "top": [{"label": label, "score": score} for label, score in found.top()],
+        "unsure": found.unsure,
+        "method": found.method,
+        "target": found.target,
+        "query": found.query,
+        "layer": found.layer,
+        "head": found.head,
+        "faithfulness": None if test is None else test.to_dict(),
+        "told": "" if test is None else test.sentence(),
+        "written": str(place),
+    }
+
+
+def _tell(result: dict[str, Any]) -> None:
+    for answer in result["top"]:
+        unsure = "unsure:  " * (result["unsure"] and answer is result["top"][0])
+        out.print(f"{unsure}{answer['label']}  {answer['score']:.3f}", markup=False)
+    if result["told"]:
+        out.print(f"{result['method']} for {result['target']}: {result['told']}", markup=False)
+    out.print(f"written: {result['written']}", markup=False)
+
+
+def _summary(results: list[dict[str, Any]], place: Path) -> None:
+    tests = [result["faithfulness"] for result in results if result["faithfulness"]]
+    for part, doing in (("deletion", "taken away first"), ("insertion", "shown first")):
+        if tests:
+            good = sum(test[f"{part}_verdict"].startswith("better") for test in tests)
+            mean = sum(test[f"{part}_score"] for test in tests) / len(tests)
+            out.print(
+                f"{doing}: better than random order on {good} of {len(tests)} images, "
+                f"mean score {mean:+.3f}",
+                markup=False,
+            )
+    out.print(f"written: {place / TABLE} and {len(results)} folders", markup=False)
+
+
+def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
+    from vitral.storage import files
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for result in results:
+        best = result["top"][0] if result["top"] else {"label": "", "score": ""}
+        test = result["faithfulness"] or {}
+        scores = [test.get("deletion_score", ""), test.get("insertion_score", "")]
+        unsure = str(result["unsure"]).lower()  # as in predict's table
+        told = [best["label"], best["score"], result["target"] or "", *scores]
+        writer.writerow([result["path"], *told, result["written"], unsure])
+    files.write_text(path, text.getvalue())

@@ -1,0 +1,350 @@
+"""`vitral check`: what a data set holds and everything that is wrong with it, before training.
+
+    found = check("photos/")           # headers and ends of files; equal files by their content
+    found = check("photos/", full=True)     # decodes every picture, and finds near-duplicates too
+
+It says what `open_dataset` will do with the same source: which files it leaves out, the split that
+it makes, and the sentence with which it refuses, if it does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data import layouts, near_duplicates
+from vitral.data.datasets import Dataset, divide, open_dataset, refuse
+from vitral.data.layouts import Layout
+from vitral.data.near_duplicates import Tick
+from vitral.data.problems import BUILT_IN, empty, missing
+from vitral.data.sources import Code, Found, Problem, Split
+from vitral.data.splits import Copies
+from vitral.errors import DataError
+
+EXAMPLES = 5
+SMALL = 10  # images of a class, below which it can hardly be learnt or judged
+
+# What happens to the images with a problem.
+EFFECTS: dict[Code, str] = {
+    "unreadable": "left out",
+    "truncated": "left out",
+    "empty-row": "stops the training",
+    "missing": "stops the training",
+    "two-labels": "stops the training",
+    "case": "stops the training",
+    "extension": "read by its content",
+    "rotated": "turned upright",
+    "16-bit": "scaled to 8 bits by its range",
+    "transparent": "pasted on white",
+    "duplicate": "kept; copies go to the same side of a split that Vitral makes",
+    "near-duplicate": "kept; copies go to the same side of a split that Vitral makes",
+    "two-classes": "kept under both labels; decide which is right",
+    "leakage": "kept; the accuracy on held-out images will flatter",
+    "beside": "not used",
+    "loop": "passed over",
+    "hidden": "passed over",
+    "twins": "taken as one class",
+    "empty": "not a class",
+    "small": "hardly learnt, hardly judged; add images",
+    "unmatched": "not evaluated",
+    "repeated": "read once",
+    "similar-names": "taken as two classes",
+}
+
+_REMARKS: dict[Code, str] = {
+    "extension": "The content is of another format than the extension says.",
+    "rotated": "The photo is stored turned or mirrored, and says so (EXIF).",
+    "16-bit": "It has more than 8 bits per channel.",
+    "transparent": "It has transparency.",
+}
+
+# (what cannot be decoded, the first picture of which each is a copy, the content of each where it
+# was read); rows count through all parts
+_Compared = tuple[dict[int, Problem], np.ndarray, list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a split: how many images, and how many of each class."""
+
+    images: int
+    classes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        source, layout: what the user named, and what it is.
+        classes: images of each class.
+        images: how many can be used.
+        train, val: the two sides of the split; None where none can be made.
+        how: the split is made, in words.
+        sizes: (height, width) of the smallest, the median and the largest image, by area; None
+            where no header was read.
+        problems: all of them, by code in the order of EFFECTS.
+        refusal: why a training would not start; "" if it would.
+        full: whether every picture was decoded.
+    """
+
+    source: str
+    layout: str
+    images: int
+    classes: dict[str, int]
+    train: Side | None
+    val: Side | None
+    how: str
+    sizes: tuple[tuple[int, int], ...] | None
+    problems: dict[Code, tuple[Problem, ...]]
+    refusal: str
+    full: bool
+
+    @property
+    def balance(self) -> float:
+        """Images of the largest class for one of the smallest."""
+        counts = self.classes.values()
+        return max(counts) / max(1, min(counts)) if counts else 1.0
+
+    def effect(self, code: Code) -> str:
+        """What happens to the images with a problem."""
+        return EFFECTS[code]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; five examples of each problem."""
+        names = ("min", "median", "max")
+        return {
+            "source": self.source,
+            "layout": self.layout,
+            "images": self.images,
+            "classes": self.classes,
+            "balance": round(self.balance, 3),
+            "sizes": self.sizes and dict(zip(names, map(list, self.sizes), strict=True)),
+            "split": {
+                "how": self.how,
+                "train": self.train and asdict(self.train),
+                "val": self.val and asdict(self.val),
+            },
+            "problems": [
+                {
+                    "code": code,
+                    "count": len(found),
+                    "effect": EFFECTS[code],
+                    "examples": [{"path": p.path, "reason": p.reason} for p in found[:EXAMPLES]],
+                }
+                for code, found in self.problems.items()
+            ],
+            "full": self.full,
+            "ready": not self.refusal,
+            "refusal": self.refusal or None,
+        }
+
+
+def check(
+    source: str | Path,
+    *,
+    full: bool = False,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    tick: Tick | None = None,
+) -> Check:
+    """Look at what the user named; the settings of the split are those of open_dataset.
+
+    Args:
+        source: as for open_dataset.
+        full: decode every picture.
+        seed, val_fraction: of the split.
+        tick: called with (pictures decoded, of how many).
+
+    Raises DataError where there is nothing to look at, MachineError for a missing library.
+    """
+    if str(source) in BUILT_IN:
+        return _built_in(open_dataset(source, seed=seed, val_fraction=val_fraction))
+    layout = layouts.find(str(source))
+    parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
+    problems = [problem for part in parts for problem in part.problems]
+    problems += [problem for part in parts for problem in _of_headers(part)]
+    failed, firsts, contents = _decoded(parts, tick) if full else _undecoded(parts)
+    problems += [*failed.values(), *_of_copies(parts, firsts, contents)]
+    each = _by_part(parts, failed)
+    data, refusal = _attempt(layout, parts, firsts, each, seed, val_fraction)
+    left = [part.without(rows) for part, rows in zip(parts, each, strict=True)]
+    problems += _of_classes(layout, left)
+    return Check(
+        source=str(source),
+        layout=layout.kind,
+        images=sum(len(part.names) for part in left),
+        classes=_counts([labels for part in left for labels in part.labels]),
+        train=None if data is None else _side(data, data.train),
+        val=None if data is None else _side(data, data.val),
+        how=_how(layout, seed, val_fraction, full),
+        sizes=_sizes(parts),
+        problems=_by_code(problems),
+        refusal=refusal,
+        full=full,
+    )
+
+
+def _built_in(data: Dataset) -> Check:
+    train, val = _side(data, data.train), _side(data, data.val)
+    return Check(
+        source=data.source,
+        layout="built in",
+        images=len(data.train) + len(data.val),
+        classes={name: train.classes[name] + val.classes[name] for name in data.classes},
+        train=train,
+        val=val,
+        how="as it comes",
+        sizes=None,
+        problems={},
+        refusal="",
+        full=True,
+    )
+
+
+def _attempt(
+    layout: Layout,
+    parts: list[Found],
+    firsts: np.ndarray,
+    failed: list[dict[int, Problem]],
+    seed: int,
+    val_fraction: float,
+) -> tuple[Dataset | None, str]:
+    """(the split that a training makes or would make if it went on, why it refuses)."""
+    refusal, data, known = "", None, Copies(firsts[: len(parts[0].names)], failed[0])
+    held, broken = (parts[1], failed[1]) if len(parts) > 1 else (None, {})
+    made = partial(divide, layout, parts[0], held, known, broken)
+    for allowed in (False, True):
+        try:
+            if layout.train is None:
+                raise DataError("There are held-out images only: good to evaluate on.")
+            refuse(layout, parts[0], held, allowed)
+            data = made(seed=seed, val_fraction=val_fraction, allow_unreadable=allowed)
+        except DataError as error:
+            refusal = refusal or str(error)
+        if data is not None:
+            break
+    return data, refusal
+
+
+def _of_headers(part: Found) -> Iterator[Problem]:
+    for name, header in zip(part.names, part.headers, strict=True):
+        for code in header.remarks if header else ():
+            yield Problem(name, _REMARKS[code], code)
+
+
+def _undecoded(parts: list[Found]) -> _Compared:
+    """Equal files: only those are read that have as many bytes as another one."""
+    count = Counter(size for part in parts for size in part.sizes)
+    contents = []
+    for part in parts:
+        for row, size in enumerate(part.sizes):
+            try:
+                again = count[size] > 1 and part.shards is None  # what is far away stays there
+                contents.append(near_duplicates.content(part.reader.read(row)) if again else b"")
+            except DataError:
+                contents.append(b"")
+    return {}, near_duplicates.equals(contents), contents
+
+
+def _decoded(parts: list[Found], tick: Tick | None) -> _Compared:
+    """Every picture decoded and compared with all others."""
+    failed, looks = {}, []
+    done, total = 0, sum(len(part.names) for part in parts)
+
+    def onward(row: int, _: int) -> None:
+        if tick is not None:
+            tick(done + row, total)
+
+    for part in parts:
+        looks.append(near_duplicates.look_at(part, onward))
+        for row, reason in looks[-1].failed.items():
+            failed[done + row] = Problem.left_out(part.names[row], reason)
+        done += len(part.names)
+    thumbnails = np.concatenate([look.thumbnails for look in looks])
+    contents = [content for look in looks for content in look.contents]
+    return failed, near_duplicates.groups(thumbnails, contents), contents
+
+
+def _by_part(parts: list[Found], failed: dict[int, Problem]) -> list[dict[int, Problem]]:
+    """What cannot be decoded, by its row in each part; `failed` counts through all of them."""
+    found, start = [], 0
+    for part in parts:
+        rows = range(start, start + len(part.names))
+        found.append({row - start: failed[row] for row in rows if row in failed})
+        start = rows.stop
+    return found
+
+
+def _of_copies(parts: list[Found], firsts: np.ndarray, contents: list[bytes]) -> Iterator[Problem]:
+    """Copies by their first picture; groups with two labels; groups on both sides."""
+    names = [name for part in parts for name in part.names]
+    labels = [label for part in parts for label in part.labels]
+    side = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts])
+    together: dict[int, list[int]] = {}
+    for row, first in enumerate(firsts.tolist()):
+        if row != first:
+            together.setdefault(first, [first]).append(row)
+            if contents[row] and contents[row] == contents[first]:
+                yield Problem(names[row], f"The same file as {names[first]}.", "duplicate")
+            else:
+                yield Problem(names[row], f"Looks the same as {names[first]}.", "near-duplicate")
+    for first, rows in together.items():
+        other = next((row for row in rows if labels[row] != labels[first]), None)
+        if other is not None:
+            said = (
+                f"'{'|'.join(labels[first])}' here, '{'|'.join(labels[other])}' as {names[other]}."
+            )
+            yield Problem(names[first], said, "two-classes")
+        held = next((row for row in rows if side[row] != side[first]), None)
+        if held is not None:
+            said = f"It is among the held-out images too, as {names[held]}."
+            yield Problem(names[first], said, "leakage")
+
+
+def _of_classes(layout: Layout, parts: list[Found]) -> Iterator[Problem]:
+    train, where = parts[0], str(layout.train or layout.held_out)
+    yield from empty(train, where, layout.root)
+    if len(parts) > 1:
+        yield from missing(parts[1], train.classes, str(layout.held_out), layout.root)
+    for name, count in _counts(train.labels).items():
+        if count < SMALL:
+            yield Problem(name, f"The class has {count} image{'s' * (count > 1)}.", "small")
+
+
+def _counts(labels: Iterable[tuple[str, ...]]) -> dict[str, int]:
+    return dict(sorted(Counter(name for names in labels for name in names).items()))
+
+
+def _side(data: Dataset, split: Split) -> Side:
+    labels = split.labels
+    counts = (
+        np.bincount(labels, minlength=len(data.classes)) if labels.ndim == 1 else labels.sum(axis=0)
+    )
+    return Side(len(split), dict(zip(data.classes, counts.tolist(), strict=True)))
+
+
+def _how(layout: Layout, seed: int, val_fraction: float, full: bool) -> str:
+    if layout.held_out is not None:
+        return "its own"
+    near = "copies kept on one side" if full else "copies kept on one side (near ones: --full)"
+    return f"{100 * val_fraction:g} % of each class held out, seed {seed}, {near}"
+
+
+def _sizes(parts: list[Found]) -> tuple[tuple[int, int], ...] | None:
+    known = [(h.height, h.width) for part in parts for h in part.headers if h is not None]
+    known.sort(key=lambda size: (size[0] * size[1], size))
+    return (known[0], known[len(known) // 2], known[-1]) if known else None
+
+
+def _by_code(problems: Iterable[Problem]) -> dict[Code, tuple[Problem, ...]]:
+    found: dict[Code, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.code, []).append(problem)
+    return {code: tuple(found[code]) for code in EFFECTS if code in found}

@@ -1,0 +1,253 @@
+"""Folders of images as people make them: what counts as a split, a class, an image.
+
+Nothing here writes. Hidden and system files are passed over, a linked folder that leads back up
+is not entered, a file reached twice is read once, and every file is looked at (its header and
+its end) so that what cannot be read is named before training.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitral.data.headers import look
+from vitral.data.sources import Code, Files, Found, Header, Problem
+from vitral.errors import DataError
+
+TRAIN_NAMES = ("train", "training")
+HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
+
+# What stands for a picture in a folder. Not every extension that Pillow knows: beside pictures lie
+# depth maps (.pfm), point clouds (.pcd) and a camera's raw files, which are no fault.
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".heics", ".jp2", ".j2k", ".j2c"),
+    *(".jpc", ".jpf", ".jpx", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".icns"),
+    *(".psd", ".dds", ".blp", ".qoi", ".pcx", ".sgi", ".eps", ".svg"),
+)
+_SYSTEM = frozenset(
+    name.lower()
+    for name in (
+        "__MACOSX",
+        "Thumbs.db",
+        "desktop.ini",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "Icon\r",
+        "System Volume Information",
+        "__pycache__",
+        "lost+found",
+    )
+)
+_HIDDEN = "It is hidden or belongs to the system, and was passed over."
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFolders:
+    """A folder of class folders; what is in it is named relative to the root.
+
+    Attributes:
+        folder, root: those.
+        beside: folders beside it that are neither it nor the other split.
+    """
+
+    folder: Path
+    root: Path
+    beside: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def scan(self) -> Found:
+        """Every readable image of the class folders."""
+        found = Found(Files(str(self.root), ()))
+        twins: dict[str, list[Path]] = {}
+        _remark_passed_over(self.folder, self.root, found.problems)
+        found.problems += self._beside()
+        for child in visible_folders(self.folder):
+            twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
+        for name in sorted(twins):
+            if len(twins[name]) > 1:
+                found.problems.append(
+                    Problem(
+                        relative(twins[name][0], self.root),
+                        f"The class name '{name}' is written in two ways (Unicode NFC and NFD); "
+                        f"its {len(twins[name])} folders are taken as one class.",
+                        "twins",
+                    )
+                )
+            before = len(found.names)
+            for class_folder in twins[name]:
+                self._scan_class(class_folder, (name,), found)
+            if len(found.names) == before:
+                found.empty.append(name)
+        found.problems += _similar_names(twins, self.folder, self.root)
+        found.reader = Files(str(self.root), tuple(found.names))
+        return found
+
+    def _beside(self) -> Iterator[Problem]:
+        """What a person may have meant to be used, and is not."""
+        for name in self.beside:
+            reason = "The folder stands beside the split and is not read."
+            yield Problem(f"{name}/", reason, "beside")
+        stray = [c.name for c in _children(self.folder) if _is_stray(c)]
+        if stray:
+            kind = "images stand" if len(stray) > 1 else "image stands"
+            reason = f"{len(stray)} {kind} beside the class folders, in no class: not used."
+            yield Problem(relative(self.folder / stray[0], self.root), reason, "beside")
+
+    def _scan_class(self, folder: Path, label: tuple[str, ...], found: Found) -> None:
+        for entry in walk(folder, found.problems, self.root):
+            name = relative(Path(entry.path), self.root)
+            try:
+                header, status = look_at_file(entry.path), entry.stat()
+            except DataError as error:
+                if named_like_an_image(entry.name):  # a note or a list beside them is no fault
+                    found.problems.append(Problem.left_out(name, error))
+                continue
+            found.names.append(name)
+            found.labels.append(label)
+            found.sizes.append(status.st_size)
+            found.stamps.append(status.st_mtime_ns)
+            found.headers.append(header)
+
+
+def split_folders(root: Path) -> tuple[Path | None, Path | None]:
+    """(training folder, held-out folder) of a source; None where the names are not there."""
+    children = {child.name.lower(): child for child in visible_folders(root)}
+    train = next((children[name] for name in TRAIN_NAMES if name in children), None)
+    held_out = next((children[name] for name in HELD_OUT_NAMES if name in children), None)
+    if train is None and not set(children) <= {*HELD_OUT_NAMES}:
+        held_out = None  # a class may be called test
+    return train, held_out
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """The sub-folders that are neither hidden nor the system's, sorted by name."""
+    return [c for c in _children(folder) if not _passed_over(c.name) and c.is_dir()]
+
+
+def _is_stray(path: Path) -> bool:
+    return not _passed_over(path.name) and named_like_an_image(path.name) and path.is_file()
+
+
+def _broken_link(path: Path, root: Path) -> Problem:
+    """An image is missing where the link has the name of one; any other is passed over."""
+    code: Code = "unreadable" if named_like_an_image(path.name) else "loop"
+    return Problem(relative(path, root), "The link leads nowhere.", code)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be opened ({error.strerror or error}).") from error
+
+
+def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder once, sorted; hidden files and links back up are passed over."""
+    seen: set[tuple[int, int]] = set()
+    linked: list[os.DirEntry[str]] = []
+    # a class folder that is itself a link to the root is a loop too, though no parent of its target
+    way = [path for path in folder.absolute().parents if path.is_relative_to(root.absolute())]
+    above = {_identity(path.stat()) for path in (*folder.resolve().parents, *way)}
+    for entry in _entries(str(folder), above, seen, problems, root):
+        if entry.is_symlink():
+            linked.append(entry)
+        elif entry.is_file():
+            seen.add(_identity(entry.stat()))
+            yield entry
+    for entry in linked:  # after the files themselves, so that the link is the one left out
+        if not Path(entry.path).exists():
+            problems.append(_broken_link(Path(entry.path), root))
+        elif entry.is_file() and _identity(entry.stat()) not in seen:
+            seen.add(_identity(entry.stat()))
+            yield entry
+
+
+def _entries(
+    path: str,
+    above: set[tuple[int, int]],
+    seen: set[tuple[int, int]],
+    problems: list[Problem],
+    root: Path,
+) -> Iterator[os.DirEntry[str]]:
+    """Everything below a folder that is not a folder itself; `above` are the folders it is in."""
+    here = _identity(Path(path).stat())
+    if here in above or here in seen:
+        reason = "The link leads to a folder that is read already; it was passed over."
+        problems.append(Problem(relative(Path(path), root), reason, "loop"))
+        return
+    seen.add(here)
+    try:
+        with os.scandir(path) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = f"The folder cannot be opened ({error.strerror or error})."
+        problems.append(Problem(relative(Path(path), root), reason))
+        return
+    for entry in entries:
+        if _passed_over(entry.name):
+            problems.append(Problem(relative(Path(entry.path), root), _HIDDEN, "hidden"))
+        elif _is_folder(entry):
+            yield from _entries(entry.path, above | {here}, seen, problems, root)
+        else:
+            yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def named_like_an_image(name: str) -> bool:
+    """Whether the extension promises an image; the content decides in the end."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+def look_at_file(path: str | Path) -> Header:
+    """The header of an image file; DataError, with the reason, if it is none or ends early."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - 10 × faster, per file
+            return look(file, str(path))
+    except OSError as error:
+        raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
+
+
+def relative(path: Path, root: Path) -> str:
+    """The path below the root, with forward slashes."""
+    return path.relative_to(root).as_posix()
+
+
+def _remark_passed_over(folder: Path, root: Path, problems: list[Problem]) -> None:
+    """Remark hidden and system files, and broken links, that stand directly in a folder."""
+    for child in _children(folder):
+        if _passed_over(child.name):
+            problems.append(Problem(relative(child, root), _HIDDEN, "hidden"))
+        elif child.is_symlink() and not child.exists():
+            problems.append(_broken_link(child, root))
+
+
+def _similar_names(names: Iterable[str], folder: Path, root: Path) -> list[Problem]:
+    """Class folders of which the names differ in letter case alone: 'a' and 'A' may be meant."""
+    spellings = Counter(name.casefold() for name in names)
+    reason = "Another class folder differs in upper and lower case alone; they are two classes."
+    return [
+        Problem(relative(folder / name, root), reason, "similar-names")
+        for name in names
+        if spellings[name.casefold()] > 1
+    ]
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

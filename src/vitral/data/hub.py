@@ -1,0 +1,217 @@
+"""Data sets of Hugging Face: `hf:NAME`, or a folder of parquet or arrow files on this machine.
+
+The library `datasets` reads them (`pip install vitral[data]`), row by row from its own cache. The
+image column is the one whose values hold the bytes of a file, the label column the one called
+label or so; class numbers become the names that the data set has for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vitral.data.headers import look
+from vitral.data.sources import Found, Problem
+from vitral.errors import DataError, MachineError
+
+if TYPE_CHECKING:
+    import datasets
+
+LABELS = ("label", "labels", "class", "target", "fine_label", "category", "tags")
+_KINDS = ("parquet", "arrow")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Encoded images in a column of a table.
+
+    Attributes:
+        table: a datasets.Dataset of which the column is not decoded.
+        column: its name.
+        rows: which of its rows are used, in order.
+        name: of the split.
+    """
+
+    table: datasets.Dataset
+    column: str
+    rows: tuple[int, ...]
+    name: str
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image; DataError if the row holds none."""
+        value = self.table[self.rows[row]][self.column]
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None and isinstance(value, dict) and value.get("path"):
+            try:
+                return Path(value["path"]).read_bytes()
+            except OSError as error:
+                raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
+        if not isinstance(data, bytes):
+            raise DataError("The row holds no image.")
+        return data
+
+    def open(self, row: int) -> BinaryIO:
+        """The image as a file."""
+        return io.BytesIO(self.read(row))
+
+    def key(self, row: int) -> str:
+        """For example train/12."""
+        return f"{self.name}/{self.rows[row]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HubSplit:
+    """One split of a data set of Hugging Face.
+
+    Attributes:
+        source: what the user calls the data set.
+        name: of the split.
+        table: its rows.
+    """
+
+    source: str
+    name: str
+    table: datasets.Dataset
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.name})"
+
+    def scan(self) -> Found:
+        """Every row with an image and a label; DataError where there is no such column."""
+        image, label = _image_column(self.table, self), _label_column(self.table, self)
+        table = _undecoded(self.table, image)
+        everything = Rows(table, image, tuple(range(len(table))), self.name)
+        found = Found(everything)
+        names = _class_names(table.features[label])
+        kept = []
+        for row, value in enumerate(table[label]):
+            found.multi_label = found.multi_label or isinstance(value, list)
+            try:
+                data = everything.read(row)
+                header = look(io.BytesIO(data), f"{self.name}/{row}")
+                labels = _labels(value, names)
+            except DataError as error:
+                found.problems.append(Problem.left_out(everything.key(row), error))
+                continue
+            kept.append(row)
+            found.names.append(everything.key(row))
+            found.labels.append(labels)
+            found.sizes.append(len(data))
+            found.stamps.append(0)
+            found.headers.append(header)
+        found.reader = Rows(table, image, tuple(kept), self.name)
+        return found
+
+
+def splits(source: str) -> dict[str, datasets.Dataset]:
+    """The splits of `hf:NAME`, or of a folder or file of parquet or arrow files, by name.
+
+    Raises MachineError where `datasets` is not installed, DataError for what it cannot open.
+    """
+    library = _library()
+    path = Path(source)
+    with _loading(source):
+        if source.startswith("hf:"):
+            name, _, part = source.removeprefix("hf:").partition("@")
+            loaded = library.load_dataset(name, part or None)
+        elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            loaded = library.load_from_disk(str(path))
+        else:
+            kind = "parquet" if any(_files(path, "parquet")) else "arrow"
+            loaded = library.load_dataset(kind, data_files=_by_split(path, _files(path, kind)))
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is a parquet file or a folder of parquet or arrow files."""
+    if path.is_file():
+        return path.suffix == ".parquet"
+    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    folders = (path, path / "data", path / "train") if path.is_dir() else ()
+    return saved or any(any(folder.glob(f"*.{kind}")) for folder in folders for kind in _KINDS)
+
+
+def _files(path: Path, kind: str) -> list[Path]:
+    return [path] if path.suffix == f".{kind}" else sorted(path.rglob(f"*.{kind}"))
+
+
+def _by_split(path: Path, files: list[Path]) -> dict[str, list[str]]:
+    """Files by split: the first word of a file's name or its folder's, otherwise train."""
+    names = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+    found: dict[str, list[str]] = {}
+    for file in files:
+        words = (file.parent.name if file.parent != path else "", file.stem.partition("-")[0])
+        split = next((names[word.lower()] for word in words if word.lower() in names), "train")
+        found.setdefault(split, []).append(str(file))
+    return found
+
+
+def _library() -> Any:
+    try:
+        import datasets  # noqa: PLC0415 - optional, and seconds to import
+    except ImportError:
+        raise MachineError(
+            "Data sets of Hugging Face need its library: pip install 'vitral[data]'."
+        ) from None
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for every retry
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # its errors are raised, too
+    return datasets
+
+
+@contextlib.contextmanager
+def _loading(source: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the library raises anything
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{source} cannot be opened as a data set: {first[:200]}") from error
+
+
+def _image_column(table: datasets.Dataset, where: object) -> str:
+    for name, feature in table.features.items():
+        if type(feature).__name__ == "Image" or getattr(feature, "dtype", "") == "binary":
+            return str(name)
+        if isinstance(feature, dict) and "bytes" in feature:
+            return str(name)
+    raise DataError(f"{where} has no column of images, only {', '.join(table.column_names)}.")
+
+
+def _label_column(table: datasets.Dataset, where: object) -> str:
+    for name, feature in table.features.items():
+        if type(getattr(feature, "feature", feature)).__name__ == "ClassLabel":
+            return str(name)
+    for name in LABELS:
+        if name in table.column_names:
+            return name
+    raise DataError(
+        f"{where} has no column of labels, only {', '.join(table.column_names)}; name it label."
+    )
+
+
+def _undecoded(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    feature = table.features[column]
+    if type(feature).__name__ == "Image":
+        return table.cast_column(column, type(feature)(decode=False))
+    return table
+
+
+def _class_names(feature: Any) -> list[str]:
+    return list(getattr(getattr(feature, "feature", feature), "names", None) or [])
+
+
+def _labels(value: Any, names: list[str]) -> tuple[str, ...]:
+    """Class names of a cell; DataError where it is empty or a number without a name."""
+    cells = value if isinstance(value, list) else [value]
+    if any(cell is None or cell == "" for cell in cells):
+        raise DataError("The row has no label.")
+    if names and any(isinstance(cell, int) and not 0 <= cell < len(names) for cell in cells):
+        raise DataError(f"The row has the class number {max(cells)}, of {len(names)} classes.")
+    told = [names[cell] if names and isinstance(cell, int) else str(cell) for cell in cells]
+    return tuple(sorted({unicodedata.normalize("NFC", name) for name in told}))

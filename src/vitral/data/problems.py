@@ -1,0 +1,182 @@
+"""What is wrong with a folder of images, in sentences: what, where, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vitral.data.folders import named_like_an_image, visible_folders
+from vitral.data.sources import LEFT_OUT, Found, Problem
+from vitral.errors import DataError
+
+BUILT_IN = ("digits", "shapes")
+
+_ROWS = {
+    "empty-row": "rows that are empty or have no label",
+    "missing": "rows that name no file",
+    "two-labels": "files with two labels",
+    "case": "labels that differ in letter case alone",
+}
+_PASSED_OVER = frozenset({"empty-row", "missing"})
+_UNREADABLE = 0.01  # share of the files beyond which something is wrong with the whole folder
+
+
+def existing(source: str, names: Sequence[str] = BUILT_IN) -> Path:
+    """The path that was named; DataError, with the closest name or one of `names`, if not there."""
+    path = Path(source)
+    if not path.exists():
+        if path.is_symlink():
+            raise DataError(f"{source} is a link that leads nowhere.")
+        raise DataError(f"{source} does not exist; {sibling(path, names)}")
+    return path
+
+
+def sibling(path: Path, names: Sequence[str] = BUILT_IN) -> str:
+    """'Did you mean …?' with the closest neighbour or one of `names`, or what to check."""
+    try:
+        neighbours = [child.name for child in path.parent.iterdir()]
+    except OSError:
+        neighbours = []
+    near = difflib.get_close_matches(path.name, [*neighbours, *names], n=1)
+    if not near:
+        return f"give an existing path{', or one of ' if names else ''}{', '.join(names)}."
+    found = near[0] if near[0] in names else str(path.parent / near[0])
+    return f"did you mean {found}?"
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """'did you mean …?' with the closest of the known names, or what is known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"it knows {listed(known)}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def refuse_rows(found: Found, where: str, allowed: bool) -> None:
+    """DataError if rows of a list cannot be what was meant; each kind is counted and shown.
+
+    Rows without a file or a label are passed over where that is allowed; others never are.
+    """
+    parts = []
+    for code, told in _ROWS.items():
+        rows = [problem for problem in found.problems if problem.code == code]
+        if rows and not (allowed and code in _PASSED_OVER):
+            shown = "; ".join(f"{row.path}: {row.reason}" for row in rows[:3])
+            parts.append(f"{told}: {len(rows)} ({shown})")
+    if parts:
+        raise DataError(
+            f"{where} cannot be used as it is: {'; '.join(parts)}. Correct the file. Rows without "
+            f"a file or a label are passed over with --set data.allow_unreadable=true."
+        )
+
+
+def refuse_nothing(found: Found, where: str) -> None:
+    """DataError if no image was found in a place, or none of them can be read."""
+    if found.names:
+        return
+    unreadable = [problem for problem in found.problems if problem.code in LEFT_OUT]
+    if unreadable:
+        raise DataError(
+            f"None of the {len(unreadable)} images under {where} can be read, for example "
+            f"{unreadable[0].path}: {unreadable[0].reason}"
+        )
+    folder = Path(where)
+    if folder.is_dir() and any(named_like_an_image(child.name) for child in folder.iterdir()):
+        raise DataError(
+            f"{where} has images but no class folders; put the images of each class in a folder "
+            f"named after it, or list them in {folder / 'train.csv'} (path,label)."
+        )
+    if folder.is_dir():
+        raise DataError(f"No images under {where}; it needs one folder of images for each class.")
+    raise DataError(f"No images in {where}.")
+
+
+def refuse_one_class(found: Found, where: str) -> None:
+    """DataError if there is nothing to tell apart."""
+    classes, folder = found.classes, Path(where)
+    if len(classes) > 1 or (classes and found.multi_label):
+        return
+    name = classes[0] if classes else "none"
+    inside = []
+    if (folder / name).is_dir():
+        inside = [child.name for child in visible_folders(folder / name)]
+    hint = (
+        f"If its sub-folders ({listed(inside)}) are the classes, give {folder / name}."
+        if inside
+        else "Add images of something else."
+    )
+    raise DataError(f"{where} has one class only, '{name}': nothing to tell apart. {hint}")
+
+
+def refuse_strangers(held: Found, classes: Sequence[str], where: str) -> None:
+    """DataError if a held-out class has no training images."""
+    counts = Counter(name for names in held.labels for name in names)
+    strangers = {name: count for name, count in counts.items() if name not in classes}
+    if strangers:
+        name, count = min(strangers.items())
+        raise DataError(
+            f"{where} has a class '{name}' ({count} images) that the training images do not "
+            f"have; {closest(name, classes)} Rename or remove it."
+        )
+
+
+def refuse_many_unreadable(
+    problems: Sequence[Problem], readable: int, root: str, allowed: bool
+) -> None:
+    """DataError if more than 1 % of the files, and more than one, cannot be read."""
+    bad = [problem for problem in problems if problem.code in LEFT_OUT]
+    if allowed or len(bad) < 2 or len(bad) <= _UNREADABLE * (readable + len(bad)):
+        return
+    examples = "; ".join(f"{problem.path}: {problem.reason}" for problem in bad[:3])
+    raise DataError(
+        f"{len(bad)} of {readable + len(bad)} files under {root} cannot be read, more than 1 %. "
+        f"Remove them, or go on without them: --set data.allow_unreadable=true. "
+        f"For example {examples}"
+    )
+
+
+def empty(found: Found, where: str, root: str) -> list[Problem]:
+    """Classes without an image that can be read."""
+    reason = "It holds no readable image; it is not a class."
+    return [Problem(_inside(where, root) + name, reason, "empty") for name in found.empty]
+
+
+def too_small(found: Found, where: str, root: str) -> list[Problem]:
+    """Classes with a single image, which goes to training and leaves none to hold out."""
+    reason = "The class has one image; it is used for training and not held out."
+    counts = Counter(name for names in found.labels for name in names)
+    single = sorted(name for name in counts if counts[name] == 1)
+    return [Problem(_inside(where, root) + name, reason, "small") for name in single]
+
+
+def divided_copies(
+    found: Found, firsts: np.ndarray, train: np.ndarray, val: np.ndarray
+) -> list[Problem]:
+    """Classes that had to be divided between copies of one picture, since they hold no other."""
+    both = np.intersect1d(firsts[train], firsts[val])
+    names = {name for row in val[np.isin(firsts[val], both)] for name in found.labels[row]}
+    reason = "All its images are copies of one another, also those that are held out."
+    return [Problem(name, reason, "leakage") for name in sorted(names)]
+
+
+def missing(held: Found, classes: Sequence[str], where: str, root: str) -> list[Problem]:
+    """Classes without a held-out image: no accuracy can be told for them."""
+    reason = f"The class has training images and none in {where}: it is not evaluated."
+    absent = sorted(set(classes) - set(held.classes))
+    return [Problem(_inside(where, root) + name, reason, "unmatched") for name in absent]
+
+
+def _inside(where: str, root: str) -> str:
+    """'train/' for root/train, '' for the root itself and for what is no folder."""
+    folder, above = Path(where), Path(root)
+    if not folder.is_dir() or folder == above or not folder.is_relative_to(above):
+        return ""
+    return f"{folder.relative_to(above).as_posix()}/"

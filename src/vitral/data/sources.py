@@ -1,0 +1,311 @@
+"""Where samples come from: files, arrays or drawings, behind one Split."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+import torch
+
+from vitral.data.shapes import draw
+from vitral.errors import DataError
+
+Code = Literal[
+    "unreadable",  # left out
+    "truncated",
+    "empty-row",  # rows of a list that stop a training
+    "missing",
+    "two-labels",
+    "case",
+    "extension",  # remarks on files
+    "rotated",
+    "16-bit",
+    "transparent",
+    "duplicate",
+    "near-duplicate",
+    "two-classes",
+    "leakage",
+    "beside",  # remarks on folders, classes and lists
+    "loop",
+    "hidden",
+    "twins",
+    "similar-names",
+    "empty",
+    "small",
+    "unmatched",
+    "repeated",
+]
+LEFT_OUT = frozenset({"unreadable", "truncated"})
+UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
+
+_WINDOW = 8  # shards of which the samples are mixed at a time, where they come from far away
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about the data that the user should know.
+
+    Attributes:
+        path: the file or folder, relative to the source, with forward slashes.
+        reason: one sentence.
+        code: what kind of problem; files with a code of LEFT_OUT are not used.
+    """
+
+    path: str
+    reason: str
+    code: Code = "unreadable"
+
+    @classmethod
+    def left_out(cls, path: str, error: DataError | str) -> Problem:
+        """A file that cannot be read, and why."""
+        reason = str(error)
+        return cls(path, reason, "truncated" if "truncated" in reason else "unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of an image say.
+
+    Attributes:
+        height, width: pixels of the upright image.
+        remarks: what is unusual about the file.
+    """
+
+    height: int
+    width: int
+    remarks: tuple[Code, ...] = ()
+
+
+class Reader(Protocol):
+    """Samples by their row; small enough to send to a worker process."""
+
+    def read(self, row: int) -> bytes | np.ndarray:
+        """The file's bytes or uint8 (H, W, 3); DataError if there is none."""
+
+    def key(self, row: int) -> str:
+        """The name of a sample."""
+
+
+class FileReader(Reader, Protocol):
+    """Samples that are encoded images."""
+
+    def read(self, row: int) -> bytes:
+        """The bytes of the file; DataError if there is none."""
+
+    def open(self, row: int) -> BinaryIO:
+        """The encoded image, to be read in part; DataError if there is none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """Some samples of a reader: row i is its row rows[i]."""
+
+    reader: FileReader
+    rows: np.ndarray
+
+    def read(self, row: int) -> bytes:
+        return self.reader.read(int(self.rows[row]))
+
+    def open(self, row: int) -> BinaryIO:
+        return self.reader.open(int(self.rows[row]))
+
+    def key(self, row: int) -> str:
+        return self.reader.key(int(self.rows[row]))
+
+
+@dataclass(slots=True)
+class Found:
+    """The readable images of one place, as they were found.
+
+    Attributes:
+        reader: reads them; row i is the i-th of the lists below.
+        names: what each is called, with forward slashes, in order.
+        labels: the class names of each: one, or any number where multi_label says so.
+        sizes: bytes of each.
+        stamps: when each was last changed, 0 where nothing says so.
+        headers: what the header of each says; None where it was not looked at.
+        empty: classes without a readable image.
+        problems: what was left out or merged, and remarks.
+        shards: which shard each lies in, where those are worth reading one after the other.
+    """
+
+    reader: FileReader
+    names: list[str] = field(default_factory=list)
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+    headers: list[Header | None] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    multi_label: bool = False
+    shards: np.ndarray | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every class name, sorted."""
+        return tuple(sorted({name for names in set(self.labels) for name in names}))
+
+    def without(self, rows: Container[int]) -> Found:
+        """The same place without these images; a class of which none is left is empty."""
+        kept = [row for row in range(len(self.names)) if row not in rows]
+        if len(kept) == len(self.names):
+            return self
+        left = replace(
+            self,
+            reader=_Chosen(self.reader, np.array(kept, dtype=np.int64)),
+            names=[self.names[row] for row in kept],
+            labels=[self.labels[row] for row in kept],
+            sizes=[self.sizes[row] for row in kept],
+            stamps=[self.stamps[row] for row in kept],
+            headers=[self.headers[row] for row in kept],
+            shards=None if self.shards is None else self.shards[kept],
+        )
+        left.empty = [*self.empty, *sorted(set(self.classes) - set(left.classes))]
+        return left
+
+    def numbers(self, classes: Sequence[str]) -> np.ndarray:
+        """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label."""
+        index = {name: number for number, name in enumerate(classes)}
+        if not self.multi_label:
+            return np.array([index[name] for (name,) in self.labels], dtype=np.int64)
+        labels = np.zeros((len(self.names), len(classes)), dtype=bool)
+        for row, names in enumerate(self.labels):
+            labels[row, [index[name] for name in names]] = True
+        return labels
+
+    def split(self, name: str, classes: Sequence[str], rows: Iterable[int] | None = None) -> Split:
+        """The samples in these rows, or all."""
+        labels = self.numbers(classes)
+        chosen = np.arange(len(labels)) if rows is None else np.fromiter(rows, dtype=np.int64)
+        shards = None if self.shards is None else self.shards[chosen]
+        problems = tuple(problem for problem in self.problems if problem.code not in UNTOLD)
+        return Split(name, labels[chosen], chosen, self.reader, problems, shards)
+
+
+class Place(Protocol):
+    """Where labelled images of one split lie."""
+
+    def scan(self) -> Found:
+        """Look at every image; DataError if the place itself cannot be used."""
+
+    def __str__(self) -> str:
+        """What the user calls it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Labelled samples.
+
+    Attributes:
+        name: "train", "val" or "test".
+        labels: int64 (n,), indices into the classes of the dataset; with several labels for an
+            image, bool (n, classes).
+        rows: int64 (n,), where each sample stands in the reader.
+        reader: what reads them.
+        problems: what was found and left out while looking for them.
+        shards: int (n,), the shard of each sample where those come from far away, or None.
+    """
+
+    name: str
+    labels: np.ndarray
+    rows: np.ndarray
+    reader: Reader
+    problems: tuple[Problem, ...] = ()
+    shards: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        """The bytes of the file, or uint8 (H, W, 3); DataError if it cannot be had."""
+        return self.reader.read(int(self.rows[index]))
+
+    def key(self, index: int) -> str:
+        """The path relative to the source with forward slashes, or a name such as digits/12."""
+        return self.reader.key(int(self.rows[index]))
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The split of these samples alone, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        shards = None if self.shards is None else self.shards[chosen]
+        return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], shards=shards)
+
+    def order(self, seed: int) -> list[int]:
+        """A permutation of the samples that the seed decides.
+
+        Samples near at hand come in any order. Shards from far away come in a random order of
+        their own, and samples are mixed among `_WINDOW` shards at a time: every window is then
+        fetched once and read through before the next. Either way an epoch is one list of indices,
+        so that a resume, workers and processes each take their part of the same list.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        if self.shards is None:
+            return torch.randperm(len(self), generator=generator).tolist()
+        names, shard = np.unique(self.shards, return_inverse=True)
+        turn = torch.randperm(len(names), generator=generator).numpy()[shard] // _WINDOW
+        mixed = torch.randperm(len(self), generator=generator).numpy()
+        return mixed[np.argsort(turn[mixed], kind="stable")].tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Image files below a folder."""
+
+    root: str
+    names: tuple[str, ...]
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a file; DataError if it has gone or may not be read."""
+        with self.open(row) as file:
+            return file.read()
+
+    def open(self, row: int) -> BinaryIO:
+        """The file; DataError if it has gone or may not be read."""
+        try:
+            return (Path(self.root) / self.names[row]).open("rb")
+        except OSError as error:
+            raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
+
+    def key(self, row: int) -> str:
+        """The path relative to the folder."""
+        return self.names[row]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrays:
+    """Images in memory.
+
+    Attributes:
+        images: uint8 (n, H, W, 3).
+        keys: the name of each.
+    """
+
+    images: np.ndarray
+    keys: tuple[str, ...]
+
+    def read(self, row: int) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+        return self.images[row]
+
+    def key(self, row: int) -> str:
+        """For example digits/12."""
+        return self.keys[row]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """The drawn pictures of samples.py."""
+
+    seed: int
+    size: int
+
+    def read(self, row: int) -> np.ndarray:
+        """uint8 (size, size, 3)."""
+        return draw(self.seed, row, self.size).image
+
+    def key(self, row: int) -> str:
+        """For example shapes/12."""
+        return f"shapes/{row}"

@@ -1,0 +1,122 @@
+"""Which samples are held out where the user has not said so: stratified, seeded, copies together.
+
+A sample's place depends on its own name and the seed, so that adding files moves few others.
+Copies of a picture, near or exact, go to one side: a test on pictures that were learnt would
+flatter. For that every picture is decoded once at the coarsest scale, which costs less than an
+epoch does; the answer is remembered in the user's cache, and pictures that cannot be decoded are
+named before the training starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vitral.data import near_duplicates
+from vitral.data.near_duplicates import Tick
+from vitral.data.sources import Found, Problem
+from vitral.storage import cache
+
+_WORTH_KEEPING = 1000  # pictures; fewer are looked at again sooner than said
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """What is known of copies among the pictures of one place.
+
+    Attributes:
+        firsts: int64 (n,), equal for pictures that are copies of one another.
+        failed: the pictures that cannot be decoded, by row.
+    """
+
+    firsts: np.ndarray
+    failed: dict[int, Problem] = field(default_factory=dict)
+
+
+def copies(found: Found, where: str, tick: Tick | None = None) -> Copies:
+    """Decode every picture and compare, or remember what came of it.
+
+    Args:
+        found: the pictures.
+        where: tells them from others of the same name, size and date.
+        tick: told of the progress.
+    """
+    names = zip(found.names, found.sizes, found.stamps, strict=True)
+    key = cache.key_of(["copies 1", where, *names])
+    known = cache.load("copies", key) if len(found.names) >= _WORTH_KEEPING else None
+    if known is None:
+        looks = near_duplicates.look_at(found, tick)
+        firsts = near_duplicates.groups(looks.thumbnails, looks.contents)
+        failed = {str(row): reason for row, reason in looks.failed.items()}
+        known = {"firsts": firsts.tolist(), "failed": failed}
+        if len(found.names) >= _WORTH_KEEPING:
+            cache.store("copies", key, known)
+    return Copies(
+        np.array(known["firsts"], dtype=np.int64),
+        {
+            int(row): Problem.left_out(found.names[int(row)], reason)
+            for row, reason in known["failed"].items()
+        },
+    )
+
+
+def stratified(
+    keys: Sequence[str],
+    labels: np.ndarray,
+    seed: int,
+    fraction: float,
+    firsts: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and rows held out: the same share of each class, one of each at least.
+
+    Args:
+        keys: the name of each sample.
+        labels: int64 (n,), or bool (n, classes), where a sample counts for its rarest class.
+        seed: of the choice.
+        fraction: share to hold out, between 0 and 1.
+        firsts: int64 (n,), equal for samples that belong on one side; None where none do.
+    """
+    order = [
+        hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        for key in keys
+    ]
+    together: dict[int, list[int]] = {}
+    for row in sorted(range(len(keys)), key=order.__getitem__):
+        together.setdefault(row if firsts is None else int(firsts[row]), []).append(row)
+    by_class: dict[int, list[list[int]]] = {}
+    strata = _strata(labels)
+    for rows in together.values():
+        by_class.setdefault(int(strata[rows[0]]), []).append(rows)
+    held_out = np.zeros(len(keys), dtype=bool)
+    for groups in by_class.values():
+        held_out[_chosen(groups, fraction)] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _chosen(groups: list[list[int]], fraction: float) -> list[int]:
+    """The rows of whole groups that fill the share, in their order; never all of them.
+
+    Where a class is nothing but copies of one picture, they are divided all the same.
+    """
+    if len(groups) == 1:
+        groups = [[row] for row in groups[0]]
+    if len(groups) == 1:
+        return []
+    count = sum(map(len, groups))
+    wanted = min(max(1, round(count * fraction)), count - 1)
+    chosen: list[int] = []
+    for rows in groups:
+        if len(chosen) + len(rows) <= wanted:
+            chosen += rows
+    return chosen or min(groups, key=len)
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """The class that each sample counts for; the number of classes where it has none."""
+    if labels.ndim == 1:
+        return labels
+    counts = np.where(labels, labels.sum(axis=0), len(labels) + 1)
+    return np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1])

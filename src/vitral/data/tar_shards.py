@@ -1,0 +1,306 @@
+"""Tar shards in the layout of webdataset: files of one sample share their name up to the first dot.
+
+    000001.jpg  000001.cls (a class number or name)  000001.json ({"label": ...}, {"labels": [...]})
+
+A shard lies on this machine or anywhere fsspec reaches (s3://…, https://…). Once it is known where
+each image starts, a set of shards is read like a set of files, by number: the order of samples,
+resume, workers and processes are then those of files. That is known from `index.json`, which
+`vitral shard` writes, or from reading the tar headers once, which the user's cache remembers;
+nothing is ever written beside the shards. A shard from far away is fetched whole into the cache
+when the first of its images is wanted, once per machine; `Split.order` reads such shards a few at
+a time, and the least recently used go when the cache holds more than VITRAL_CACHE_GB (64).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vitral.data.folders import named_like_an_image
+from vitral.data.headers import look
+from vitral.data.sources import Found, Header, Problem
+from vitral.errors import DataError
+from vitral.storage import cache, remote
+
+INDEX = "index.json"
+MAKER = "vitral shards"
+FORMAT = f"{MAKER} 1"
+
+_LABEL_NAMES = ("label", "labels", "class", "cls", "class_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image inside a shard.
+
+    Attributes:
+        name: the path that the user knows it by.
+        offset, size: bytes from the start of the shard, and of the image.
+        labels: its class names.
+        several: whether there may be any number of them.
+    """
+
+    name: str
+    offset: int
+    size: int
+    labels: tuple[str, ...]
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Members:
+    """Images inside shards.
+
+    Attributes:
+        shards: where each shard is.
+        names: what each image is called.
+        places: int64 (n, 3): shard, offset and size of each image.
+    """
+
+    shards: tuple[str, ...]
+    names: tuple[str, ...]
+    places: np.ndarray
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image; DataError if the shard has gone or is shorter than it was."""
+        shard, offset, size = self.places[row].tolist()
+        try:
+            with remote.opened(self.shards[shard]) as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise DataError(
+                f"{self.shards[shard]} cannot be read ({error.strerror or error})."
+            ) from error
+        if len(data) < size:
+            raise DataError(f"{self.shards[shard]} ends early: the shard is truncated.")
+        return data
+
+    def open(self, row: int) -> BinaryIO:
+        """The image as a file."""
+        return io.BytesIO(self.read(row))
+
+    def key(self, row: int) -> str:
+        """The path that the user knows the image by."""
+        return self.names[row]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The shards of one split.
+
+    Attributes:
+        name: what the user calls them.
+        paths: where each is, sorted.
+        index: index.json if there is one, already read.
+        classes: the names of class numbers, from classes.txt, where there is one.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    index: dict[str, Any] | None = None
+    classes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def scan(self) -> Found:
+        """Every sample with an image and a label; the headers of images on this machine too."""
+        remote.forget(self.paths)  # they may be others than when this process saw them last
+        samples: list[Sample] = []
+        shard_of: list[int] = []
+        problems: list[Problem] = []
+        for number, path in enumerate(self.paths):
+            known = _from_index(self.index, path) if self.index else _from_headers(path, problems)
+            samples += known
+            shard_of += [number] * len(known)
+        places = [(n, s.offset, s.size) for n, s in zip(shard_of, samples, strict=True)]
+        table = np.array(places, dtype=np.int64).reshape(-1, 3)
+        members = Members(self.paths, tuple(sample.name for sample in samples), table)
+        far = any(remote.is_far(path) for path in self.paths)
+        kept: list[int] = []
+        headers: list[Header | None] = []
+        for row, sample in enumerate(samples):
+            try:
+                headers.append(None if far else look(members.open(row), sample.name))
+                kept.append(row)
+            except DataError as error:
+                problems.append(Problem.left_out(sample.name, error))
+        return Found(
+            reader=Members(self.paths, tuple(samples[row].name for row in kept), table[kept]),
+            names=[samples[row].name for row in kept],
+            labels=[self._named(samples[row].labels) for row in kept],
+            sizes=table[kept, 2].tolist(),
+            stamps=[0] * len(kept),
+            headers=headers,
+            problems=problems,
+            multi_label=any(sample.several for sample in samples),
+            shards=table[kept, 0] if far else None,
+        )
+
+    def _named(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Class numbers as names, where classes.txt tells them."""
+        if not self.classes or not all(label.isdecimal() for label in labels):
+            return labels
+        if any(int(label) >= len(self.classes) for label in labels):
+            raise DataError(
+                f"{self} has the class number {max(map(int, labels))}, and classes.txt names "
+                f"{len(self.classes)} classes, from 0; they do not belong together."
+            )
+        return tuple(self.classes[int(label)] for label in labels)
+
+
+def read_index(text: str, where: str) -> dict[str, Any]:
+    """The content of an index.json; DataError where another program or version wrote it."""
+    try:
+        index = json.loads(text)
+        sound = index["format"] == FORMAT and _is_sound(index)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        raise DataError(f"{where} is not an index of '{FORMAT}'; write the shards again.")
+    return dict(index)
+
+
+def _is_sound(index: dict[str, Any]) -> bool:
+    """Whether an index has what is read of it, and no shard outside of its folder or twice."""
+    for shard in index["shards"]:
+        rows = [(str, int, int, list), *(tuple(map(type, sample)) for sample in shard["samples"])]
+        if type(shard["bytes"]) is not int or len(set(rows)) > 1 or "/" in shard["name"]:
+            return False
+    names = [shard["name"] for shard in index["shards"]]
+    return len(set(names)) == len(names) and type(index["multi_label"]) is bool
+
+
+def entry(path: Path) -> dict[str, Any]:
+    """What index.json says of a finished shard, read back from the shard itself."""
+    samples = [
+        [sample.name, sample.offset, sample.size, list(sample.labels)]
+        for sample in _samples(path, str(path), [])
+    ]
+    return {"name": path.name, "bytes": path.stat().st_size, "samples": samples}
+
+
+def _from_index(index: dict[str, Any], path: str) -> list[Sample]:
+    name = PurePosixPath(path).name
+    (shard,) = [shard for shard in index["shards"] if shard["name"] == name]
+    if not remote.is_far(path):
+        try:
+            size = Path(path).stat().st_size
+        except OSError as error:
+            raise DataError(f"{path} is in the index but cannot be read: {error}.") from None
+        if size != shard["bytes"]:
+            raise DataError(
+                f"{path} has {size:,} bytes and {shard['bytes']:,} in {INDEX}: it is incomplete "
+                f"or was changed. Copy it again."
+            )
+    several = bool(index["multi_label"])
+    return [
+        Sample(name, offset, size, tuple(labels), several)
+        for name, offset, size, labels in shard["samples"]
+    ]
+
+
+def _from_headers(path: str, problems: list[Problem]) -> list[Sample]:
+    """Read the tar headers, or remember what they were."""
+    place = remote.local(path)
+    try:
+        status = place.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    # the name of a fetched shard tells its version; its date tells when it was last used
+    changed = 0 if remote.is_far(path) else status.st_mtime_ns
+    key = cache.key_of(["headers 2", str(place.absolute()), status.st_size, changed])
+    known = cache.load("shards", key)
+    if known is not None:
+        return [Sample(n, o, s, tuple(labels), several) for n, o, s, labels, several in known]
+    before = len(problems)
+    samples = list(_samples(place, path, problems))
+    if len(problems) == before:  # what is wrong is told every time
+        rows = [(s.name, s.offset, s.size, s.labels, s.several) for s in samples]
+        cache.store("shards", key, rows)
+    return samples
+
+
+def _samples(path: Path, shown: str, problems: list[Problem]) -> Iterator[Sample]:
+    """Every sample of a tar file, in its order."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            files = (member for member in tar if member.isreg())
+            for key, parts in groupby(files, key=lambda member: _key(member.name)):
+                try:
+                    yield _sample(tar, f"{PurePosixPath(shown).name}/{key}", list(parts))
+                except DataError as error:
+                    problems.append(Problem(f"{PurePosixPath(shown).name}/{key}", str(error)))
+            _check_end(path, tar.offset)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{shown} is not a whole, uncompressed tar file ({error}); copy it again, or unpack it."
+        ) from error
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """ReadError unless nothing but zeros follows the last member: tarfile takes any block that it
+    cannot read for the end, and would leave out in silence what stands behind it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        rest = file.read(1 << 20)
+        if not rest:
+            raise tarfile.ReadError("its end is missing")
+        while rest:
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"it is damaged after {offset:,} bytes")
+            rest = file.read(1 << 20)
+
+
+def _sample(tar: tarfile.TarFile, where: str, parts: list[tarfile.TarInfo]) -> Sample:
+    images = [part for part in parts if named_like_an_image(part.name)]
+    if len(images) != 1:
+        raise DataError(f"The sample has {len(images)} images, not one.")
+    extensions = {PurePosixPath(part.name).name.partition(".")[2].lower(): part for part in parts}
+    facts = _facts(_content(tar, extensions["json"])) if "json" in extensions else {}
+    told = [facts[name] for name in _LABEL_NAMES if name in facts]
+    if "cls" in extensions:
+        told.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
+    # a number in .json beside a name in .cls, or the other way round: the name is better
+    told.sort(key=lambda value: not isinstance(value, str | list) or str(value).isdecimal())
+    if not told or told[0] == "":
+        raise DataError("The sample has no label: neither .cls nor a 'label' in .json.")
+    label = told[0]
+    names = label if isinstance(label, list) else [label]
+    labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in names}))
+    name = facts["path"] if isinstance(facts.get("path"), str) else f"{where}.{_suffix(images[0])}"
+    return Sample(name, images[0].offset_data, images[0].size, labels, isinstance(label, list))
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # members are regular files
+    return file.read()
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(data)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _key(name: str) -> str:
+    """'a/b' of 'a/b.seg.png', as webdataset groups files."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _suffix(member: tarfile.TarInfo) -> str:
+    return PurePosixPath(member.name).suffix.lstrip(".")

@@ -1,0 +1,285 @@
+"""Scores where an image has any number of labels: each class is a question of its own.
+
+A class is named where its probability (the sigmoid of its logit) is at least 0.5.
+
+found = evaluate_several(logits, labels, classes, keys)     # (N, K), bool (N, K), K names, N paths
+found.score, found.interval, found.headline                 # 0.71, (0.69, 0.73), "mean average ..."
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vitral.errors import DataError
+from vitral.evaluation.intervals import Z_95, wilson
+from vitral.evaluation.single_label import check_outputs
+
+_DRAWS = 200  # of the bootstrap; they tell its deviation to 5 %
+_CHUNK = 4_000_000  # counts in memory at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelScore:
+    """How one class fared.
+
+    Attributes:
+        name: the class.
+        support: samples that have the label; predicted: samples that were given it.
+        correct: samples that have it and were given it.
+        average_precision: area under precision over recall, as steps; None without support.
+        precision: correct / predicted; None when it was never predicted.
+        recall: correct / support; None without support.
+        f1: harmonic mean of the two; None when it never occurs on either side.
+    """
+
+    name: str
+    support: int
+    predicted: int
+    correct: int
+    average_precision: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeveralPrediction:
+    """The answer for one sample.
+
+    Attributes:
+        key: its name, usually its path.
+        labels: the classes it has; predicted: those it was given. In the order of the classes.
+        score: how sure the model was of its worst error, if there is one: the probability of a
+            class that it named wrongly, or 1 - that of one it missed.
+    """
+
+    key: str
+    labels: tuple[str, ...]
+    predicted: tuple[str, ...]
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeveralEvaluation:
+    """What `evaluate_several` found.
+
+    Attributes:
+        classes: K names in the order of the logits.
+        samples: N.
+        mean_average_precision: mean of the average precisions of the classes with a positive.
+        interval: its 95 % interval, ± 1.96 deviations of a seeded bootstrap over samples; of no
+            width where the order is perfect.
+        without_positives: classes that no sample has; they count in no mean of precisions.
+        f1_micro, f1_macro: at 0.5, over all answers, and the mean over the classes that occur.
+        accuracy: share of samples that got exactly their labels (exact match);
+            accuracy_interval: its Wilson 95 % interval.
+        loss: mean binary cross-entropy, in nats per label.
+        per_class: one score per class.
+        predictions: one per sample, in the order given.
+        probabilities: (N, K).
+    """
+
+    classes: tuple[str, ...]
+    samples: int
+    mean_average_precision: float
+    interval: tuple[float, float]
+    without_positives: tuple[str, ...]
+    f1_micro: float
+    f1_macro: float
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    loss: float
+    per_class: tuple[LabelScore, ...]
+    predictions: tuple[SeveralPrediction, ...] = field(repr=False)
+    probabilities: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def headline(self) -> Literal["mean average precision"]:
+        """What `score` is called."""
+        return "mean average precision"
+
+    @property
+    def score(self) -> float:
+        """What weights are compared by, 0 to 1; `interval` is its interval."""
+        return self.mean_average_precision
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the predictions (those go to predictions.csv)."""
+        return {
+            "mean_average_precision": self.mean_average_precision,
+            "interval": list(self.interval),
+            "samples": self.samples,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            "f1_micro": self.f1_micro,
+            "f1_macro": self.f1_macro,
+            "without_positives": list(self.without_positives),
+            "classes": list(self.classes),
+            "per_class": [asdict(score) for score in self.per_class],
+        }
+
+    def mistakes(self, most: int | None = None) -> list[int]:
+        """Indices of the samples with a wrong label, the surest errors first; at most `most`."""
+        scores = [prediction.score for prediction in self.predictions]
+        wrong = [(-score, i) for i, score in enumerate(scores) if score is not None]
+        return [i for _, i in sorted(wrong)[:most]]
+
+
+def evaluate_several(
+    outputs: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    keys: Sequence[str],
+    kind: Literal["logits", "probabilities"] = "logits",
+    *,
+    seed: int = 0,
+) -> SeveralEvaluation:
+    """Score the outputs of a classifier whose classes do not exclude each other.
+
+    Args:
+        outputs: (N, K) logits, or probabilities with kind="probabilities".
+        labels: bool (N, K), which classes each sample has; a row may have none.
+        classes: K distinct names in the order of the columns.
+        keys: N names of the samples, usually their paths.
+        kind: what `outputs` are.
+        seed: of the bootstrap.
+
+    Raises DataError when nothing has a label or the shapes do not fit, ModelError when an output
+    is not finite.
+    """
+    scores, truth = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
+    check_outputs(scores, len(truth), classes, keys, kind)
+    if truth.dtype != np.bool_ or truth.shape != scores.shape:
+        raise DataError(
+            f"Several labels are true or false for each of {scores.shape[1]} classes, bool "
+            f"{scores.shape}, not {truth.dtype} {truth.shape}."
+        )
+    if not truth.any():
+        raise DataError(f"None of the {len(truth)} samples has a label; there is nothing to score.")
+    if kind == "probabilities":
+        inside = np.clip(scores, 1e-15, 1 - 1e-15)
+        scores = np.log(inside) - np.log1p(-inside)
+    given, probabilities = scores >= 0, np.exp(-np.logaddexp(0, -scores))
+    exact = int((truth == given).all(axis=1).sum())
+    per_class = _label_scores(scores, truth, classes)
+    found = [score.average_precision for score in per_class if score.average_precision is not None]
+    f1 = [score.f1 for score in per_class if score.f1 is not None]
+    mean, half = float(np.mean(found)), Z_95 * _deviation(scores, truth, seed)
+    correct = sum(score.correct for score in per_class)
+    both = sum(score.support + score.predicted for score in per_class)
+    return SeveralEvaluation(
+        classes=tuple(classes),
+        samples=len(truth),
+        mean_average_precision=mean,
+        interval=_interval(mean, half, len(truth)),
+        without_positives=tuple(score.name for score in per_class if not score.support),
+        f1_micro=2 * correct / both,
+        f1_macro=float(np.mean(f1)),
+        accuracy=exact / len(truth),
+        accuracy_interval=wilson(exact, len(truth)),
+        loss=float((np.logaddexp(0, scores) - truth * scores).mean()),
+        per_class=per_class,
+        predictions=_predictions(probabilities, given, truth, classes, keys),
+        probabilities=probabilities.astype(np.float32),
+    )
+
+
+def average_precision(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], counts: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Average precision of (N,) scores in each of B samples, (B,); NaN without a positive in it.
+
+    The sum over thresholds of the rise in recall times the precision there, ties together, as
+    scikit-learn has it. `counts` (N, B) says how often each counts; some of `truth` is true.
+    """
+    order = np.argsort(-scores, kind="stable")
+    counts, right = counts[order], truth[order]
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    positives = right.cumsum()[ends]
+    rises = np.diff(positives, prepend=0) > 0  # elsewhere recall stands still
+    taken = counts.cumsum(axis=0, dtype=np.int32)[ends[rises]]
+    hits = counts[right].cumsum(axis=0, dtype=np.int32)[positives[rises] - 1]
+    area = (np.diff(hits, axis=0, prepend=0) * (hits / np.maximum(taken, 1))).sum(axis=0)
+    result: NDArray[np.float64] = np.full(counts.shape[1], np.nan)
+    return np.divide(area, hits[-1], out=result, where=hits[-1] > 0)
+
+
+def _label_scores(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], classes: Sequence[str]
+) -> tuple[LabelScore, ...]:
+    once, given = np.ones((len(truth), 1), np.int32), scores >= 0
+    rows = []
+    for k, name in enumerate(classes):
+        support, predicted = int(truth[:, k].sum()), int(given[:, k].sum())
+        correct = int((truth[:, k] & given[:, k]).sum())
+        average = average_precision(scores[:, k], truth[:, k], once)[0] if support else None
+        rows.append(
+            LabelScore(
+                name=name,
+                support=support,
+                predicted=predicted,
+                correct=correct,
+                average_precision=None if average is None else float(average),
+                precision=correct / predicted if predicted else None,
+                recall=correct / support if support else None,
+                f1=2 * correct / (support + predicted) if support + predicted else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _interval(mean: float, half: float, samples: int) -> tuple[float, float]:
+    if mean == 1.0:  # nothing is ranked wrongly: no spread to estimate, as if none ever could be
+        return wilson(samples, samples)
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _deviation(scores: NDArray[np.float64], truth: NDArray[np.bool_], seed: int) -> float:
+    """The deviation of the mean average precision over samples drawn anew, with repetition.
+
+    Its percentiles would not do for an interval: repeated samples lift every average precision.
+    """
+    samples, random, means = len(scores), np.random.default_rng(seed), []
+    size = max(1, _CHUNK // samples)
+    for start in range(0, _DRAWS, size):
+        counts = np.empty((samples, min(size, _DRAWS - start)), np.int32)
+        for column in range(counts.shape[1]):
+            drawn = random.integers(0, samples, samples)
+            counts[:, column] = np.bincount(drawn, minlength=samples)
+        total, found = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+        for k in np.flatnonzero(truth.any(axis=0)):
+            average = average_precision(scores[:, k], truth[:, k], counts)
+            total += np.nan_to_num(average)
+            found += ~np.isnan(average)
+        means.append(total[found > 0] / found[found > 0])
+    return float(np.concatenate(means).std())
+
+
+def _predictions(
+    probabilities: NDArray[np.float64],
+    given: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    classes: Sequence[str],
+    keys: Sequence[str],
+) -> tuple[SeveralPrediction, ...]:
+    error = np.where(given, probabilities, 1 - probabilities)
+    worst = np.where(given != truth, error, 0.0).max(axis=1)
+
+    def names(row: NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(classes[k] for k in np.flatnonzero(row).tolist())
+
+    return tuple(
+        SeveralPrediction(
+            key=key,
+            labels=names(truth[i]),
+            predicted=names(given[i]),
+            score=float(worst[i]) if worst[i] else None,
+        )
+        for i, key in enumerate(keys)
+    )

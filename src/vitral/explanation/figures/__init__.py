@@ -1,0 +1,1 @@
+"""What an explanation looks like: values in, pictures out."""

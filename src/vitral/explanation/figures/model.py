@@ -1,0 +1,214 @@
+"""The model's own figures as plates in the house look: filters, positions, distances, rollout.
+
+    save(Path("figures/filters"), filters(components, shares, "the 192 filters ..."))
+
+Each function draws a matplotlib Figure from numbers alone (own.py makes them); `save` writes it as
+PNG and as SVG with text kept as text. Laid out in inches, because grids have many shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.drawing import figure as canvas
+from vitral.drawing.figure import Kind, Sheet, encoded
+from vitral.drawing.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, rgb
+from vitral.drawing.pictures import Picture, enlarge, overlay, quantised, spread
+from vitral.explanation.save import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+_MARGIN, _HEADING = 0.4, 0.95
+_MOST_TILES = 8  # a side of the plate of positions: more could not be told apart
+_SHARPEST = 224  # pixels of a picture's shorter side, for crisp leading
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """The house's letters and inks, with those of axes that carry numbers."""
+    import matplotlib  # noqa: PLC0415  0.3 s that only a caller who draws should pay
+
+    style: dict[Any, Any] = {
+        "axes.facecolor": PAPER,
+        "axes.edgecolor": LEADING,
+        "axes.linewidth": 1.5,
+        "axes.labelsize": 11,
+        "axes.labelcolor": INK,
+    }
+    style |= dict.fromkeys(("xtick.color", "ytick.color"), LEADING)
+    style |= dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), MUTED)
+    with canvas.house(), matplotlib.rc_context(style):
+        yield
+
+
+def save(stem: Path, figure: Figure) -> list[Path]:
+    """Write stem.png and stem.svg; raises MachineError when they cannot be written."""
+    paths = []
+    for kind in get_args(Kind):
+        with house():
+            content = encoded(figure, kind)
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        write(paths[-1], content)
+    return paths
+
+
+@house()
+def filters(components: Array, shares: Array, filters_of: str) -> Figure:
+    """Principal components of the filters as tiles (figure 7 left of the paper).
+
+    Args:
+        components: (count, rows, columns, channels); each is stretched to its own full range.
+        shares: (count,) of the variance.
+        filters_of: whose components they are: "the 768 filters of the patch projection".
+    """
+    count, rows, columns, _ = components.shape
+    across = min(7, count)
+    down = -(-count // across)
+    side, gap = 1.15, 0.38
+    tall = side * rows / columns
+    width = max(2 * _MARGIN + across * (side + 0.12), 7.0)
+    note = f"{rows} × {columns} pixels, each over its own range; below, its share of the variance"
+    title = f"The first {count} principal components of {filters_of}"
+    plate = _headed(width, _HEADING + down * (tall + gap) + 0.2, title, note)
+    for i, (component, share) in enumerate(zip(components, shares, strict=True)):
+        row, column = divmod(i, across)
+        place = (_MARGIN + column * (side + 0.12), _HEADING + row * (tall + gap), side, tall)
+        axes = plate.axes(*place)
+        axes.imshow(enlarge(_colours(component), 112), interpolation="none")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(f"{i + 1} · {_percent(share)}", fontsize=9, color=MUTED, labelpad=3)
+    return plate.figure
+
+
+@house()
+def positions(similarity: Array) -> Figure:
+    """Position similarity, one tile per patch (figure 7 centre of the paper).
+
+    Args:
+        similarity: (rows, columns, rows, columns) in [-1, 1]. Of more than 8 rows or columns of
+            patches, 8 evenly spaced ones are shown; each tile always holds all patches.
+    """
+    from matplotlib import colormaps  # noqa: PLC0415
+    from matplotlib.cm import ScalarMappable  # noqa: PLC0415
+    from matplotlib.colors import Normalize  # noqa: PLC0415
+
+    grid = similarity.shape[:2]
+    chosen = [_spaced(n) for n in grid]
+    span = Normalize(-1, 1)
+    times = max(1, round(96 / max(grid)))  # pixels of a patch
+    gap = max(2, times * max(grid) // 16)
+    tile = (grid[0] * times + gap, grid[1] * times + gap)
+    mosaic = np.empty((len(chosen[0]) * tile[0] + gap, len(chosen[1]) * tile[1] + gap, 3), np.uint8)
+    mosaic[:] = quantised(rgb(LEADING))
+    for i, row in enumerate(chosen[0]):
+        for j, column in enumerate(chosen[1]):
+            colours = quantised(colormaps[AMOUNTS](span(similarity[row, column]))[..., :3])
+            place = (i * tile[0] + gap, j * tile[1] + gap)
+            large = colours.repeat(times, axis=0).repeat(times, axis=1)
+            mosaic[place[0] :, place[1] :][: large.shape[0], : large.shape[1]] = large
+    shape = min(max(mosaic.shape[0] / mosaic.shape[1], 0.3), 2.5)
+    wide = 6.0 if shape <= 1 else 6.0 / shape
+    note = "tile: one patch's position; in it: its similarity to the position of every patch"
+    height = _HEADING + wide * shape + 0.85
+    plate = _headed(max(wide + 2.6, 7.0), height, "Position embedding similarity", note)
+    axes = plate.axes(_MARGIN + 0.5, _HEADING, wide, wide * shape)
+    axes.imshow(mosaic, interpolation="none", aspect="auto")
+    axes.set(xlabel="Input patch column", ylabel="Input patch row")
+    for axis, numbers, step in ((axes.yaxis, chosen[0], tile[0]), (axes.xaxis, chosen[1], tile[1])):
+        axis.set_ticks([gap + (i + 0.5) * step - gap / 2 for i in range(len(numbers))])
+        axis.set_ticklabels([str(number + 1) for number in numbers])
+    axes.tick_params(length=0)
+    bar = plate.axes(_MARGIN + 0.5 + wide + 0.18, _HEADING, 0.17, wide * shape)
+    plate.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar.set_ylabel("Cosine similarity")
+    bar.tick_params(length=0)
+    return plate.figure
+
+
+@house()
+def distances(pixels: Array, uniform: float, images: int) -> Figure:
+    """Mean attention distance of every head (figures 7 right and 11 of the paper).
+
+    Args:
+        pixels: (blocks, heads).
+        uniform: the distance of attention that is the same everywhere, drawn as an anchor.
+        images: how many were averaged.
+    """
+    blocks, heads = pixels.shape
+    counted = "1 image" if images == 1 else f"{images:,} images"
+    note = f"one dot per head, {heads} in each block; average of {counted}"
+    plate = _headed(7.6, 5.4, "Mean attention distance", note)
+    axes = plate.axes(_MARGIN + 0.55, _HEADING, 6.35, 3.75)
+    x = np.arange(1, blocks + 1).repeat(heads)
+    axes.scatter(x, pixels.ravel(), 42, COBALT, alpha=0.75, edgecolors=PAPER, linewidths=0.8)
+    axes.axhline(uniform, color=RUBY, linestyle=(0, (5, 3)), linewidth=1.5)
+    told = f"– – attention spread evenly: {uniform:.2f} pixels"  # above the axes: dots lie anywhere
+    axes.text(1, 1.01, told, transform=axes.transAxes, ha="right", color=RUBY, fontsize=10)
+    top = 1.12 * max(uniform, float(pixels.max()), 1e-9)
+    axes.set(xlim=(0.4, blocks + 0.6), ylim=(0, top))
+    axes.set(xlabel="Network depth (block)", ylabel="Mean attention distance (pixels)")
+    step = -(-blocks // 12)
+    axes.set_xticks(range(1, blocks + 1, step))
+    axes.grid(axis="y", color=LEADING, alpha=0.12)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return plate.figure
+
+
+@house()
+def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Figure:
+    """Attention rollout of some images, with and without the residual (figures 6 and 14).
+
+    Args:
+        pictures: n pictures, uint8 (H, W, 3).
+        maps: (n, 2, rows, columns), with and without.
+    """
+    height, width = pictures[0].shape[:2]
+    side, gap, left = 1.9, 0.12, _MARGIN + 0.35
+    tall = side * min(max(height / width, 0.3), 1.6)
+    wide = max(left + len(pictures) * (side + gap) + _MARGIN, 7.0)
+    note = "from the output to the patches; each map over its own range, dark to bright"
+    plate = _headed(wide, _HEADING + 3 * (tall + gap) + 0.25, "Attention rollout", note)
+    for column, (picture, pair) in enumerate(zip(pictures, maps, strict=True)):
+        large = enlarge(picture, _SHARPEST)
+        rows = ("input", large), ("with residual", pair[0]), ("without", pair[1])
+        for row, (name, content) in enumerate(rows):
+            place = (left + column * (side + gap), _HEADING + row * (tall + gap))
+            axes = plate.axes(*place, side, tall)
+            shown = overlay(large, content) if row else large
+            axes.imshow(shown, interpolation="antialiased", aspect="auto")
+            axes.set(xticks=[], yticks=[])
+            if column == 0:
+                axes.set_ylabel(name, fontsize=10)
+    return plate.figure
+
+
+def _headed(width: float, height: float, title: str, note: str) -> Sheet:
+    plate = Sheet(width, height)
+    plate.write(_MARGIN, 0.42, title, size=13, weight="bold", colour=INK)
+    plate.write(_MARGIN, 0.68, note, size=9.5)
+    return plate
+
+
+def _colours(component: Array) -> Picture:
+    """uint8 (rows, columns, 3): a component over its whole range; one channel is grey."""
+    channels = component if component.shape[-1] >= 3 else component[..., :1].repeat(3, axis=-1)
+    return quantised(spread(channels[..., :3]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.01 else f"{100 * share:.2f} %"
+
+
+def _spaced(count: int) -> list[int]:
+    """All of few, or eight evenly spaced from the first to the last."""
+    return sorted(set(np.linspace(0, count - 1, min(count, _MOST_TILES)).round().astype(int)))

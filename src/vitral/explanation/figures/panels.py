@@ -1,0 +1,83 @@
+"""The panels that figures share: the answer, the test of the map, the layers' own answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitral.drawing import fonts
+from vitral.drawing.figure import frame
+from vitral.drawing.palette import AMBER, COBALT, INK, LEADING, MUTED, PAPER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vitral.explanation.explain import Explanation, Inside
+    from vitral.explanation.faithfulness import Faithfulness
+
+
+def answer(axes: Axes, explanation: Explanation, kind: str) -> None:
+    """Bars of the three most probable classes."""
+    axes.set(xlim=(0, 1), ylim=(2.6, -0.4))
+    axes.axis("off")
+    for place, (name, probability) in enumerate(explanation.top(3)):
+        shown = fonts.shown(explanation.classes, explanation.classes.index(name), kind)
+        weight = "bold" if place == 0 else "normal"
+        axes.barh(place + 0.14, 1, 0.3, color=INK, alpha=0.08)
+        axes.barh(place + 0.14, probability, 0.3, color=COBALT)
+        for x, text, align in ((0, shown, "left"), (1, f"{100 * probability:.1f} %", "right")):
+            axes.text(x, place - 0.1, text, fontsize=11.5, weight=weight, ha=align, va="bottom")
+
+
+def curve(axes: Axes, found: Faithfulness, *, deletion: bool) -> None:
+    """Probability of the target while patches go or come, beside the random orders."""
+    share = 100 * found.removed
+    random = found.random if deletion else found.random[:, ::-1]
+    chosen = found.deletion if deletion else found.insertion
+    axes.fill_between(share, random.min(axis=0), random.max(axis=0), color=MUTED, alpha=0.2)
+    axes.plot(share, random.mean(axis=0), "--", color=MUTED, label="random order")
+    axes.plot(share, chosen, color=COBALT, linewidth=2, label="this order")
+    axes.set(xlim=(0, 100), ylim=(-0.02, 1.02))
+    changed = "taken away" if deletion else "shown"
+    axes.set_xlabel(f"patches {changed}, %", color=MUTED, fontsize=9)
+    axes.set_ylabel("probability", color=MUTED, fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
+    frame(axes)
+
+
+def lens(axes: Axes, explanation: Explanation, inside: Inside, kind: str) -> None:
+    """One bar per layer: its best class and that one's probability; a dot for the target's."""
+    shares = inside.knew.astype(np.float64)
+    best, places = shares.argmax(axis=1), np.arange(len(shares))
+    target = explanation.classes.index(explanation.target) if explanation.target else -1
+    colours = [COBALT if index == target else MUTED for index in best]
+    axes.barh(places, shares[places, best], 0.72, color=colours, alpha=0.85)
+    dots = shares[:, target]
+    axes.plot(dots, places, "o", color=AMBER, markersize=5, markeredgecolor=LEADING, clip_on=False)
+    for place, index in zip(places, best, strict=True):
+        inner = bool(shares[place, index] > 0.5)
+        axes.text(
+            0.015 if inner else float(shares[place, index]) + 0.025,
+            float(place),
+            fonts.shown(explanation.classes, int(index), kind),
+            fontsize=9 if len(shares) <= 14 else 6.5,
+            color=PAPER if inner else INK,
+            va="center",
+        )
+    axes.set_yticks(places, ["input", *map(str, places[1:])])
+    axes.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
+    axes.set_xlabel("probability of its best class", color=MUTED, fontsize=9)
+    axes.set_ylabel("after layer", color=MUTED, fontsize=9)
+    frame(axes)
+
+
+def asked(explanation: Explanation) -> str:
+    """Whose attention is shown, in words."""
+    match explanation.query:
+        case None:
+            return "attention of the output"
+        case "cls":
+            return "attention of the class token"
+        case (row, column):
+            return f"attention of patch {row},{column}"

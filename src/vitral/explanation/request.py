@@ -1,0 +1,120 @@
+"""What is asked about an image: which method, which class, whose attention.
+
+Layers, heads, rows and columns count from 1, as in the paper and in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitral.errors import ModelError, UsageError
+from vitral.specs import ModelSpec
+
+Method = Literal["occlusion", "relevance", "rollout", "attention"]
+Query = Literal["cls"] | tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What `explain` is to find out; the defaults ask which patches the answer needs.
+
+    Attributes:
+        method: "occlusion" (how much hiding a patch lowers one class, in up to 64 forward
+            passes), "relevance" (gradient × attention for one class, in one pass forward and
+            back), "rollout" (attention of all blocks together) or "attention" (of one layer). None
+            is "attention" where a query, a layer or a head is named, and otherwise "occlusion"
+            ("rollout" without a head).
+        target: name of the class to explain; None is the most probable one.
+        query: the token whose attention is read: "cls", a patch (row, column), or None for what
+            the model's head reads.
+        layer, head: of "attention"; None is the last layer and the mean of its heads.
+        steps: of the deletion and insertion curves; 0 leaves the test out.
+        details: whether to keep what is inside the network (every layer's attention and more).
+        several: whether an image may have several classes, each with its own probability.
+        temperature: divides the logits before the softmax (calibration).
+    """
+
+    method: Method | None = None
+    target: str | None = None
+    query: Query | None = None
+    layer: int | None = None
+    head: int | None = None
+    steps: int = 10
+    details: bool = True
+    several: bool = False
+    temperature: float = 1.0
+
+    def settled(self, spec: ModelSpec, grid: tuple[int, int], classes: Sequence[str]) -> Question:
+        """The question with its method decided, if this model can be asked it.
+
+        Raises ModelError for what this network has not, UsageError for what does not exist.
+        """
+        named = (self.query, self.layer, self.head) != (None, None, None)
+        usual: Method = "occlusion" if spec.classes else "rollout"
+        method = self.method or ("attention" if named else usual)
+        if method not in get_args(Method):
+            raise UsageError(f"The method is one of {', '.join(get_args(Method))}, not {method!r}.")
+        if method in ("rollout", "attention") and not spec.depth:
+            raise ModelError(
+                "This model is a ResNet without a transformer, so it has no attention; "
+                "method occlusion or relevance explains the answer of its head."
+            )
+        if method in ("occlusion", "relevance") and not spec.classes:
+            raise ModelError(
+                "This model has no head, so no class to explain; use method rollout or attention."
+            )
+        if method != "attention" and (self.layer, self.head) != (None, None):
+            raise UsageError(
+                f"{method} reads all layers and heads; to see one, use method attention."
+            )
+        if method in ("occlusion", "relevance") and self.query is not None:
+            raise UsageError(
+                f"{method} is read from the answer; a query goes with method attention or rollout."
+            )
+        _number("Layers", self.layer, spec.depth)
+        _number("Heads", self.head, spec.heads)
+        self._check_query(spec, grid)
+        if self.target is not None and self.target not in classes:
+            known = ", ".join(classes[:20]) + ", …" * (len(classes) > 20)
+            raise UsageError(
+                f"The model has no class '{self.target}'; its classes are {known or 'none'}."
+            )
+        if not 0 <= self.steps <= 1000:
+            raise UsageError(f"steps is a number from 0 to 1000, not {self.steps}.")
+        return replace(self, method=method)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(..., classes) of logits of that shape."""
+        if self.several:
+            return logits.float().sigmoid()
+        return (logits.float() / self.temperature).softmax(dim=-1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Logarithms of `probabilities`, exact where they are near 0."""
+        if self.several:
+            return F.logsigmoid(logits.float())
+        return (logits.float() / self.temperature).log_softmax(dim=-1)
+
+    def _check_query(self, spec: ModelSpec, grid: tuple[int, int]) -> None:
+        patches = f"a patch is ROW,COLUMN: rows are 1 to {grid[0]} and columns 1 to {grid[1]}"
+        match self.query:
+            case None:
+                return
+            case "cls":
+                if not spec.class_token:
+                    raise ModelError(f"This model has no class token to ask; {patches}.")
+            case (int(row), int(column)):
+                if not (1 <= row <= grid[0] and 1 <= column <= grid[1]):
+                    raise UsageError(f"There is no patch {row},{column}; {patches}.")
+            case other:
+                raise UsageError(f"A query is cls or a patch, not {other!r}; {patches}.")
+
+
+def _number(what: str, value: int | None, most: int) -> None:
+    if value is not None and (type(value) is not int or not 1 <= value <= most):
+        raise UsageError(f"{what} are 1 to {most}; there is no {value!r}.")

@@ -1,0 +1,40 @@
+"""Where each value of a resolved recipe comes from."""
+
+from __future__ import annotations
+
+from vitral.planning.choose import Request
+from vitral.specs import ImageSpec
+from vitral.specs.fields import flat
+from vitral.training.recipe import Recipe
+
+Stages = list[tuple[str, Recipe]]  # what changed it, and the recipe with that
+
+
+def of(stages: Stages, request: Request) -> dict[str, str]:
+    """Dotted field -> the last stage, or the option, that decided it; "default" where none did."""
+    first = stages[0][1]
+    unchanged = Recipe(model=first.model, images=ImageSpec(size=first.images.size)).to_dict()
+    before = {k: v for k, v in flat(unchanged).items() if not k.startswith("model.")}
+    result: dict[str, str] = {}
+    for label, recipe in stages:
+        now = flat(recipe.to_dict())
+        changed = (key for key in now if key not in before or before[key] != now[key])
+        result |= dict.fromkeys(changed, label)
+        before = now
+    result["images.size"] = result["model.size"]  # one value under two names
+    if network := f"--model {request.model}" if request.model else request.start and "the weights":
+        whole = (key for key in before if key.startswith("model.") and key != "model.size")
+        result |= dict.fromkeys(whole, network)  # also what is there by chance what it was
+    options = (
+        ("data.source", "DATA", request.data or None),
+        ("start", "--from", request.start),
+        ("model.size", "--size", request.size),
+        ("images.size", "--size", request.size),
+        ("length", "--epochs", request.epochs),
+        ("data.batch", "--batch", request.batch),
+        ("tune", "--tune", request.tune),
+        ("seed", "--seed", request.seed),
+    )
+    result |= {key: option for key, option, value in options if value is not None}
+    result |= {change.partition("=")[0].strip(): "--set" for change in request.changes}
+    return {key: result.get(key, "default") for key in before}

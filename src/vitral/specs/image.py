@@ -1,0 +1,76 @@
+"""ImageSpec: how pixels become the tensor that a model expects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vitral.errors import SpecError
+from vitral.specs.fields import choice, from_mapping, pair
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """The preprocessing that belongs to a model; it travels in the artifact.
+
+    Attributes:
+        size: (height, width) in pixels of the tensor.
+        fit: how the image is resized to floor(size / crop): "crop" covers it, "pad" stays inside
+            it, both keeping the aspect ratio, "squash" becomes it. Then the centre of `size` is
+            cut out, and what is missing is filled with the mean colour.
+        crop: fraction of the resized image that the centre cut keeps (timm's crop_pct).
+        centre: where the cut starts when the margin is odd: "round" goes to the even pixel (timm,
+            torchvision), "floor" to the smaller one (transformers, Google).
+        interpolation: "bilinear" or "bicubic".
+        resize: whose resize it is: "pillow" averages over all pixels and rounds to 8 bits after
+            the rows and after the columns (timm, torchvision, transformers), "torch" averages in
+            floats (DINOv3), "tensorflow" takes the nearest four alone (Google; for "bilinear").
+        mean, std: per channel, of values in [0, 1]; 0.5 and 0.5 give the paper's [-1, 1].
+    """
+
+    size: tuple[int, int] = (224, 224)
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    crop: float = 1.0
+    centre: Literal["round", "floor"] = "round"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    resize: Literal["pillow", "torch", "tensorflow"] = "pillow"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        """Normalise the types and refuse values that no image could have."""
+        object.__setattr__(self, "size", pair("ImageSpec.size", self.size))
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        choice(self, "fit", ImageSpec)
+        choice(self, "centre", ImageSpec)
+        choice(self, "interpolation", ImageSpec)
+        choice(self, "resize", ImageSpec)
+        if self.resize == "tensorflow" and self.interpolation != "bilinear":
+            raise SpecError(
+                f'ImageSpec.resize = "tensorflow" is for interpolation = "bilinear", '
+                f'not "{self.interpolation}".'
+            )
+        if not 0 < self.crop <= 1:
+            raise SpecError(f"ImageSpec.crop is a fraction in (0, 1], not {self.crop}.")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != len(self.std) or not self.mean or not finite or min(self.std) < 1e-6:
+            raise SpecError(
+                f"ImageSpec.mean and ImageSpec.std need one finite value per channel and std > 0, "
+                f"not {self.mean} and {self.std}."
+            )
+
+    @property
+    def antialias(self) -> bool:
+        """Whether shrinking averages over all pixels."""
+        return self.resize != "tensorflow"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for model.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImageSpec:
+        """The inverse of to_dict; SpecError names an unknown or a missing field."""
+        return from_mapping(cls, values)

@@ -1,0 +1,307 @@
+"""ModelSpec: everything that decides the weights of a model, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vitral.errors import ModelError, SpecError
+from vitral.specs import counts
+from vitral.specs.fields import choice, from_mapping, pair
+from vitral.specs.resnet import ResNetSpec
+
+MOST, DEEPEST = 1 << 24, 10_000  # beyond any model; a typing slip would hang the machine
+CHOICES = ("positions", "positions_at", "pool", "pool_norm", "gelu", "biases", "resample")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A Vision Transformer, a hybrid, or (resnet.kind "v2") a BiT ResNet.
+
+    Change one with `dataclasses.replace(spec, size=384, classes=10)`. The defaults are the
+    authors' (Dosovitskiy et al., section 3.1 and appendix D; vit_jax where the paper is silent).
+
+    Attributes:
+        name: what a person calls it; it decides nothing.
+        size: (height, width) of the image in pixels; one number means a square.
+        channels: of the image.
+        patch: (height, width) of a patch in pixels; in a hybrid, of the stem's feature map.
+        width: of a token (the paper's D).
+        depth: number of blocks (L).
+        heads: attention heads per block (k).
+        head_width: of one head; None is width / heads.
+        mlp_width: of the hidden layer of each block's MLP.
+        classes: of the head; 0 leaves the head out, and the model answers with its
+            representation.
+        class_token: whether a learned token stands before the patches.
+        distillation_token: DeiT's second token with a head of its own.
+        registers: extra tokens after the class token that are dropped at the output.
+        positions: "none", "learned" (one row per position, in raster order), "learned2d" (a table
+            of rows and one of columns, half the width each), "sincos2d" (big_vision's fixed
+            table), "sincos2d_mae" (MAE's), "relative" (keys per raster offset, in each
+            block; the class token stands before the first patch), "rope2d" (DINOv3's rotation of
+            queries and keys).
+        positions_at: "stem" adds the positions once, "every" adds each block's own table at its
+            input, "shared" adds one table at every block's input (table 8).
+        prefix_positions: whether the class and distillation tokens have a position too (vit_jax:
+            yes, big_vision: no).
+        register_positions: whether the registers have a position too (timm's so150m: yes,
+            DINOv2: no).
+        rope_base: base of the periods of "rope2d", in half images (DINOv3: 100).
+        pool: "cls" takes the class token, "mean" averages the patches, "map" attends over all
+            tokens with a learned probe.
+        pool_norm: whether the final norm comes "before" (the authors) or "after" pooling (MAE).
+        representation: width of the hidden tanh layer of the head; 0 is none.
+        layer_scale: initial value of a learned factor per channel on each branch; None is none.
+        qk_norm: layer norm of queries and keys over the head width.
+        gelu: "tanh" approximation (authors) or exact "erf" (timm, DeiT, transformers).
+        norm_eps: epsilon of the layer norms.
+        biases: of the blocks' linear maps: "all", "no_qkv" or "none"; norms, patch projection and
+            head keep theirs.
+        resample: whose rule resizes learned positions: "google" (bilinear, aligned corners),
+            "timm" (bicubic, antialiased), "transformers" (bicubic), "torchvision" (bicubic,
+            aligned corners), "flexivit" (bilinear, antialiased).
+        resnet: the stem of a hybrid, or BiT itself.
+    """
+
+    name: str
+    size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    patch: tuple[int, int] = (16, 16)
+    width: int
+    depth: int
+    heads: int
+    head_width: int | None = None
+    mlp_width: int
+    classes: int = 1000
+    class_token: bool = True
+    distillation_token: bool = False
+    registers: int = 0
+    positions: Literal[
+        "none", "learned", "learned2d", "sincos2d", "sincos2d_mae", "relative", "rope2d"
+    ] = "learned"
+    positions_at: Literal["stem", "every", "shared"] = "stem"
+    prefix_positions: bool = True
+    register_positions: bool = False
+    rope_base: float = 100.0
+    pool: Literal["cls", "mean", "map"] = "cls"
+    pool_norm: Literal["before", "after"] = "before"
+    representation: int = 0
+    layer_scale: float | None = None
+    qk_norm: bool = False
+    gelu: Literal["tanh", "erf"] = "tanh"
+    norm_eps: float = 1e-6
+    biases: Literal["all", "no_qkv", "none"] = "all"
+    resample: Literal["google", "timm", "transformers", "torchvision", "flexivit"] = "google"
+    resnet: ResNetSpec | None = None
+
+    def __post_init__(self) -> None:
+        """Normalise the types and refuse what does not fit together, with the reason."""
+        object.__setattr__(self, "size", pair("ModelSpec.size", self.size))
+        object.__setattr__(self, "patch", pair("ModelSpec.patch", self.patch))
+        if not isinstance(self.resnet, ResNetSpec | None):
+            raise SpecError(f"ModelSpec.resnet is a ResNetSpec or None, not {self.resnet!r}.")
+        for name in CHOICES:
+            choice(self, name, ModelSpec)
+        self._check_numbers()
+        if self.is_resnet:
+            self._check_resnet()
+        else:
+            self._check_tokens()
+            self._check_positions()
+        self.grid_at(self.size)
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether this is a BiT network, with no transformer in it."""
+        return self.resnet is not None and self.resnet.kind == "v2"
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads together: heads times head_width."""
+        return self.heads * (self.head_width or self.width // self.heads) if self.heads else 0
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patches: class, distillation, registers."""
+        return self.class_token + self.distillation_token + self.registers
+
+    @property
+    def position_prefix(self) -> int:
+        """How many of the tokens before the patches have a position: the first so many."""
+        first = (self.class_token + self.distillation_token) if self.prefix_positions else 0
+        return first + (self.registers if self.register_positions else 0)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """(height, width) in image pixels of the cell that one patch token stands for."""
+        step = self.resnet.stride if self.resnet else 1
+        return self.patch[0] * step, self.patch[1] * step
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        return self.grid_at(self.size)
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence: the patches and the tokens before them."""
+        return self.grid[0] * self.grid[1] + self.prefix
+
+    @property
+    def parameters(self) -> int:
+        """Number of learned values, by arithmetic."""
+        return counts.parameters(self)
+
+    def flops(self, size: int | tuple[int, int] | None = None) -> int:
+        """Floating-point operations of one image's forward pass: two per multiplication.
+
+        Counted as torch's FlopCounterMode counts them: matrix products, convolutions and
+        attention; norms, activations and additions are left out. The size is the spec's unless
+        given. (torch 2.13 does not count its fused attention kernel on the CPU; on the meta
+        device or with SDPBackend.MATH the two agree.)
+        """
+        return counts.flops(self, self.size if size is None else pair("size", size))
+
+    def grid_at(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of patches in an image of (height, width); SpecError if none fit."""
+        height, width = self.resnet.map_size(size) if self.resnet else size
+        if height % self.patch[0] or width % self.patch[1]:
+            below, above = (self._nearest(size, up) for up in (False, True))
+            fit = [f"{h}x{w}" for h, w in (below, above) if h and w]
+            raise SpecError(
+                f"Size {size[0]}x{size[1]} is not a multiple of the patch "
+                f"{self.stride[0]}x{self.stride[1]}; the nearest that fit are {' and '.join(fit)}."
+                if len(fit) > 1
+                else f"Size {size[0]}x{size[1]} is not a multiple of the patch "
+                f"{self.stride[0]}x{self.stride[1]}; the nearest that fits is {fit[0]}."
+            )
+        return height // self.patch[0], width // self.patch[1]
+
+    def check_images(self, shape: tuple[int, ...], any_size: bool = False) -> None:
+        """ModelError unless images are (B, channels, H, W), of this size or any that fits."""
+        if len(shape) != 4 or shape[1] != self.channels:
+            raise ModelError(
+                f"{self.name} takes images (B, {self.channels}, height, width), "
+                f"not a tensor of shape {tuple(shape)}."
+            )
+        height, width = shape[2], shape[3]
+        if (height, width) == self.size:
+            return
+        if not any_size:
+            raise ModelError(
+                f"{self.name} takes {self.size[0]}x{self.size[1]} pixels, not {height}x{width}; "
+                f"resize the images, pass any_size=True, or use model.resized(({height}, {width}))."
+            )
+        self.grid_at((height, width))
+
+    def _nearest(self, size: tuple[int, int], up: bool) -> tuple[int, int]:
+        height, width = (
+            (side + up * (step - 1)) // step * step
+            for side, step in zip(size, self.stride, strict=True)
+        )
+        return height, width
+
+    def _check_numbers(self) -> None:
+        minimum = 0 if self.is_resnet else 1
+        least = {"channels": 1, "width": 1, "depth": minimum, "heads": minimum}
+        least |= {"mlp_width": minimum, "classes": 0, "registers": 0, "representation": 0}
+        if self.head_width is not None:
+            least["head_width"] = 1
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or not bound <= value <= MOST:
+                raise SpecError(
+                    f"ModelSpec.{name} is a whole number from {bound} to {MOST:,}, not {value!r}."
+                )
+        if self.depth > DEEPEST:
+            raise SpecError(f"ModelSpec.depth is at most {DEEPEST:,}, not {self.depth:,}.")
+        tokens = ("class_token", "distillation_token", "prefix_positions", "register_positions")
+        for name in (*tokens, "qk_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")
+        for name in ("norm_eps", "rope_base", "layer_scale"):
+            value = getattr(self, name)
+            if value is None and name == "layer_scale":
+                continue
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise SpecError(f"ModelSpec.{name} is greater than 0, not {value!r}.")
+
+    def _check_tokens(self) -> None:
+        if self.head_width is None and self.width % self.heads:
+            raise SpecError(
+                f"Width {self.width} is not a multiple of {self.heads} heads; "
+                "change one of them or set head_width."
+            )
+        if self.pool == "cls" and not self.class_token:
+            raise SpecError("pool='cls' needs class_token=True; without it pool='mean' or 'map'.")
+        if self.distillation_token and self.pool != "cls":
+            raise SpecError(
+                "distillation_token needs pool='cls': each of its two heads reads its own token."
+            )
+        if self.distillation_token and (self.representation or not self.classes):
+            raise SpecError(
+                "distillation_token needs classes and representation=0: "
+                "DeiT's two heads are single linear layers."
+            )
+
+    def _check_positions(self) -> None:
+        if self.register_positions:
+            self._check_registers()
+        if self.positions in ("sincos2d", "sincos2d_mae") and (self.width % 4 or self.width < 8):
+            raise SpecError(f"positions='{self.positions}' needs a width of 8, 12, 16, ...")
+        if self.positions == "learned2d" and self.width % 2:
+            raise SpecError(f"positions='learned2d' needs an even width, not {self.width}.")
+        head = self.attention_width // self.heads
+        if self.positions == "rope2d" and head % 4:
+            raise SpecError(f"positions='rope2d' needs a head width in steps of 4, not {head}.")
+        if self.positions_at != "stem" and self.positions in ("none", "relative", "rope2d"):
+            raise SpecError(
+                f"positions_at='{self.positions_at}' says where positions are added, but "
+                f"positions='{self.positions}' adds none to the tokens; leave it at 'stem'."
+            )
+        if self.positions_at == "every" and self.positions.startswith("sincos2d"):
+            raise SpecError(
+                f"positions='{self.positions}' is fixed, so no block has its own; "
+                "use positions_at='shared'."
+            )
+
+    def _check_registers(self) -> None:
+        if not self.registers:
+            raise SpecError("register_positions=True needs registers; here there are none.")
+        if self.class_token and not self.prefix_positions:
+            raise SpecError(
+                "register_positions=True needs prefix_positions=True: the class token stands "
+                "before the registers, and the first rows of positions are the first tokens'."
+            )
+        if self.positions not in ("learned", "learned2d", "relative"):
+            raise SpecError(
+                f"register_positions=True needs positions='learned', 'learned2d' or 'relative': "
+                f"'{self.positions}' gives the tokens before the patches none."
+            )
+
+    def _check_resnet(self) -> None:
+        expected = {
+            "width": self.resnet.outputs if self.resnet else 0,
+            **dict.fromkeys(("depth", "heads", "mlp_width", "registers", "representation"), 0),
+            **dict.fromkeys(("class_token", "distillation_token", "qk_norm"), False),
+            "register_positions": False,
+            **{"patch": (1, 1), "pool": "mean", "positions": "none", "positions_at": "stem"},
+            **{"head_width": None, "layer_scale": None, "biases": "all", "pool_norm": "before"},
+        }
+        for name, value in expected.items():
+            if getattr(self, name) != value:
+                raise SpecError(
+                    f"A ResNet of kind v2 (BiT) has no transformer, so {name} stays at {value!r}, "
+                    f"not {getattr(self, name)!r}."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for model.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """The inverse of to_dict; SpecError names an unknown or a missing field."""
+        return from_mapping(cls, values)

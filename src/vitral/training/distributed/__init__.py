@@ -1,0 +1,1 @@
+"""One run on several processes, with torch's own process group, DDP and FSDP2."""

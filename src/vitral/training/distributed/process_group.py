@@ -1,0 +1,193 @@
+"""One process or many: which one this is, and what they tell one another.
+
+    vitral train PHOTOS/ --devices 2
+    torchrun --nproc-per-node 8 -m vitral train PHOTOS/ --out RUN      # any number of machines
+
+A process alone has nothing to tell, so every method is free then. Only the first one writes files
+and speaks; all of them raise the same errors, so that none waits for one that has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vitral.engines.torch_engine import best_device
+from vitral.errors import UsageError, VitralError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
+SILENCE = timedelta(minutes=30)  # the first process may write a large state for a while
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among all that train together.
+
+    Attributes:
+        device: where it computes.
+        index, count: its number, from 0, and how many there are.
+        restarts: how often torchrun has started all of them again.
+    """
+
+    device: torch.device
+    index: int = 0
+    count: int = 1
+    restarts: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.index == 0
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value summed over all processes."""
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def gathered(self, value: T) -> list[T]:
+        """What every process gave, in their order, for all of them."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def of_first(self, value: T) -> T:
+        """What the first process gave, for all of them."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def lost(self, error: Exception) -> bool:
+        """Whether it says that another process went away while this one waited for it."""
+        gone = ("closed by peer", "reset by peer", "ncclRemoteError", "Broken pipe")
+        return self.count > 1 and any(sign in str(error) for sign in gone)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[bool]:
+        """True in the one process that writes; what it raises, all raise; all leave together."""
+        error: VitralError | None = None
+        try:
+            yield self.first
+        except VitralError as raised:
+            error = raised
+        errors = [found for found in self.gathered(error) if found is not None]
+        if errors:
+            raise error or errors[0]
+
+    def mesh(self) -> DeviceMesh:
+        """All processes in a row; with several on each of several machines, machines by processes.
+
+        Weights are then shared out inside a machine, whose links are fast, and every machine holds
+        them all (HSDP).
+        """
+        from torch.distributed.device_mesh import init_device_mesh  # a second, for sharding alone
+
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if 1 < local < self.count and self.count % local == 0:
+            names = ("machines", "processes")
+            return init_device_mesh(
+                self.device.type, (self.count // local, local), mesh_dim_names=names
+            )
+        return init_device_mesh(self.device.type, (self.count,))
+
+
+@contextlib.contextmanager
+def joined(device: str | None = None, *, alone: bool = True) -> Iterator[Ranks]:
+    """The processes that torchrun started, joined for as long as the block runs; or this one alone.
+
+    `alone` False joins even a single process, which sharding needs.
+
+    Raises MachineError for a device that is not there, UsageError where torchrun's variables are
+    incomplete.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if count == 1 and alone:
+        yield Ranks(best_device(device), restarts=restarts)
+        return
+    chosen = _own_device(device)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        missing = [
+            name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
+        ]
+        if missing:
+            raise UsageError(
+                f"WORLD_SIZE is {count} but {', '.join(missing)} is not set: start the processes "
+                f"with torchrun, or with --devices."
+            )
+        _leave_with_the_launcher()
+        dist.init_process_group(backend, timeout=SILENCE)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Ranks(chosen, dist.get_rank(), dist.get_world_size(), restarts)
+        dist.barrier()
+    finally:
+        gc.collect()  # a reducer that outlives its group aborts the process at exit
+        dist.destroy_process_group()
+
+
+def _leave_with_the_launcher() -> None:
+    """A launcher that is gone takes its processes along; the run goes on from its last state."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def _own_device(name: str | None) -> torch.device:
+    device = best_device(name)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds a piece of it alone (a DTensor)."""
+    return hasattr(tensor, "placements")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's piece of a sharded tensor (a view of it); any other tensor as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, which every process must ask for; any other tensor as it is."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def cut(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor that every process holds, sharded as `like` is."""
+    if not is_sharded(like) or is_sharded(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)

@@ -1,0 +1,346 @@
+"""The run folder: what is written where, and whether it may be written at all.
+
+recipe.json       the resolved recipe, the data's fingerprint and the versions
+problems.csv      every file that was left out and every remark on the data, where there is any
+views.jpg         twelve views as the training sees them
+metrics.jsonl     one line per logged step and per validation
+state/            two resume slots
+.parts            into how many parts a process without memory wants each step cut
+best/ last/       artifacts
+predictions.csv   one line per validation image, by best/
+evaluation.json   what those amount to: scores with their intervals, and the calibration
+report.html       all of it for a person to look at
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from vitral import report
+from vitral.data.datasets import Dataset
+from vitral.data.layouts import lasting
+from vitral.data.sources import LEFT_OUT, Problem
+from vitral.errors import UsageError
+from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.model import ViT
+from vitral.specs import ImageSpec
+from vitral.storage import files
+from vitral.training import finetuning
+from vitral.training.distributed.process_group import Ranks
+from vitral.training.recipe import Recipe
+from vitral.training.state import Progress, progress_of
+from vitral.version import VERSION
+from vitral.weights.artifact import Card
+
+Score: TypeAlias = Evaluation | SeveralEvaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its folder, and how its best/ does on the validation images."""
+
+    path: Path
+    evaluation: Score
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def default_path(source: str, model: str) -> Path:
+    """runs/DATE_DATA_MODEL, with the time added when that is taken."""
+    now = datetime.now()
+    names = "_".join(
+        re.sub(r"[^\w.-]+", "-", part).strip("-") for part in (Path(source).name, model)
+    )
+    path = Path("runs") / f"{now:%Y-%m-%d}_{names}"
+    return path if not path.exists() else path.with_name(f"{path.name}_{now:%H%M%S}")
+
+
+def check_new(out: Path, source: str) -> None:
+    """Refuse a place that is taken, inside the data, or not writable; nothing is left behind."""
+    if (out / "recipe.json").exists():
+        raise UsageError(
+            f"{out} already holds a run. Go on with it: vitral train --resume {out}, or choose "
+            f"another folder with --out."
+        )
+    if out.exists() and (not out.is_dir() or not all(_left_behind(f) for f in out.iterdir())):
+        raise UsageError(f"{out} exists and is not empty. Choose a new folder with --out.")
+    data = Path(source)
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"--out {out} lies inside the images in {data}, where it would become a class. "
+            f"Choose a folder outside of it."
+        )
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise files.explained(error, out) from None
+
+
+def _left_behind(file: Path) -> bool:
+    """Whether it is all that a run killed in its first moment leaves of itself."""
+    return file.name == ".lock" or files.is_unfinished(file)
+
+
+def complete(recipe: Recipe, data: Dataset) -> Recipe:
+    """The recipe with the classes of the data in its model, and where the data is for good."""
+    model = dataclasses.replace(recipe.model, classes=len(data.classes))
+    source = lasting(recipe.data.source)  # a resume may come from another folder
+    where = dataclasses.replace(recipe.data, source=source)
+    goal = dataclasses.replace(recipe.objective, teacher=_for_good(recipe.objective.teacher))
+    return dataclasses.replace(
+        recipe, model=model, data=where, start=_for_good(recipe.start), objective=goal
+    )
+
+
+def _for_good(weights: str | None) -> str | None:
+    """Weights on this disk by their whole path, an id as it is."""
+    known = weights is not None and Path(weights).exists()
+    return str(Path(weights or "").resolve()) if known else weights
+
+
+def holds(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder is that of a run of this very recipe."""
+    return (out / "recipe.json").exists() and read(out)[0] == recipe
+
+
+def create(out: Path, recipe: Recipe, data: Dataset) -> None:
+    """Make the folder and its recipe.json."""
+    content = {
+        "recipe": recipe.to_dict(),
+        "digest": _digest(recipe.to_dict()),
+        "fingerprint": data.fingerprint,
+        "command": shlex.join(["vitral", *sys.argv[1:]]),
+        "environment": environment(),
+    }
+    files.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def list_problems(out: Path, problems: Iterable[Problem]) -> None:
+    """Add to problems.csv what it does not list yet."""
+    path, rows = out / "problems.csv", {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = {tuple(row): None for row in list(csv.reader(file))[1:]}
+    known = len(rows)
+    for problem in problems:
+        texts = (problem.path, problem.code, problem.reason)
+        told = [t.encode("utf-8", "backslashreplace").decode() for t in texts]  # names may be bytes
+        rows[tuple(told)] = None
+    if len(rows) > known:
+        files.write_file(path, partial(_write_rows, [("path", "code", "reason"), *rows]))
+
+
+def _write_rows(rows: Iterable[Sequence[str]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@contextlib.contextmanager
+def locked(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Hold the run folder for these processes; UsageError when others are at work in it."""
+    with contextlib.ExitStack() as stack:
+        with ranks.writing() as first:
+            if first:
+                file = stack.enter_context((out / ".lock").open("w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(
+                        f"Another process is training in {out}. Wait for it, or choose another "
+                        f"--out."
+                    ) from None
+        yield
+
+
+def discard(out: Path) -> None:
+    """Remove a run folder that never got as far as a saved state, unless a restart goes on."""
+    if progress_of(out / "state") is None and not asked_parts(out):
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def ask_for_parts(out: Path, parts: int) -> None:
+    """Let the next start of this run cut each process's piece of a step into so many parts."""
+    files.write_text(out / ".parts", f"{parts}\n")
+
+
+def asked_parts(out: Path) -> int:
+    """What a process without memory asked for; 0 if none did."""
+    try:
+        return int((out / ".parts").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def read(out: Path) -> tuple[Recipe, str]:
+    """The recipe of a run folder and the fingerprint of its data."""
+    path = out / "recipe.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"recipe", "fingerprint"} <= set(content):
+            raise ValueError("it has no 'recipe' and 'fingerprint'")
+        newer = str((content.get("environment") or {}).get("vitral", ""))
+        if _parts(newer) > _parts(VERSION):
+            raise UsageError(
+                f"Vitral {newer} wrote {out}, and this is {VERSION}. Update it to go on: "
+                f"pip install -U vitral."
+            )
+        digest = _digest(content["recipe"])
+        if content.get("digest", digest) != digest:
+            raise UsageError(
+                f"{path} was edited since the run began, and a resume goes on exactly. Put it "
+                f"back, or begin a new run with it: vitral train --recipe {path}"
+            )
+        return Recipe.from_dict(content["recipe"]), content["fingerprint"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"{out} is not a run folder: it has no recipe.json. Give the folder that "
+            f"`vitral train` printed."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {str(error).rstrip('.')}. It is damaged, or another version "
+            f"wrote it."
+        ) from None
+
+
+def _digest(recipe: Any) -> str:
+    text = json.dumps(recipe, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _parts(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def log(out: Path, line: dict[str, Any]) -> None:
+    """Append one line to metrics.jsonl."""
+    text = json.dumps(line) + "\n"
+    try:
+        with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise files.explained(error, out / "metrics.jsonl", needed=len(text)) from None
+
+
+def rewind(out: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that come after the resumed step, and half-written ones."""
+    path = out / "metrics.jsonl"
+    if path.exists():
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        files.write_text(path, "".join(kept))
+
+
+def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -> Card:
+    """The card of an artifact made at this moment of the run."""
+    made_by = {
+        "recipe": recipe.to_dict(),
+        "data": {
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "train": len(data.train),
+            data.val.name: len(data.val),
+        },
+        "step": progress.step,
+        "seconds": round(progress.seconds, 1),
+        "environment": environment(),
+    }
+    metrics = {
+        "accuracy": evaluation.accuracy,
+        evaluation.headline.replace(" ", "_"): evaluation.score,
+        "interval": list(evaluation.interval),
+        "samples": evaluation.samples,
+        "loss": evaluation.loss,
+        "split": data.val.name,
+        "selected": recipe.select,
+    }
+    return Card(
+        model=recipe.model,
+        images=recipe.images,
+        classes=data.classes,
+        made_by=made_by,
+        metrics=metrics,
+        labels="several" if data.multi_label else "one",
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    return {
+        "vitral": VERSION,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device or platform.machine(),
+        "cores": os.cpu_count(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def introduction(
+    recipe: Recipe, data: Dataset, model: ViT, ranks: Ranks, *, bf16: bool
+) -> list[str]:
+    """What a person should know before the first step."""
+    shown = [
+        f"{'left out' if problem.code in LEFT_OUT else 'note'}: {problem.path}: {problem.reason}"
+        for problem in data.problems[:5]
+    ]
+    if len(data.problems) > 5:
+        shown.append(
+            f"... and {len(data.problems) - 5} more notes on the data, in the run's problems.csv"
+        )
+    height, width = recipe.images.size
+    trained = finetuning.trainable(model)
+    part = f", {trained / 1e6:.2f} M of them trained" * (trained < recipe.model.parameters)
+    kinds = f"{len(data.classes)} classes" + ", several to an image" * data.multi_label
+    many = f" x {ranks.count}" * (ranks.count > 1)
+    how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
+    if recipe.tune == "probe":  # nothing comes of a batch or a rate
+        how = "one pass and a solver"
+    return [
+        f"data   {data.source}: {len(data.train):,} train, {len(data.val):,} {data.val.name}, "
+        f"{kinds}",
+        *shown,
+        f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters{part}, "
+        f"{height}x{width} px" + (f", from {recipe.start}" if recipe.start else ""),
+        f"plan   {how}, {'bf16' if bf16 else 'fp32'} on {ranks.device}{many}",
+    ]
+
+
+def write_report(
+    out: Path, data: Dataset, evaluation: Score, model: nn.Module, images: ImageSpec
+) -> None:
+    """report.html with the most confident mistakes and what the model looked at in them."""
+    seen = model.cpu() if hasattr(model, "attention_weights") else None
+    examples = report.examples(data.val, evaluation.predictions, model=seen, image_spec=images)
+    report.write_report(out, examples=examples)

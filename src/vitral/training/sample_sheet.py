@@ -1,0 +1,74 @@
+"""What the model saw: a sheet of training views, for the page of the run.
+
+write(Path("run/views.jpg"), data.train, recipe.augment, recipe.images, seed=recipe.seed)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vitral.data.loader import train_batches
+from vitral.data.sources import Split
+from vitral.drawing import palette
+from vitral.drawing.pictures import Picture, enlarge, quantised
+from vitral.errors import VitralError
+from vitral.images import augment as views
+from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
+from vitral.storage import files
+
+COUNT, _COLUMNS = 12, 6
+_LEAST, _MOST = 96, 224  # pixels of the shorter side of a pane, and of the longer one
+_LEAD = 6  # pixels between panes
+
+
+def write(out: Path, split: Split, augment: Augment, spec: ImageSpec, *, seed: int) -> None:
+    """Write 12 training views of a split as one JPEG; the same ones for the same arguments.
+
+    They come through the loader's own code, and are mixed with one another where the setting
+    mixes. A run does without the sheet rather than fail for it: when no image can be read or the
+    file cannot be written, nothing happens.
+    """
+    with contextlib.suppress(VitralError, OSError):
+        pictures = _views(split, augment, spec, seed)
+        if pictures:
+            image = Image.fromarray(_sheet(pictures))
+            files.write_file(out, lambda path: image.save(path, format="JPEG", quality=88))
+
+
+def _views(split: Split, augment: Augment, spec: ImageSpec, seed: int) -> list[Picture]:
+    """(H, W, 3) each, of images in the order of the first epoch."""
+    few = split.select(split.order(seed)[:COUNT])
+    batches = train_batches(few, augment, spec, batch=COUNT, seed=seed, start_step=0, workers=0)
+    with contextlib.closing(batches):
+        batch = next(batches)
+    images = batch.images.float()
+    if augment.mixes and len(images):
+        classes = few.labels.shape[1] if few.labels.ndim > 1 else int(few.labels.max()) + 1
+        images, _ = views.mix(images, batch.labels, classes, augment, seed)
+    return list(images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def _sheet(pictures: list[Picture]) -> Picture:
+    """The pictures in rows of six, leaded in."""
+    ready = [enlarge(picture, _LEAST) for picture in pictures]
+    times = min(1.0, _MOST / max(ready[0].shape[:2]))
+    height, width = (max(1, round(times * side)) for side in ready[0].shape[:2])
+    columns = min(_COLUMNS, len(ready))
+    rows = -(-len(ready) // columns)
+    size = (rows * (height + _LEAD) + _LEAD, columns * (width + _LEAD) + _LEAD, 3)
+    sheet = np.empty(size, np.uint8)
+    sheet[:] = quantised(palette.rgb(palette.LEADING))
+    for i, picture in enumerate(ready):
+        top, left = (
+            _LEAD + at * (side + _LEAD)
+            for at, side in zip(divmod(i, columns), (height, width), strict=True)
+        )
+        pane = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+        sheet[top : top + height, left : left + width] = np.asarray(pane)
+    return sheet

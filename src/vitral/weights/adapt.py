@@ -1,0 +1,125 @@
+"""The first weights of a fine-tune: other classes, another size, patch or number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitral.errors import ModelError, SpecError
+from vitral.specs import ModelSpec
+from vitral.weights import artifact
+from vitral.weights.read import Weights
+
+# what a fine-tune may change of the network that it starts from
+FREE = ("name", "size", "channels", "patch", "classes", "representation", "pool", "pool_norm")
+
+
+def start(
+    weights: Weights, spec: ModelSpec, classes: Sequence[str]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict of `spec` that continues `weights`, and a line for each thing that changed.
+
+    - Heads: kept where the classes are the same (matched by name), else new and zero, and the
+      pre-logits layer is dropped (Dosovitskiy et al., section 3.2).
+    - Positions: the grid is resized by the rule of the weights' home (spec.resample).
+    - Patches: the projection is resampled by the pseudo-inverse of FlexiViT (section 3.4).
+    - Channels: of the first convolution, summed into one, or repeated and scaled.
+
+    Raises SpecError where `spec` is another architecture, ModelError for positions that cannot be
+    resized.
+    """
+    old, notes = weights.card.model, []
+    _check_same(old, spec)
+    tensors = {name: x.clone() for name, x in weights.tensors.items()}
+    if spec.channels != old.channels:
+        name = "patches.weight" if spec.resnet is None else "stem.root.weight"
+        tensors[name] = _channels(tensors[name], spec.channels)
+        notes.append(f"the first layer reads {spec.channels} channels instead of {old.channels}")
+    if spec.patch != old.patch:
+        tensors["patches.weight"] = resample_patches(tensors["patches.weight"], spec.patch)
+        notes.append(
+            f"patches of {_by(old.patch)} became {_by(spec.patch)} (FlexiViT's resampling)"
+        )
+    if spec.grid != old.grid and old.positions == "relative":
+        raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
+    tables = None if spec.grid == old.grid else artifact.network(weights.tensors, old).positions
+    if tables is not None:
+        moved = {
+            f"positions.{name}": x.detach().clone() for name, x in tables.on(spec.grid).items()
+        }
+        tensors |= moved
+        change = f"{_by(old.grid)} patches became {_by(spec.grid)}"
+        notes += [f"positions of {change}, resized by {spec.resample}'s rule"] * bool(moved)
+    notes += _heads(tensors, weights, spec, classes)
+    artifact.check(tensors, spec, Path(spec.name))
+    return tensors, tuple(notes)
+
+
+def resample_patches(kernel: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Kernels (width, channels, height, width) for another patch: FlexiViT's PI-resize, eq. 2.
+
+    Of all kernels of the new size, those whose products with bilinearly resized patches are
+    nearest to the old kernels' products with the patches themselves: w' = (B^T)^+ w.
+    """
+    old = (kernel.shape[2], kernel.shape[3])
+    if old == patch:
+        return kernel
+    basis = torch.eye(old[0] * old[1], dtype=torch.float64).unflatten(1, old)[:, None]
+    resize = F.interpolate(basis, patch, mode="bilinear").flatten(1).T  # B: old pixels to new ones
+    moved = kernel.double().flatten(2) @ torch.linalg.pinv(resize)  # row vectors: w (B)^+
+    return moved.unflatten(2, patch).to(kernel.dtype)
+
+
+def _check_same(old: ModelSpec, new: ModelSpec) -> None:
+    for field in fields(ModelSpec):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if field.name not in FREE and before != after:
+            raise SpecError(
+                f"The weights are of another architecture: {field.name} is {before!r} there and "
+                f"{after!r} here. Leave --model out: the weights bring their model (vitral convert "
+                f"--set model.NAME=VALUE says what a file of tensors does not)."
+            )
+
+
+def _channels(kernel: Tensor, channels: int) -> Tensor:
+    """The first convolution for other channels, so that a grey image gives the same patches."""
+    inputs = kernel.shape[1]
+    if channels == 1:
+        return kernel.sum(1, keepdim=True)
+    repeated = kernel.repeat(1, -(-channels // inputs), 1, 1)[:, :channels]
+    return repeated * (inputs / channels)
+
+
+def _heads(
+    tensors: dict[str, Tensor], weights: Weights, spec: ModelSpec, classes: Sequence[str]
+) -> list[str]:
+    """Heads for these classes, in place; what was done, a line each."""
+    old, notes = weights.card, []
+    if old.model.representation:
+        for name in [name for name in tensors if name.startswith("pre_logits.")]:
+            del tensors[name]
+        notes.append("the pre-logits layer was left behind, as the paper fine-tunes")
+    same = set(classes) == set(old.classes) and len(classes) == len(old.classes)
+    heads = ["head"] + ["distillation_head"] * spec.distillation_token
+    if same and classes and not old.model.representation:
+        order = [old.classes.index(name) for name in classes]
+        for head in heads:
+            tensors[f"{head}.weight"] = tensors[f"{head}.weight"][order]
+            tensors[f"{head}.bias"] = tensors[f"{head}.bias"][order]
+        return notes
+    like = next(iter(tensors.values()))
+    for head in heads:
+        tensors[f"{head}.weight"] = like.new_zeros(spec.classes, spec.width)
+        tensors[f"{head}.bias"] = like.new_zeros(spec.classes)
+    had = f"{len(old.classes)} others" if old.classes else "none"
+    notes.append(f"a new head of zeros for {spec.classes} classes (the weights had {had})")
+    return notes
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}x{pair[1]}"

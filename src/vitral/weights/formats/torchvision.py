@@ -1,0 +1,33 @@
+"""torchvision's state dicts: no configuration; the classes and transforms of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vitral.catalog.checkpoints import labels
+from vitral.specs import ImageSpec
+from vitral.weights import preprocessing
+from vitral.weights.artifact import Card
+from vitral.weights.checkpoint_files import Source
+from vitral.weights.rename import Table
+
+
+def facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing."""
+    return {}
+
+
+def classes(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    """The categories of its weights."""
+    return labels("imagenet-1k") if count == 1000 else None
+
+
+def images(source: Source, size: tuple[int, int]) -> ImageSpec:
+    """The transforms of the weights whose file name (vit_b_16-...) or size this is."""
+    return preprocessing.from_torchvision(source.path.stem, size)
+
+
+def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+    """None."""
+    return {}

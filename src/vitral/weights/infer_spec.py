@@ -1,0 +1,316 @@
+"""Which network a checkpoint is: its home by the names, its spec by shapes, rules and settings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from torch import Tensor
+
+from vitral import catalog
+from vitral.errors import SpecError, WeightsError
+from vitral.specs import ModelSpec
+from vitral.specs.fields import assign, coerce, from_mapping, pair
+from vitral.weights import formats
+from vitral.weights.checkpoint_files import Source
+from vitral.weights.rename import Reading, Table, recognised, tables
+
+SHOWN = 4  # names in a message
+ROWS = ("prefix_positions", "register_positions")  # by the home's rule, else by the table's rows
+AXES = {  # of the tensors whose shapes tell the spec, where the file has them
+    "patches.weight": 4,
+    "stem.root.weight": 4,
+    "stem.norm.weight": 1,
+    "positions.table": 3,
+    "registers": 3,
+    "blocks.0.attention.out.weight": 2,
+    "blocks.0.mlp.fc1.weight": 2,
+    "pre_logits.weight": 2,
+    "head.weight": 2,
+}
+
+
+def recognise(source: Source) -> Table:
+    """The table of a checkpoint; WeightsError when none fits, or several."""
+    fitting = recognised(source.tensors)
+    kind = home_of(source.config)
+    if len(fitting) > 1 and kind:
+        fitting = [table for table in fitting if table.home == kind] or fitting
+    if len(fitting) > 1:
+        raise WeightsError(
+            f"{source.path} could come from {' or '.join(table.name for table in fitting)}, and "
+            "its names do not decide. Give its folder with config.json, or remove what does not "
+            "belong to the model."
+        )
+    if not fitting:
+        known = sorted({table.home for table in tables().values()})
+        raise WeightsError(
+            f"{source.path} is no Vision Transformer, hybrid or BiT of {', '.join(known)}: its "
+            f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. Other "
+            "architectures cannot be converted."
+        )
+    return fitting[0]
+
+
+def check_complete(reading: Reading, path: object) -> None:
+    """WeightsError if a tensor was left over, a part of one is missing, or is no weight."""
+    if {"embeddings.mask_token", "decoder.0.weight"} <= set(reading.left):
+        raise WeightsError(
+            f"{path} paints masked patches (ForMaskedImageModeling in transformers): it has a "
+            "decoder where a classifier has its head, and Vitral has no such network."
+        )
+    if reading.left or reading.lacking:
+        raise WeightsError(
+            f"{path} is not a model that Vitral has. Left over: {_shown(reading.left)}. "
+            f"Missing: {_shown(reading.lacking)}."
+        )
+    if not {"patches.weight", "stem.norm.weight"} & reading.ours.keys():
+        raise WeightsError(f"{path} is not whole: nothing in it projects the patches.")
+    first, second = (reading.ours.get(f"blocks.0.mlp.fc{n}.weight") for n in (1, 2))
+    if first is not None and second is not None and len(first) == 2 * second.shape[-1]:
+        raise WeightsError(f"{path} has gated MLPs (SwiGLU), which no model here has.")
+    for name, x in reading.ours.items():
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise WeightsError(f"{path}: '{name}' holds {kind}; weights are float numbers.")
+        if not x.float().isfinite().all():
+            raise WeightsError(
+                f"{path}: '{name}' holds values that are not finite. The training diverged, or "
+                "the file is damaged; take an earlier checkpoint."
+            )
+        if x.ndim != AXES.get(name, x.ndim):
+            raise WeightsError(
+                f"{path}: '{name}' has shape {tuple(x.shape)}; {AXES[name]} axes belong there."
+            )
+
+
+def spec_of(
+    source: Source,
+    table: Table,
+    reading: Reading,
+    *,
+    size: tuple[int, int] | None = None,
+    changes: Sequence[str] = (),
+) -> ModelSpec:
+    """The spec of the tensors that a table has read.
+
+    What shapes cannot tell comes from `changes` ("model.heads=6"), else the home's configuration,
+    else its code's rule (the table), else, for the heads, from the catalogue's sizes. `size` is
+    (height, width) in pixels.
+
+    Raises WeightsError, naming the option, where something is still missing.
+    """
+    values: dict[str, Any] = {
+        field.name: None if field.default is MISSING else field.default
+        for field in fields(ModelSpec)
+    }
+    resnet_rules = table.rules.get("resnet", {})
+    values |= {name: x for name, x in table.rules.items() if name not in ("resnet", "positions")}
+    values |= {"size": None, **{name: table.rules.get(name) for name in ROWS}}
+    values |= _shapes(reading.ours, resnet_rules)
+    if "positions.table" not in reading.ours:
+        values["positions"] = table.rules.get("positions", "none")
+    values |= {"pool": table.rules["pool"]} if "pool" in table.rules else {}
+    if source.config is not None and home_of(source.config) == table.home:
+        values |= _configured(source, table, values)
+    values |= reading.facts
+    values["size"] = values["size"] or table.rules.get("size")
+    unlisted = values.pop("unlisted", "")
+    given = assign({"model": values}, changes, "convert")["model"]
+    if unlisted and given["heads"] is None:
+        raise WeightsError(
+            f"{source.path}: Vitral does not list the architecture {unlisted}, and some share the "
+            "names of a ViT's tensors but compute something else. If it is a plain ViT, say its "
+            "heads once: vitral convert FILE MODEL/ --set model.heads=NUMBER (and model.gelu, "
+            "model.pool where they differ)."
+        )
+    try:
+        spec = from_mapping(ModelSpec, _settled(_typed(given), reading, size))
+    except SpecError as error:
+        raise WeightsError(f"{source.path}: {error}") from None
+    for name in ("positions", "biases", "class_token"):
+        value, held = getattr(spec, name), table.holds.get(name, [])
+        if held and value not in held and not spec.is_resnet:
+            raise WeightsError(
+                f"{source.path} is not whole: its tensors make model.{name}={value}, and "
+                f"{table.home} has {' or '.join(map(str, held))}."
+            )
+    if table.home == "timm" and spec.pool == "map" and spec.prefix:
+        raise WeightsError(
+            f"{source.path} has tokens that timm's MAP head leaves out; here it reads every token."
+        )
+    return spec
+
+
+def _configured(source: Source, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json tells; WeightsError if it is of a network of another size."""
+    told = formats.of(table.home).facts(source.config or {})
+    for name in ("width", "depth"):
+        if (wanted := told.get(name, values[name])) != values[name]:
+            raise WeightsError(
+                f"{source.path}: its config.json is of another model: the {name} is {wanted!r} "
+                f"there and {values[name]} in the tensors. Put the right one beside them."
+            )
+    return told
+
+
+def home_of(config: Mapping[str, Any] | None) -> str:
+    """Whose config.json this is, "" if nobody's."""
+    if not config:
+        return ""
+    return "transformers" if "model_type" in config else "timm" if "architecture" in config else ""
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as ModelSpec's fields want them, before anything is computed with them."""
+    hints = get_type_hints(ModelSpec)
+    pairs = {k: pair(f"model.{k}", values[k]) for k in ("size", "patch") if values[k] is not None}
+    values = {**values, **pairs}
+    return {k: x if x is None else coerce(hints[k], x, f"model.{k}") for k, x in values.items()}
+
+
+def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ModelSpec that the shapes of our tensors tell."""
+    shape = {name: tuple(x.shape) for name, x in ours.items()}
+    found: dict[str, Any] = {"classes": shape["head.weight"][0] if "head.weight" in shape else 0}
+    if "stem.root.weight" in shape:
+        kind = "v1" if "stem.root_norm.weight" in shape else "v2"
+        found["channels"] = shape["stem.root.weight"][1]
+        found["resnet"] = {
+            **resnet_rules,
+            "kind": kind,
+            "blocks": _units(shape),
+            "width": shape["stem.root.weight"][0],
+            "root_pool": "same" if kind == "v1" else resnet_rules.get("root_pool", "zero"),
+        }
+    if "patches.weight" not in shape:
+        absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "patch": (1, 1)}
+        return found | absent | {"width": shape["stem.norm.weight"][0], "pool": "mean"}
+    width, inputs, *patch = shape["patches.weight"]
+    depth = len({k.split(".")[1] for k in shape if k.startswith("blocks.")})
+    mean = "pool.probe" not in shape and "cls" not in shape
+    found |= {
+        "channels": found.get("channels", inputs),
+        "patch": tuple(patch),
+        "width": width,
+        "depth": depth,
+        "mlp_width": shape.get("blocks.0.mlp.fc1.weight", (0,))[0],
+        "class_token": "cls" in shape,
+        "distillation_token": "distillation" in shape,
+        "registers": shape["registers"][1] if "registers" in shape else 0,
+        "pool": "map" if "pool.probe" in shape else "mean" if mean else "cls",
+        "representation": shape.get("pre_logits.weight", (0,))[0],
+        "layer_scale": 1e-5 if "blocks.0.scale1" in shape else None,
+        "qk_norm": "blocks.0.attention.q_norm.weight" in shape,
+    }
+    qkv, out = (f"blocks.0.attention.{name}.bias" in shape for name in ("qkv", "out"))
+    return found | {"biases": "all" if qkv else "no_qkv" if out else "none"}
+
+
+def _units(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Units of each stage of a stem."""
+    numbers = {tuple(k.split(".")[2:4]) for k in shape if k.startswith("stem.stages.")}
+    stages = Counter(int(stage) for stage, _ in numbers)
+    return tuple(stages[stage] for stage in sorted(stages))
+
+
+def _settled(
+    values: dict[str, Any], reading: Reading, size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Heads, head width, name, and the size with the rows of the position table."""
+    ours, values = reading.ours, dict(values)
+    width, depth = values["width"], values["depth"]
+    known = catalog.size_of(width, depth, values["mlp_width"])
+    if depth:
+        out = ours.get("blocks.0.attention.out.weight")
+        inner = width if out is None else out.shape[1]
+        if values["heads"] is None and known:
+            values["heads"] = catalog.model(f"{known}/16").heads
+        if values["heads"] is None:
+            raise SpecError(
+                f"the tensors do not tell the number of heads of width {width}. Say it "
+                "once: vitral convert FILE MODEL/ --set model.heads=NUMBER."
+            )
+        heads = values["heads"]
+        if heads != reading.facts.get("heads", heads):
+            raise SpecError(
+                f"model.heads is {reading.facts['heads']} in the tensors; {heads} is not."
+            )
+        if heads < 1 or inner % heads:
+            raise SpecError(
+                f"model.heads divides {inner}, the width of all heads; {heads} does not."
+            )
+        if values["head_width"] is None and (inner != width or width % heads):
+            values["head_width"] = inner // heads
+    if values["name"] is None:
+        values["name"] = _name(values, known)
+    return values | _size_and_rows(values, ours.get("positions.table"), size or values["size"])
+
+
+def _size_and_rows(
+    values: Mapping[str, Any], table: Tensor | None, asked: tuple[int, int] | None
+) -> dict[str, Any]:
+    """The size in pixels, and which tokens before the patches have rows in the table."""
+    stem = values["resnet"].stride if values["resnet"] is not None else 1
+    step = (values["patch"][0] * stem, values["patch"][1] * stem)
+    if table is None and asked is None:
+        raise SpecError("no tensor tells the size of the images. Say it: --size HEIGHTxWIDTH.")
+    if table is None:
+        told, beside = (values[name] for name in ROWS)
+        flags = dict(zip(ROWS, (told is not False, beside is True), strict=True))
+        return {"size": pair("--size", asked), **flags}
+    rows, counts = table.shape[1], _counts(values)
+    if asked is not None:
+        height, width = pair("--size", asked)
+        spare = (step[0] - 1, step[1] - 1) if stem > 1 else (0, 0)  # a stem pads, patches cut off
+        grid = (height + spare[0]) // step[0], (width + spare[1]) // step[1]
+        if (count := rows - grid[0] * grid[1]) not in counts:
+            raise SpecError(
+                f"{rows} positions do not fit {height}x{width} pixels, which are "
+                f"{grid[0]}x{grid[1]} patches. Say the size that the model was trained at: "
+                "--size HEIGHTxWIDTH."
+            )
+        return {"size": (height, width), **counts[count]}
+    for count, flags in sorted(counts.items(), reverse=True):
+        side = math.isqrt(max(rows - count, 0))
+        if side and side * side == rows - count:
+            return {"size": (side * step[0], side * step[1]), **flags}
+    raise SpecError(
+        f"{rows} positions are no square of patches. Say the size that the model was trained at: "
+        "--size HEIGHTxWIDTH."
+    )
+
+
+def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
+    """How many rows there may be before the patches', and whose they are then."""
+    prefix, registers = values["class_token"] + values["distillation_token"], values["registers"]
+    told, beside = (values[name] for name in ROWS)  # by the home's rule; None where both are found
+    found = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
+    if registers:
+        found[prefix + registers] = (True, True)
+    fitting = {
+        count: flags
+        for count, flags in found.items()
+        if (not prefix or told in (None, flags[0])) and (beside in (None, flags[1]))
+    }
+    return {count: dict(zip(ROWS, flags, strict=True)) for count, flags in fitting.items()}
+
+
+def _name(values: Mapping[str, Any], known: str | None) -> str:
+    """What a person would call it."""
+    resnet, patch = values["resnet"], values["patch"]
+    if resnet is not None and not values["depth"]:
+        return f"BiT-R{sum(resnet.blocks) * 3 + 2}x{resnet.width // 64}"
+    size = known or f"ViT-{values['width']}x{values['depth']}"
+    if resnet is not None:
+        stem = f"R{sum(resnet.blocks) * 3 + 2}" if resnet.blocks else "R"
+        return f"{stem}+{size}/{resnet.stride * patch[0] if resnet.blocks else 16}"
+    return f"{size}/{patch[0]}" + (f"x{patch[1]}" if patch[0] != patch[1] else "")
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + more if names else "nothing"

@@ -1,0 +1,205 @@
+"""A checkpoint of any home, or an artifact, as an artifact holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitral.catalog.checkpoints import checkpoint
+from vitral.errors import UsageError, WeightsError
+from vitral.specs import ImageSpec, ModelSpec
+from vitral.specs.fields import assign
+from vitral.weights import artifact, checkpoint_files, download, formats
+from vitral.weights.artifact import Card
+from vitral.weights.infer_spec import check_complete, home_of, recognise, spec_of
+from vitral.weights.rename import Layout, Reading, Table, tables
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """A checkpoint as an artifact holds it.
+
+    Attributes:
+        tensors: the network's, in float32.
+        card: the content of model.json.
+        home: whose file it was; "vitral" for an artifact.
+        layout: of the other home's file that it was once read from; None for weights trained here.
+        kept: tensors of that file that only its home uses.
+        source: the file as it was found; None for an artifact.
+        others: names of other networks in that file.
+        notes: what the reader should know, a sentence each.
+    """
+
+    tensors: Mapping[str, Tensor]
+    card: Card
+    home: str = "vitral"
+    layout: Layout | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    source: checkpoint_files.Source | None = None
+    others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read(
+    run: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    changes: Sequence[str] = (),
+    announce: Callable[[str], None] = print,
+) -> Weights:
+    """A run or artifact folder, a checkpoint of any home, or published weights by their id.
+
+    `size` is (height, width) in pixels, `changes` such as "model.heads=6", for what the tensors do
+    not tell. `announce` is told of a download before it begins.
+
+    Raises WeightsError, with the reason in a sentence, for anything else.
+    """
+    path, text = Path(run), str(run)
+    row = checkpoint(text)
+    if not path.exists() and download.is_id(text):
+        path = download.fetch(text, announce=announce)
+    elif is_artifact(path):
+        return _read_artifact(artifact.locate(path), size, changes)
+    source = checkpoint_files.read(path)
+    if row is not None and row.home == "timm" and source.config is None:
+        source = replace(source, config={"architecture": row.model})
+    table = recognise(source)
+    if home_of(source.config) != table.home:  # another program's, or of another model
+        source = replace(source, config=None)
+    reading = table.read(source.tensors)
+    headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
+    dropped = [name for name in reading.ours if headless and "head." in name]
+    for name in dropped:
+        del reading.ours[name]
+    check_complete(reading, path)
+    spec = spec_of(source, table, reading, size=size, changes=_of(changes, "model"))
+    ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
+    _check_head(ours, spec, path)
+    artifact.check(ours, spec, path)
+    home, config = formats.of(table.home), source.config or {}
+    images = replace(home.images(source, spec.size), size=spec.size).to_dict()
+    images = assign({"images": images}, _of(changes, "images"), "convert")["images"]
+    names = home.classes(config, spec.classes) if spec.classes else ()
+    numbers = tuple(str(i) for i in range(spec.classes))
+    card = Card(
+        model=spec,
+        images=ImageSpec.from_dict(images),
+        classes=numbers if names is None else names,
+    )
+    return Weights(
+        tensors=ours,
+        card=card,
+        home=table.home,
+        layout=reading.layout,
+        kept=reading.kept,
+        source=source,
+        others=reading.others,
+        notes=(*_guessed(table, source), *_notes(reading, ours, spec, names, dropped)),
+    )
+
+
+def _guessed(table: Table, source: checkpoint_files.Source) -> Iterator[str]:
+    """What is not in the tensors where no configuration says it."""
+    if source.config is None and table.home in ("timm", "transformers") and "gelu" in table.rules:
+        yield (
+            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.home}'s "
+            "rule, heads and grid the usual; --set model.NAME=VALUE and --size say otherwise"
+        )
+
+
+def _notes(
+    reading: Reading,
+    ours: Mapping[str, Tensor],
+    spec: ModelSpec,
+    names: tuple[str, ...] | None,
+    dropped: Sequence[str],
+) -> Iterator[str]:
+    if names is None:
+        yield "nothing names the classes; they are numbered from 0"
+    if dropped:
+        yield f"the head was left out ({', '.join(dropped)})"
+    if spec.positions in ("none", "sincos2d") and not spec.is_resnet:
+        yield f"the file has no table of positions; model.positions={spec.positions} is taken"
+    if reading.others:
+        yield f"{len(reading.others)} tensors of other networks in the file were left out"
+    if kinds := sorted(set(reading.layout.dtypes.values())):
+        how = "rounded to" if "float64" in kinds else "exact in"
+        yield f"stored as {', '.join(kinds)}; {how} float32"
+    if "head.weight" in ours and not ours["head.weight"].any():
+        yield (
+            "the head is all zeros, as in the authors' ImageNet-21k files: it cannot classify "
+            "until it is fine-tuned"
+        )
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a path is a run folder or an artifact."""
+    names = (artifact.CARD, "recipe.json", "best", "last")
+    return path.is_dir() and any((path / name).exists() for name in names)
+
+
+def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence[str]) -> Weights:
+    tensors, card = artifact.load_tensors(folder)
+    if size is not None and size != card.model.size:
+        raise UsageError("--size is for checkpoints that do not tell it; an artifact does.")
+    layout = _layout(card, folder)
+    named = {name: part for name, part in card.to_dict().items() if name in ("model", "images")}
+    values = assign(named, changes, "convert")
+    if ModelSpec.from_dict(values["model"]) != card.model:
+        layout = None  # its names may tell what was changed
+    card = replace(
+        card,
+        model=ModelSpec.from_dict(values["model"]),
+        images=ImageSpec.from_dict(values["images"]),
+        calibration=None if changes else card.calibration,  # of the logits before the change
+    )
+    artifact.check(tensors, card.model, folder)
+    kept = (
+        checkpoint_files.read(folder / artifact.KEPT).tensors
+        if (folder / artifact.KEPT).exists()
+        else {}
+    )
+    return Weights(tensors=tensors, card=card, layout=layout, kept=kept)
+
+
+def _layout(card: Card, folder: Path) -> Layout | None:
+    """The layout that convert stored; None for weights trained here."""
+    stored = card.made_by.get("layout")
+    if stored is None:
+        return None
+    try:
+        layout = Layout(**{**stored, "variants": tuple(stored["variants"])})
+        table = tables()[layout.table]
+        kinds = [getattr(torch, kind) for kind in layout.dtypes.values()]
+        known = set(layout.variants) <= set(table.variants)
+        known &= layout.prefix in ("", table.prefix, *table.prefixes)
+    except (AttributeError, KeyError, TypeError):
+        known, kinds = False, []
+    if not known or not all(isinstance(kind, torch.dtype) for kind in kinds):
+        raise WeightsError(
+            f"{folder / artifact.CARD}: made_by.layout is not what convert wrote; restore the "
+            "file, or set it to null."
+        )
+    return layout
+
+
+def _of(changes: Sequence[str], part: str) -> list[str]:
+    """The changes of one part; UsageError for a change of neither."""
+    for change in changes:
+        if not change.strip().startswith(("model.", "images.")):
+            raise UsageError(f"--set changes model.NAME or images.NAME, not '{change}'.")
+    return [change for change in changes if change.strip().startswith(f"{part}.")]
+
+
+def _check_head(ours: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
+    reads = spec.representation or spec.width
+    if "head.weight" in ours and ours["head.weight"].shape[1] == 2 * reads:
+        raise WeightsError(
+            f"{path}: the head reads {2 * reads} numbers, the class token beside the mean of the "
+            "patches, which no model here does. Take the model without it: --set model.classes=0."
+        )

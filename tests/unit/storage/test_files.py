@@ -1,0 +1,97 @@
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vitral.errors import MachineError
+from vitral.storage import files
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_is_whole_or_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    files.write_text(path, "old 한글")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        MachineError, match=r"disk is full.*more than 1 kB are needed, .*B are free"
+    ):
+        files.write_file(path, fail)
+    with pytest.raises(MachineError, match=r"disk is full.*: 12\.3 MB are needed, .*B are free"):
+        files.write_file(path, fail, needed=12_345_678)
+    assert path.read_text(encoding="utf-8") == "old 한글"
+    assert names_in(path.parent) == {"file.txt"}
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="Choose a writable place"):
+        files.write_text(tmp_path / "file" / "below", "x")
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    files.write_folder(folder, lambda fresh: files.write_text(fresh / "a", "1"))
+    files.write_folder(folder, lambda fresh: files.write_text(fresh / "b", "2"))
+    assert names_in(folder) == {"b"}
+    assert names_in(tmp_path) == {"best"}
+
+    def fail(fresh: Path) -> None:
+        (fresh / "c").write_text("3")
+        raise OSError(errno.EIO, "broken disk")
+
+    with pytest.raises(MachineError, match="broken disk"):
+        files.write_folder(folder, fail)
+
+    def fill_the_disk(fresh: Path) -> None:
+        (fresh / "c").write_text("3" * 5000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(MachineError, match="more than 5 kB are needed"):
+        files.write_folder(folder, fill_the_disk)
+    with pytest.raises(MachineError, match="best: 2 kB are needed"):
+        files.write_folder(folder, fill_the_disk, needed=1001)
+    assert names_in(folder) == {"b"}
+    assert names_in(tmp_path) == {"best"}
+
+
+def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:
+    old, folder = tmp_path / ".best.old", tmp_path / "best"
+    old.mkdir()
+    (old / "weights").write_text("kept")
+    files.recover(folder)
+    assert (folder / "weights").read_text() == "kept"
+    old.mkdir()  # killed after the second rename: the new folder stands, the old one is rubbish
+    files.recover(folder)
+    assert names_in(tmp_path) == {"best"}
+
+
+def test_tensors(tmp_path: Path) -> None:
+    strided = torch.arange(6.0).view(2, 3).t()
+    files.write_tensors(tmp_path / "t", {"a": strided}, {"k": "v"})
+    assert torch.equal(load_file(tmp_path / "t")["a"], strided)
+    with pytest.raises(OSError, match=r".+"):
+        files.write_tensors(tmp_path / "nowhere" / "t", {"a": strided})
+
+
+def test_what_a_kill_leaves_is_known(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def stop(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise Killed
+
+    with pytest.raises(Killed):
+        files.write_file(tmp_path / "file.json", stop)
+    (left,) = tmp_path.iterdir()
+    assert files.is_unfinished(left)
+    assert not any(map(files.is_unfinished, (tmp_path / "my.writing", tmp_path / ".writing.txt")))

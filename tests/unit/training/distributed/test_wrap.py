@@ -1,0 +1,63 @@
+import copy
+
+import pytest
+import torch
+from torch.distributed.fsdp import FSDPModule
+
+from vitral import catalog
+from vitral.model import build
+from vitral.training.distributed import wrap
+from vitral.training.distributed.process_group import Ranks, joined, whole
+
+
+def test_heads_are_the_network_s_own() -> None:
+    torch.manual_seed(0)
+    network = build(catalog.model("mu/16", size=32, classes=3, distillation_token=True))
+    torch.nn.init.normal_(network.head.weight)
+    images = torch.randn(2, 3, 32, 32)
+    forward = wrap.spread(network, Ranks(torch.device("cpu")), sharded=False)
+    assert all(map(torch.equal, forward(images), network.logits_per_head(images)))
+    assert len(forward(images)) == 2
+    wrap.synchronise(forward, False)  # nothing to exchange: no effect
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_sharded_network_computes_the_same(bf16: bool) -> None:
+    torch.manual_seed(0)
+    network = build(catalog.model("mu/16", size=32, classes=3))
+    torch.nn.init.normal_(network.head.weight)
+    images, sharded = torch.randn(2, 3, 32, 32), copy.deepcopy(network)
+    with joined("cpu", alone=False) as ranks:
+        wrap.shard(sharded, ranks, bf16=bf16)
+        assert isinstance(sharded, FSDPModule)
+        assert set(sharded.state_dict()) == set(network.state_dict()), "no name changes"
+        forward = wrap.spread(sharded, ranks, sharded=True)
+        wrap.synchronise(forward, True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            (logits,) = forward(images)
+            (expected,) = network.logits_per_head(images)
+            represented = sharded.representation(images)
+        last_bits = 0.01 * float(expected.detach().abs().max())  # two of bfloat16's eight
+        assert torch.allclose(logits, expected, atol=last_bits if bf16 else 1e-6)
+        assert represented.shape == (2, network.spec.width)
+        logits.float().square().sum().backward()
+        expected.float().square().sum().backward()
+        for (name, mine), theirs in zip(
+            sharded.named_parameters(), network.parameters(), strict=True
+        ):
+            assert mine.dtype == torch.float32
+            tolerance = 0.05 * float(theirs.grad.abs().max()) if bf16 else 1e-5
+            assert torch.allclose(whole(mine.grad), theirs.grad, atol=tolerance + 1e-6), name
+
+
+@pytest.mark.proof
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, in its trace
+def test_compiled_blocks_keep_their_names_and_results() -> None:
+    torch.manual_seed(0)
+    network = build(catalog.model("mu/16", size=32, classes=3))
+    torch.nn.init.normal_(network.head.weight)
+    images, names = torch.randn(2, 3, 32, 32), set(network.state_dict())
+    expected = network(images)
+    wrap.compiled(network)
+    assert set(network.state_dict()) == names
+    assert torch.allclose(network(images), expected, atol=1e-5)

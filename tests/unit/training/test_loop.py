@@ -1,0 +1,300 @@
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from drawn import draw_folder
+from vitral.errors import DataError, Interrupted, ModelError, UsageError
+from vitral.planning.choose import Request
+from vitral.planning.resolve import resolve
+from vitral.training import loop, run_folder, state
+from vitral.training.display import Display
+from vitral.training.distributed.process_group import Ranks
+from vitral.training.recipe import Recipe, epochs, override, steps
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("data") / "photos", kinds=2, each=20)
+
+
+@pytest.fixture
+def recipe(photos: Path) -> Recipe:
+    """Four steps an epoch, two epochs, with every kind of noise on."""
+    asked = Request(
+        data=str(photos),
+        model="mu/8",
+        size=32,
+        epochs=2,
+        batch=8,
+        changes=["data.workers=0", "noise.dropout=0.1", "augment.mixup=0.2", "save_seconds=1000"],
+    )
+    return resolve(asked)
+
+
+WILD = ["optimizer.lr=1e30", "schedule.warmup=0 epochs", "optimizer.clip=0"]
+ALONE = Ranks(torch.device("cpu"))
+
+
+def quiet() -> Display:
+    return Display(quiet=True)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "last" / "model.safetensors")
+
+
+def equal(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return set(first) == set(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
+    run = loop.train(recipe, tmp_path / "run", display=quiet())
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        ".lock",
+        "best",
+        "evaluation.json",
+        "last",
+        "metrics.jsonl",
+        "predictions.csv",
+        "recipe.json",
+        "report.html",
+        "state",
+        "views.jpg",
+    }
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val_accuracy" in line] == [4, 8]
+    losses = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in losses] == list(range(1, 9))
+    assert losses[0]["lr"] > 0
+    card = json.loads((run.path / "best" / "model.json").read_text())
+    assert card["metrics"]["accuracy"] == run.evaluation.accuracy
+    assert card["classes"] == sorted(card["classes"])
+    rows = (run.path / "predictions.csv").read_text().splitlines()
+    assert len(rows) == run.evaluation.samples + 1
+
+
+def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    before = torch.random.get_rng_state()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        loop.train(replace(recipe, seed=seed), tmp_path / name, display=quiet())
+    assert torch.equal(before, torch.random.get_rng_state()), "the caller's random state moved"
+    assert equal(tmp_path / "a", tmp_path / "b")
+    assert not equal(tmp_path / "a", tmp_path / "c")
+
+
+def test_workers_change_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        changed = override(recipe, [f"data.workers={workers}", "length=1 epochs"])
+        loop.train(changed, tmp_path / str(workers), display=quiet())
+    assert equal(tmp_path / "0", tmp_path / "2")
+
+
+class Stop(Display):
+    """A display that presses Ctrl-C after a step."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(quiet=True)
+        self.after = after
+
+    def step(
+        self,
+        done: int,
+        total: int,
+        images: int,
+        *,
+        loss: float,
+        lr: float,
+        accuracy: float | None = None,
+    ) -> None:
+        super().step(done, total, images, loss=loss, lr=lr, accuracy=accuracy)
+        if done == self.after:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_ctrl_c_saves_and_a_resume_ends_at_the_same_bits(
+    recipe: Recipe, tmp_path: Path, after: int
+) -> None:
+    loop.train(recipe, tmp_path / "whole", display=quiet())
+    with pytest.raises(Interrupted, match=f"after step {after} of 8.*--resume"):
+        loop.train(recipe, tmp_path / "run", display=Stop(after))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    saved = state.load(tmp_path / "run" / "state")
+    assert saved
+    assert saved[1].step == after
+    resumed = loop.resume(tmp_path / "run", display=quiet())
+    assert equal(tmp_path / "whole", tmp_path / "run")
+    whole = (tmp_path / "whole" / "predictions.csv").read_text()
+    assert (resumed.path / "predictions.csv").read_text() == whole
+    logs = [
+        [(line["step"], line.get("loss"), line.get("val_loss")) for line in map(json.loads, text)]
+        for text in (
+            (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+            for name in ("whole", "run")
+        )
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_resumes_to_itself(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    before = weights(tmp_path / "run")
+    again = loop.resume(tmp_path / "run", display=quiet())
+    assert all(torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
+    assert again.evaluation.samples > 0
+
+
+def test_a_changed_data_set_is_not_resumed(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    loop.train(replace(recipe, length=epochs(1)), tmp_path / "run", display=quiet())
+    extra = next(photos.rglob("*.jpg"))
+    new = extra.with_name("new.jpg")
+    new.write_bytes(extra.read_bytes())
+    try:
+        with pytest.raises(DataError, match="changed since"):
+            loop.resume(tmp_path / "run", display=quiet())
+    finally:
+        new.unlink()
+
+
+def test_a_step_that_is_not_finite_is_not_applied(recipe: Recipe, tmp_path: Path) -> None:
+    changed = override(recipe, WILD)
+    with pytest.raises(ModelError, match=r"Step \d+ is not finite.*optimizer.lr=") as caught:
+        loop.train(changed, tmp_path / "run", display=quiet())
+    assert "first bad tensor" in str(caught.value)
+    assert "3 times with half the learning rate" in str(caught.value)
+
+
+def test_select_last_keeps_the_last_whatever_came_before(recipe: Recipe, tmp_path: Path) -> None:
+    run = loop.train(replace(recipe, select="last"), tmp_path / "run", display=quiet())
+    best = load_file(run.path / "best" / "model.safetensors")
+    assert all(torch.equal(best[key], value) for key, value in weights(run.path).items())
+
+
+def test_select_best_keeps_the_best(recipe: Recipe, tmp_path: Path) -> None:
+    run = loop.train(recipe, tmp_path / "run", display=quiet())
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [line["val_accuracy"] for line in lines if "val_accuracy" in line]
+    assert run.evaluation.accuracy == max(accuracies)
+
+
+def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
+    recipe: Recipe, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = sorted(photos.rglob("*.jpg"))[3]
+    content = victim.read_bytes()
+    try:
+        data = loop.open_data(recipe)
+        victim.unlink()
+        chosen = folder_session(recipe, data, tmp_path)
+        loop.fit(chosen)
+    finally:
+        victim.write_bytes(content)
+    assert f"left out: {victim.relative_to(photos).as_posix()}" in capsys.readouterr().err
+
+
+def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session:
+    complete = run_folder.complete(recipe, data)  # type: ignore[arg-type]
+    run_folder.create(tmp_path / "run", complete, data)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    return loop.start(complete, data, tmp_path / "run", ALONE, Display())  # type: ignore[arg-type]
+
+
+def test_resume_before_any_state_starts_over(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    loop.train(recipe, tmp_path / "begun", display=quiet())
+    for slot in (tmp_path / "begun" / "state").iterdir():
+        slot.write_bytes(b"")
+    loop.resume(tmp_path / "begun", display=quiet())
+    assert equal(tmp_path / "run", tmp_path / "begun")
+    with pytest.raises(UsageError, match="not a run folder"):
+        loop.resume(tmp_path / "nothing", display=quiet())
+
+
+def test_a_length_in_steps(recipe: Recipe, tmp_path: Path) -> None:
+    run = loop.train(replace(recipe, length=steps(3)), tmp_path / "run", display=quiet())
+    saved = state.load(run.path / "state")
+    assert saved
+    assert saved[1].step == 3
+    assert np.isfinite(run.evaluation.loss)
+
+
+def test_a_lost_best_is_chosen_again(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    (tmp_path / "run" / "best" / "model.safetensors").write_bytes(b"lost")
+    run = loop.resume(tmp_path / "run", display=quiet())
+    assert load_file(run.path / "best" / "model.safetensors")
+
+
+def test_a_damaged_slot_is_named(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    (tmp_path / "run" / "state" / "a.safetensors").write_bytes(b"half")
+    loop.resume(tmp_path / "run", display=Display())
+    assert "state/a is not whole" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_another_folder(
+    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    relative = replace(recipe, data=replace(recipe.data, source=photos.name))
+    with pytest.raises(Interrupted):
+        loop.train(relative, tmp_path / "run", display=Stop(2))
+    monkeypatch.chdir(tmp_path)
+    loop.resume(tmp_path / "run", display=quiet())
+
+
+def test_one_process_at_a_time(recipe: Recipe, tmp_path: Path) -> None:
+    loop.train(recipe, tmp_path / "run", display=quiet())
+    with (
+        run_folder.locked(tmp_path / "run", ALONE),
+        pytest.raises(UsageError, match="Another process"),
+    ):
+        loop.resume(tmp_path / "run", display=quiet())
+
+
+def test_a_run_that_never_saved_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
+    changed = override(recipe, WILD)
+    with pytest.raises(ModelError, match="not finite"):
+        loop.train(changed, tmp_path / "run", display=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_stops_at_too_many_damaged_images_in_a_split_of_ones_own(tmp_path: Path) -> None:
+    for part, each in (("train", 30), ("val", 4)):
+        draw_folder(tmp_path / "photos" / part, kinds=2, each=each)
+    for path in sorted((tmp_path / "photos" / "train").rglob("*.jpg"))[:8]:
+        content = bytearray(path.read_bytes())
+        content[200:-50] = bytes(len(content) - 250)  # header and end are whole
+        path.write_bytes(content)
+    asked = {"data": str(tmp_path / "photos"), "model": "mu/8", "size": 32, "epochs": 1, "batch": 8}
+    recipe = resolve(Request(**asked, changes=["data.workers=0"]))
+    with pytest.raises(DataError, match="cannot be read, more than 1 %"):
+        loop.train(recipe, tmp_path / "run", display=quiet())
+    assert not (tmp_path / "run").exists()
+    allowed = resolve(Request(**asked, changes=["data.workers=0", "data.allow_unreadable=true"]))
+    assert loop.train(allowed, tmp_path / "run", display=quiet()).path.exists()
+
+
+def test_a_kill_in_the_first_moment_costs_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    out, sheet = tmp_path / "run", tmp_path / "run" / "views.jpg"
+    out.mkdir()
+    (out / ".recipe.json.writing").write_text('{"recipe": {')
+    recipe = override(recipe, ["length=2 steps", "schedule.warmup=0 steps"])
+    loop.train(recipe, out, display=quiet())
+    assert not (out / ".recipe.json.writing").exists()
+    seen = sheet.read_bytes()
+    sheet.unlink()  # killed after recipe.json and before this
+    loop.resume(out, display=quiet())
+    assert sheet.read_bytes() == seen

@@ -1,0 +1,72 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitral.planning.choose import Request
+from vitral.planning.resolve import resolve
+from vitral.training import run_folder
+from vitral.training.display import Display
+from vitral.training.distributed.process_group import Ranks
+from vitral.training.session import Session, open_data, start
+
+
+def begin(tmp_path: Path, *changes: str, data: str = "digits") -> Session:
+    recipe = resolve(Request(data=data, changes=changes))
+    opened = open_data(recipe)
+    recipe = run_folder.complete(recipe, opened)
+    return start(recipe, opened, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
+
+
+def test_lengths(tmp_path: Path) -> None:
+    session = begin(
+        tmp_path,
+        "schedule.warmup=0 epochs",
+        "length=2 epochs",
+        "data.batch=100",
+        "evaluate_every=5 steps",
+    )
+    assert session.epoch_steps == len(session.data.train) // 100 == 14
+    assert session.total == 28
+    owing = []
+    for step in range(29):
+        session.progress.step = step
+        if session.owes_validation:
+            owing.append(step)
+            session.progress.validated_step = step
+            assert not session.owes_validation
+    assert owing == [5, 10, 15, 20, 25, 28]
+    assert session.epoch == 2.0
+
+
+def test_a_run_of_less_than_a_step_has_one(tmp_path: Path) -> None:
+    assert begin(tmp_path, "length=0.001 epochs", "schedule.warmup=0 epochs").total == 1
+
+
+def test_workers(tmp_path: Path) -> None:
+    assert begin(tmp_path).workers == 0
+    assert begin(tmp_path, "data.workers=2").workers == 2
+    assert begin(tmp_path, "data.workers=100000").workers <= 2 * (os.cpu_count() or 1)
+    assert begin(tmp_path, "data.count=20", data="shapes").workers >= 1
+
+
+def test_the_held_out_images_do_not_depend_on_the_seed(tmp_path: Path) -> None:
+    first, second = begin(tmp_path, "seed=1"), begin(tmp_path, "seed=2")
+    assert first.data.fingerprint == second.data.fingerprint
+    assert first.data.val.rows.tolist() == second.data.val.rows.tolist()
+    assert begin(tmp_path, "data.split_seed=1").data.fingerprint != first.data.fingerprint
+
+
+def test_the_average_is_there_only_when_asked_for(tmp_path: Path) -> None:
+    session = begin(tmp_path, "ema=0")
+    assert not session.average.tensors
+    assert begin(tmp_path, "ema=0.9").average.tensors
+
+
+@pytest.mark.parametrize("name", ["drop_path", "dropout"])
+def test_noise_reaches_the_network(tmp_path: Path, name: str) -> None:
+    session = begin(tmp_path, f"noise.{name}=0.5")
+    torch.nn.init.normal_(session.model.get_parameter("head.weight"))
+    images = torch.randn(8, 3, *session.recipe.images.size)
+    assert not torch.equal(session.model(images), session.model(images))

@@ -1,0 +1,144 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from drawn import draw_folder, spoil
+from vitral.engines.torch_engine import Engine
+from vitral.errors import DataError
+from vitral.evaluation import Evaluation, read_predictions
+from vitral.evaluation.calibration import fit
+from vitral.planning.choose import Request
+from vitral.planning.resolve import resolve
+from vitral.training import run_folder, validation
+from vitral.training.display import Display
+from vitral.training.distributed.process_group import Ranks
+from vitral.training.session import Session, open_data, start
+from vitral.weights import artifact
+
+
+def begin(tmp_path: Path) -> Session:
+    photos = draw_folder(tmp_path / "photos", kinds=3, each=45)
+    recipe = resolve(
+        Request(data=str(photos), model="mu/8", size=32, batch=8, changes=["data.workers=0"])
+    )
+    data = open_data(recipe)
+    recipe = run_folder.complete(recipe, data)
+    torch.manual_seed(0)
+    session = start(recipe, data, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
+    torch.nn.init.normal_(session.model.get_parameter("head.weight"))
+    return session
+
+
+def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
+    """As many forward passes in each, which sharding needs; together what one process finds."""
+    session = begin(tmp_path)
+    count = len(session.data.val)
+    assert count == 27
+    engine = Engine(session.model, session.recipe.images, session.device)
+    session.progress.accumulate = 2
+    assert session.seen_at_once == 4
+    alone = engine.run(validation.watched(session, session.data.val))
+    for world in (2, 4):
+        outputs, runs = [], []
+        for index in range(world):
+            ranks = Ranks(torch.device("cpu"), index, world)
+            other = replace(session, ranks=ranks, sharded=True)
+            batches = list(validation.watched(other, other.data.val))
+            assert all(len(batch.images) for batch in batches)
+            runs.append(len(batches))
+            outputs.append(validation._own(engine.run(batches)))
+        assert len(set(runs)) == 1
+        indices = np.concatenate([part.indices for part in outputs])
+        assert sorted(indices.tolist()) == list(range(count))
+        logits = np.concatenate([part.logits for part in outputs])
+        np.testing.assert_allclose(logits, alone.logits, atol=1e-6)
+
+
+def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> None:
+    session = begin(tmp_path)
+    torch.nn.init.normal_(session.average.tensors["head.weight"])
+    session.progress.step = 2  # as after a step that is not the last
+    session.progress.best_score = 2.0  # nor the best
+    validation.validate(session)
+    assert isinstance(session.evaluation, Evaluation)
+    assert session.evaluation.reliability.calibration is None  # nobody keeps it
+    assert not (tmp_path / "best").exists()
+
+    session.progress.best_score = -1.0
+    session.progress.step = session.total
+    validation.validate(session)
+    card = artifact.load_card(tmp_path / "best")
+    with session.average.applied(session.model):
+        seen = validation.look(session, session.model)
+    assert card.calibration == fit(seen.logits, seen.labels)
+    assert card.calibration.samples == len(session.data.val) == 27
+    found = session.evaluation.reliability
+    assert found.calibration == card.calibration
+    assert found.cross_fitted
+
+    run = validation.finish(session)
+    assert artifact.load_card(tmp_path / "last").calibration == card.calibration
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["calibration"]["temperature"] == card.calibration.temperature
+    assert written["samples"] == 27 and "confusion" not in written
+    rows = read_predictions(tmp_path / "predictions.csv")
+    assert isinstance(rows, list)
+    scaled = softmax(seen.logits / card.calibration.temperature, axis=1)
+    given = scaled[np.arange(27), seen.labels]
+    assert [row.given for row in rows] == [float(f"{value:.6g}") for value in given]
+    assert isinstance(run.evaluation, Evaluation)
+
+    session.evaluation = None  # resumed after the last step: the same once more
+    files = ("evaluation.json", "predictions.csv")
+    before = [(tmp_path / name).read_text(encoding="utf-8") for name in files]
+    validation.finish(session)
+    assert [(tmp_path / name).read_text(encoding="utf-8") for name in files] == before
+
+
+def test_the_evaluation_is_of_the_averaged_weights(tmp_path: Path) -> None:
+    session = begin(tmp_path)
+    with torch.no_grad():
+        for tensor in session.average.tensors.values():
+            tensor.zero_()
+    validation.validate(session)
+    assert session.evaluation is not None
+    assert session.evaluation.loss == np.float64(np.log(3)).item() or np.isclose(
+        session.evaluation.loss, np.log(3)
+    )
+    assert session.model.get_parameter("head.weight").abs().max() > 0, (
+        "training goes on with its own"
+    )
+
+
+def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("val", 5000)):
+        draw_folder(tmp_path / "photos" / part, kinds=3, each=45, first=first)
+    asked = Request(data=str(tmp_path / "photos"), model="mu/8", size=32, batch=8)
+    recipe = resolve(replace(asked, changes=["data.workers=0"]))
+    data = open_data(recipe)
+    bad = sorted((tmp_path / "photos" / "val" / "cross").iterdir())
+    spoil(bad[0])
+    told: list[str] = []
+
+    class Told(Display):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    recipe = run_folder.complete(recipe, data)
+    ranks, out = Ranks(torch.device("cpu")), tmp_path / "run"
+    session = start(recipe, data, out, ranks, Told(quiet=True))
+    assert len(validation.look(session, session.model).keys) == 134
+    validation.look(session, session.model)
+    assert [line for line in told if "cannot be" in line or "damaged" in line] == [
+        line for line in told if line.startswith(f"left out: val/cross/{bad[0].name}: ")
+    ]
+    assert sum("left out" in line for line in told) == 1, "once"
+    for path in bad[1:4]:
+        spoil(path)
+    with pytest.raises(DataError, match="4 of 270 files under"):
+        validation.look(session, session.model)
