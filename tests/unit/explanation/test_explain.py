@@ -1,5 +1,6 @@
 """explain() on real small networks of every kind, and what save() writes."""
 
+import importlib
 import io
 
 import numpy as np
