@@ -30,7 +30,7 @@ from vitral.data.scored import Labelled
 from vitral.data.sources import Problem, Split
 from vitral.engines.torch_engine import Engine, Precision, best_device
 from vitral.errors import DataError, ModelError, UsageError
-from vitral.evaluation import Evaluation, SeveralEvaluation, evaluate, evaluate_several
+from vitral.evaluation import Evaluation, MultiLabelEvaluation, evaluate, evaluate_multi_label
 from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
 from vitral.images.decode import check_bytes
@@ -63,11 +63,11 @@ class Answer:
     unsure: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; "labels" only where there are several."""
+        """Plain JSON values; "labels" only of multi-label models."""
         top = [{"label": label, "score": score} for label, score in self.top]
-        several = {} if self.labels is None else {"labels": list(self.labels)}
+        multi_label = {} if self.labels is None else {"labels": list(self.labels)}
         answer = {"path": self.path, "label": self.label, "score": self.score, "top": top}
-        return answer | {"unsure": self.unsure} | several
+        return answer | {"unsure": self.unsure} | multi_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Classifier:
         return self.card.classes
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether an image may have any number of the classes, each with its own probability."""
         return self.card.labels == "several"
 
@@ -157,11 +157,11 @@ class Classifier:
 
     def evaluate(
         self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
-    ) -> Evaluation | SeveralEvaluation:
+    ) -> Evaluation | MultiLabelEvaluation:
         """Score a folder, a built-in source, or what `find` or `labelled` gave.
 
-        A model of several labels scores images that have one each as well. Raises DataError for
-        images of several labels where the model names one, and where none can be read.
+        A multi-label model scores images that have one each as well. Raises DataError for
+        multi-label images where the model names one, and where none can be read.
         """
         return self.scored(data, batch=batch, workers=workers)[0]
 
@@ -172,7 +172,7 @@ class Classifier:
         batch: int = 64,
         workers: int = 0,
         tick: Tick | None = None,
-    ) -> tuple[Evaluation | SeveralEvaluation, tuple[Problem, ...]]:
+    ) -> tuple[Evaluation | MultiLabelEvaluation, tuple[Problem, ...]]:
         """What `evaluate` gives, and the images that are not in it as they could not be read.
 
         `tick` is called with (images seen, images in all).
@@ -181,7 +181,7 @@ class Classifier:
             data = self.find(data)
         found = Labelled(split=data) if isinstance(data, Split) else data
         split, kinds = found.split, self.classes
-        if split.labels.ndim > 1 and not self.several:
+        if split.labels.ndim > 1 and not self.multi_label:
             raise DataError(
                 "These images have several labels each, and this model names one. Evaluate it on "
                 "images with one label, or train one with theirs."
@@ -195,17 +195,17 @@ class Classifier:
                 f"{first.reason}"
             )
         keys, labels = [split.key(int(i)) for i in outputs.indices], outputs.labels
-        if not self.several:
+        if not self.multi_label:
             fit, own = self.card.calibration, found.own
             one = evaluate(outputs.logits, labels, kinds, keys, calibration=fit, own=own)
             return one, outputs.failed
         if labels.ndim == 1:
             labels = labels[:, None] == np.arange(len(kinds))
-        return evaluate_several(outputs.logits, labels, kinds, keys), outputs.failed
+        return evaluate_multi_label(outputs.logits, labels, kinds, keys), outputs.failed
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of logits (B, classes): calibrated where the model is, each by itself for several."""
-        if self.several:
+        """Of logits (B, classes): calibrated where the model is; each by itself if multi-label."""
+        if self.multi_label:
             return logits.sigmoid()
         fitted = self.card.calibration
         return (logits if fitted is None else logits / fitted.temperature).softmax(dim=1)
@@ -242,7 +242,7 @@ class Classifier:
     ) -> list[Explanation]:
         fitted = self.card.calibration
         scale, least = (1.0, 0.0) if fitted is None else (fitted.temperature, fitted.threshold)
-        asked = replace(question, several=self.several, temperature=scale)
+        asked = replace(question, multi_label=self.multi_label, temperature=scale)
         images = torch.stack(list(tensors)).to(self.engine.device)
         found = explanation.explain(self.model, images, self.card.images, self.classes, asked)
         return [
@@ -282,7 +282,9 @@ class Classifier:
         for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
             best = [self.classes[i] for i in order[:top]]
             pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
-            named = tuple(self.classes[i] for i in order[scores >= 0.5]) if self.several else None
+            named = (
+                tuple(self.classes[i] for i in order[scores >= 0.5]) if self.multi_label else None
+            )
             answers.append(
                 Answer(
                     path=name,

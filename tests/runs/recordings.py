@@ -41,7 +41,7 @@ KEYS = ("step", "epoch", "loss", "lr", "accuracy", "val_loss", "val_accuracy", "
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}  # of a loss, on another machine
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 LABELS = ("disc", "red", "green", "blue")
-BASE, SEVERAL, CLASSES = "BASE", "SEVERAL", "CLASSES"  # made beside the runs, see `prepare`
+BASE, MULTI_LABEL, CLASSES = "BASE", "MULTI_LABEL", "CLASSES"  # made beside the runs, see `prepare`
 
 COMMON = [
     "--set=length=20 steps",
@@ -94,8 +94,8 @@ RUNS: dict[str, list[str]] = {
         "--set=noise.dropout=0.1",
         FP32,
     ],
-    "several-labels": [
-        SEVERAL,
+    "multi-label": [
+        MULTI_LABEL,
         "--model=mu/8",
         "--size=32",
         "--batch=16",
@@ -162,10 +162,10 @@ def draw(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(seed).save(path)
         labels = [label for bit, label in enumerate(LABELS) if seed >> bit & 1]
-        (folder / "several").mkdir(exist_ok=True)
-        picture(seed).save(folder / "several" / path.name)
+        (folder / "multi_label").mkdir(exist_ok=True)
+        picture(seed).save(folder / "multi_label" / path.name)
         rows.append(f"{path.name},{'|'.join(labels)}")
-    (folder / "several" / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "multi_label" / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -182,7 +182,7 @@ def train(folder: Path, name: str, words: list[str]) -> dict[str, Any]:
     """The numbers of one run, made in `folder`/`name`."""
     places = {
         BASE: str(folder / "base"),
-        SEVERAL: str(folder / "several" / "labels.csv"),
+        MULTI_LABEL: str(folder / "multi_label" / "labels.csv"),
         CLASSES: str(folder / "classes"),
     }
     for mark, place in places.items():
@@ -222,7 +222,7 @@ def digest(path: Path) -> str:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Draw the pictures and train the weights that the runs begin with or learn from."""
-    if not (folder / "several").exists():
+    if not (folder / "multi_label").exists():
         draw(folder)
     return train(folder, "base", BASE_RUN)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 PLACE = Path(__file__).with_name("recordings.py")
-QUICK = ("digits", "several-labels")
+QUICK = ("digits", "multi-label")
 
 
 def load() -> ModuleType:

@@ -9,11 +9,11 @@ from PIL import Image
 
 import vitral
 from drawn import draw_folder
-from several import several_labels
+from multi_label import multi_label_artifact
 from vitral.classifier import Answer, Classifier
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError, SpecError, UsageError
-from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.explanation import Explanation, Question
 
 
@@ -237,35 +237,37 @@ def test_what_is_no_picture_is_said(clf: Classifier) -> None:
 
 
 @pytest.fixture
-def several(folder: Path, tmp_path: Path) -> Classifier:
-    return vitral.load(several_labels(folder / "photos", tmp_path / "several"), precision="fp32")
+def multi_label(folder: Path, tmp_path: Path) -> Classifier:
+    return vitral.load(
+        multi_label_artifact(folder / "photos", tmp_path / "multi_label"), precision="fp32"
+    )
 
 
-def test_several_labels_are_the_classes_at_a_half(folder: Path, several: Classifier) -> None:
+def test_multi_labels_are_the_classes_at_a_half(folder: Path, multi_label: Classifier) -> None:
     paths = sorted((folder / "photos").rglob("*.jpg"))
     seen = set()
-    for path, answer in zip(paths, several.predict_files(paths, batch=7), strict=True):
+    for path, answer in zip(paths, multi_label.predict_files(paths, batch=7), strict=True):
         assert isinstance(answer, Answer)
-        logits = several.logits(several._tensor(path)[None])[0].tolist()
+        logits = multi_label.logits(multi_label._tensor(path)[None])[0].tolist()
         order = sorted(range(4), key=lambda k: -logits[k])
         expected = {name: 1 / (1 + np.exp(-x)) for name, x in zip("abcd", logits, strict=True)}
         assert answer.labels == tuple("abcd"[k] for k in order if logits[k] >= 0)
         assert answer.label == answer.top[0][0] == "abcd"[order[0]]
         assert dict(answer.top) == pytest.approx(expected, rel=1e-5)
         assert answer.to_dict()["labels"] == list(answer.labels)
-        one = several.predict(path, top=1)
+        one = multi_label.predict(path, top=1)
         assert len(one.top) == 1
         assert one.labels == answer.labels
         seen.add(len(answer.labels))
     assert len(seen) > 1  # how many labels an image gets is up to the image
 
 
-def test_a_half_is_enough_and_less_is_not(folder: Path, several: Classifier) -> None:
-    head = several.model.get_submodule("head")
+def test_a_half_is_enough_and_less_is_not(folder: Path, multi_label: Classifier) -> None:
+    head = multi_label.model.get_submodule("head")
     with torch.no_grad():
         head.get_parameter("weight").zero_()
         head.get_parameter("bias").copy_(torch.tensor([0.1, -0.1, 3.0, 0.0]))
-    answer = several.predict(next((folder / "photos").rglob("*.jpg")))
+    answer = multi_label.predict(next((folder / "photos").rglob("*.jpg")))
     assert answer.labels == ("c", "a", "d")
     assert [label for label, _ in answer.top] == ["c", "a", "d", "b"]
 
@@ -276,37 +278,37 @@ def test_an_exclusive_model_has_no_labels_of_its_own(folder: Path, clf: Classifi
     assert set(answer.to_dict()) == {"path", "label", "score", "top", "unsure"}
 
 
-def test_several_labels_are_scored_by_name(
-    folder: Path, several: Classifier, tmp_path: Path
+def test_multi_labels_are_scored_by_name(
+    folder: Path, multi_label: Classifier, tmp_path: Path
 ) -> None:
     photos = folder / "photos"
     paths = sorted(photos.rglob("*.jpg"))
-    named = {path: several.predict(path).labels for path in paths}
+    named = {path: multi_label.predict(path).labels for path in paths}
     listed = tmp_path / "list.csv"
     lines = [f"{path},{'|'.join(labels or ())}" for path, labels in named.items()]
     listed.write_text("path,labels\n" + "\n".join(lines), encoding="utf-8")
-    found = several.evaluate(listed)
-    assert isinstance(found, SeveralEvaluation)
+    found = multi_label.evaluate(listed)
+    assert isinstance(found, MultiLabelEvaluation)
     assert (found.accuracy, found.samples) == (1.0, len(paths))
     assert found.score == pytest.approx(1)
     rolled = [
         f"{path},{'|'.join('bcda'['abcd'.index(x)] for x in named[path] or ())}" for path in paths
     ]
     listed.write_text("path,labels\n" + "\n".join(rolled), encoding="utf-8")
-    assert several.evaluate(listed).accuracy < 0.5
+    assert multi_label.evaluate(listed).accuracy < 0.5
     listed.write_text(f"path,labels\n{paths[0]},a|e\n", encoding="utf-8")
     with pytest.raises(DataError, match="none of the model's classes, but e; it knows"):
-        several.evaluate(listed)
+        multi_label.evaluate(listed)
 
 
-def test_one_label_to_an_image_is_scored_by_a_model_of_several_but_not_the_reverse(
-    several: Classifier, clf: Classifier, folder: Path, tmp_path: Path
+def test_one_label_to_an_image_is_scored_by_a_multi_label_model_but_not_the_reverse(
+    multi_label: Classifier, clf: Classifier, folder: Path, tmp_path: Path
 ) -> None:
     paths = sorted((folder / "photos").rglob("*.jpg"))
     listed = tmp_path / "list.csv"
     lines = [f"{path},{'abcd'[i % 3]}" for i, path in enumerate(paths)]
     listed.write_text("path,label\n" + "\n".join(lines), encoding="utf-8")
-    found = several.evaluate(listed)
+    found = multi_label.evaluate(listed)
     assert [s.support for s in found.per_class] == [14, 13, 13, 0]
     assert found.without_positives == ("d",)
     first, second = clf.classes
@@ -315,7 +317,7 @@ def test_one_label_to_an_image_is_scored_by_a_model_of_several_but_not_the_rever
         clf.evaluate(listed)
 
 
-def test_an_explanation_says_the_same_probabilities(folder: Path, several: Classifier) -> None:
+def test_an_explanation_says_the_same_probabilities(folder: Path, multi_label: Classifier) -> None:
     path = next((folder / "photos").rglob("*.jpg"))
-    expected = pytest.approx(dict(several.predict(path).top), rel=1e-4)
-    assert dict(several.explain(path).top(4)) == expected
+    expected = pytest.approx(dict(multi_label.predict(path).top), rel=1e-4)
+    assert dict(multi_label.explain(path).top(4)) == expected

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from vitral.classifier import Classifier
     from vitral.data.scored import Labelled
     from vitral.data.sources import Problem, Split
-    from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation
+    from vitral.evaluation import Comparison, Evaluation, MultiLabelEvaluation
 
-    Score = Evaluation | SeveralEvaluation
+    Score = Evaluation | MultiLabelEvaluation
 
 PROBES_ALONE = (
     "--probe learns the classes anew from the features and goes with --json and --device alone; "
@@ -60,7 +60,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: intervals, each class, calibration, confusions.
 
-    Of a model of several labels: the mean average precision, with its interval, and each class.
+    Of a multi-label model: the mean average precision, with its interval, and each class.
     """
     from vitral.classifier import load
     from vitral.data.sources import LEFT_OUT
@@ -139,7 +139,7 @@ def predict(
     if as_json:
         print_json({"results": results})
     if csv is not None:
-        _write_answers(csv, results, several=classifier.several)
+        _write_answers(csv, results, multi_label=classifier.multi_label)
     if unreadable == len(results):
         raise DataError(f"None of the {unreadable} files could be read as an image.")
 
@@ -188,7 +188,7 @@ def _met(
 ) -> tuple[Labelled, Labelled]:
     from vitral.data.scored import in_common
 
-    if first.several or second.several:
+    if first.multi_label or second.multi_label:
         raise UsageError("--compare is for models that name one class, and one names several.")
     theirs = second.find(data, allow_unknown=allow_unknown)
     if theirs.own != found.own:
@@ -242,7 +242,7 @@ def _print_values(
     print_json({**evaluation.to_dict(), "split": split, **told, **more})
 
 
-def _write_answers(path: Path, results: list[dict[str, Any]], *, several: bool) -> None:
+def _write_answers(path: Path, results: list[dict[str, Any]], *, multi_label: bool) -> None:
     import csv
 
     from vitral.evaluation import joined
@@ -250,10 +250,12 @@ def _write_answers(path: Path, results: list[dict[str, Any]], *, several: bool) 
 
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["path", *(["labels"] if several else []), "label", "score", "unsure", "error"])
+    writer.writerow(
+        ["path", *(["labels"] if multi_label else []), "label", "score", "unsure", "error"]
+    )
     for result in results:
         error = result.get("error", {}).get("message", "")
-        labels = [joined(result.get("labels", ()))] if several else []
+        labels = [joined(result.get("labels", ()))] if multi_label else []
         unsure = {True: "true", False: "false", None: ""}[result.get("unsure")]
         answer = [*labels, result.get("label", ""), result.get("score", ""), unsure]
         writer.writerow([result["path"], *answer, error])

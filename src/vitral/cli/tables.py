@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         Comparison,
         Evaluation,
         LabelScore,
+        MultiLabelEvaluation,
         ReliabilityReport,
-        SeveralEvaluation,
     )
 
 MOST_COLUMNS = 20  # classes that a table on a terminal lists
@@ -56,7 +56,7 @@ def weights_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def evaluation_lines(
-    evaluation: Evaluation | SeveralEvaluation,
+    evaluation: Evaluation | MultiLabelEvaluation,
     unknown: Mapping[str, int] | None = None,
     *,
     both: bool = False,
@@ -74,7 +74,7 @@ def evaluation_lines(
     if evaluation.headline == "accuracy":
         yield from _one_label(evaluation)
     else:
-        yield from _several_labels(evaluation)
+        yield from _multi_label(evaluation)
 
 
 def _one_label(evaluation: Evaluation) -> Iterator[str | Table]:
@@ -100,7 +100,7 @@ def _one_label(evaluation: Evaluation) -> Iterator[str | Table]:
         yield f"{count:5}  {truth} taken for {guess}"
 
 
-def _several_labels(evaluation: SeveralEvaluation) -> Iterator[str | Table]:
+def _multi_label(evaluation: MultiLabelEvaluation) -> Iterator[str | Table]:
     scored = len(evaluation.classes) - len(evaluation.without_positives)
     yield (
         f"{_share('mean average precision', evaluation.score, evaluation.interval)}  "

@@ -128,13 +128,15 @@ class Table:
         while len(lines) > 1 and not lines[-1][1]:
             lines.pop()  # empty lines at the end are no rows
         cells = [(line, _cell(row, path), _cell(row, label)) for line, row in lines[1:]]
-        several = header[label] in LABELS
-        sheet = _Sheet(multi_label=several or any(_SEPARATORS.search(text) for *_, text in cells))
+        multi_label = header[label] in LABELS
+        sheet = _Sheet(
+            multi_label=multi_label or any(_SEPARATORS.search(text) for *_, text in cells)
+        )
         for line, name, text in cells:
             label_text = unicodedata.normalize("NFC", text)
             names = _SEPARATORS.split(label_text) if sheet.multi_label else [label_text]
             labels = tuple(sorted({name.strip() for name in names} - {""}))
-            if not name or not (labels or several):
+            if not name or not (labels or multi_label):
                 reason = f"{self._line(line)} has no {'label' if name else 'path'}."
                 sheet.problems.append(Problem(name or self.path.name, reason, "empty-row"))
             else:

@@ -46,14 +46,14 @@ class Sample:
         name: the path that the user knows it by.
         offset, size: bytes from the start of the shard, and of the image.
         labels: its class names.
-        several: whether there may be any number of them.
+        multi_label: whether there may be any number of them.
     """
 
     name: str
     offset: int
     size: int
     labels: tuple[str, ...]
-    several: bool = False
+    multi_label: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +143,7 @@ class Shards:
             stamps=[0] * len(kept),
             headers=headers,
             problems=problems,
-            multi_label=any(sample.several for sample in samples),
+            multi_label=any(sample.multi_label for sample in samples),
             shards=table[kept, 0] if far else None,
         )
 
@@ -203,9 +203,9 @@ def _from_index(index: dict[str, Any], path: str) -> list[Sample]:
                 f"{path} has {size:,} bytes and {shard['bytes']:,} in {INDEX}: it is incomplete "
                 f"or was changed. Copy it again."
             )
-    several = bool(index["multi_label"])
+    multi_label = bool(index["multi_label"])
     return [
-        Sample(name, offset, size, tuple(labels), several)
+        Sample(name, offset, size, tuple(labels), multi_label)
         for name, offset, size, labels in shard["samples"]
     ]
 
@@ -222,11 +222,13 @@ def _from_headers(path: str, problems: list[Problem]) -> list[Sample]:
     key = cache.key_of(["headers 2", str(place.absolute()), status.st_size, changed])
     known = cache.load("shards", key)
     if known is not None:
-        return [Sample(n, o, s, tuple(labels), several) for n, o, s, labels, several in known]
+        return [
+            Sample(n, o, s, tuple(labels), multi_label) for n, o, s, labels, multi_label in known
+        ]
     before = len(problems)
     samples = list(_samples(place, path, problems))
     if len(problems) == before:  # what is wrong is told every time
-        rows = [(s.name, s.offset, s.size, s.labels, s.several) for s in samples]
+        rows = [(s.name, s.offset, s.size, s.labels, s.multi_label) for s in samples]
         cache.store("shards", key, rows)
     return samples
 

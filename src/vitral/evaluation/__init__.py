@@ -1,6 +1,6 @@
 """How good a classifier is, in numbers that carry their interval; numpy only, no torch.
 
-One label to an image or several, `evaluate` and `evaluate_several` give results of one surface:
+Single-label and multi-label, `evaluate` and `evaluate_multi_label` give results of one surface:
 `headline` (what its score is called), `score`, `interval`, `accuracy`, `samples`, `loss`,
 `predictions`, `mistakes` and `to_dict`.
 """
@@ -10,9 +10,9 @@ from vitral.evaluation.compare import Comparison, compare
 from vitral.evaluation.intervals import wilson
 from vitral.evaluation.multi_label import (
     LabelScore,
-    SeveralEvaluation,
-    SeveralPrediction,
-    evaluate_several,
+    MultiLabelEvaluation,
+    MultiLabelPrediction,
+    evaluate_multi_label,
 )
 from vitral.evaluation.predictions import (
     joined,
@@ -35,16 +35,16 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "LabelScore",
+    "MultiLabelEvaluation",
+    "MultiLabelPrediction",
     "Prediction",
     "Reliability",
     "ReliabilityReport",
-    "SeveralEvaluation",
-    "SeveralPrediction",
     "class_scores",
     "compare",
     "confusion_matrix",
     "evaluate",
-    "evaluate_several",
+    "evaluate_multi_label",
     "joined",
     "read_predictions",
     "wilson",

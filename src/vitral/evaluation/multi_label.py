@@ -2,7 +2,7 @@
 
 A class is named where its probability (the sigmoid of its logit) is at least 0.5.
 
-found = evaluate_several(logits, labels, classes, keys)     # (N, K), bool (N, K), K names, N paths
+found = evaluate_multi_label(logits, labels, classes, keys)  # (N, K), bool (N, K), K names, N paths
 found.score, found.interval, found.headline                 # 0.71, (0.69, 0.73), "mean average ..."
 """
 
@@ -48,7 +48,7 @@ class LabelScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeveralPrediction:
+class MultiLabelPrediction:
     """The answer for one sample.
 
     Attributes:
@@ -65,8 +65,8 @@ class SeveralPrediction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeveralEvaluation:
-    """What `evaluate_several` found.
+class MultiLabelEvaluation:
+    """What `evaluate_multi_label` found.
 
     Attributes:
         classes: K names in the order of the logits.
@@ -95,7 +95,7 @@ class SeveralEvaluation:
     accuracy_interval: tuple[float, float]
     loss: float
     per_class: tuple[LabelScore, ...]
-    predictions: tuple[SeveralPrediction, ...] = field(repr=False)
+    predictions: tuple[MultiLabelPrediction, ...] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
 
     @property
@@ -131,7 +131,7 @@ class SeveralEvaluation:
         return [i for _, i in sorted(wrong)[:most]]
 
 
-def evaluate_several(
+def evaluate_multi_label(
     outputs: ArrayLike,
     labels: ArrayLike,
     classes: Sequence[str],
@@ -139,7 +139,7 @@ def evaluate_several(
     kind: Literal["logits", "probabilities"] = "logits",
     *,
     seed: int = 0,
-) -> SeveralEvaluation:
+) -> MultiLabelEvaluation:
     """Score the outputs of a classifier whose classes do not exclude each other.
 
     Args:
@@ -157,7 +157,7 @@ def evaluate_several(
     check_outputs(scores, len(truth), classes, keys, kind)
     if truth.dtype != np.bool_ or truth.shape != scores.shape:
         raise DataError(
-            f"Several labels are true or false for each of {scores.shape[1]} classes, bool "
+            f"Multi-label targets are true or false for each of {scores.shape[1]} classes, bool "
             f"{scores.shape}, not {truth.dtype} {truth.shape}."
         )
     if not truth.any():
@@ -173,7 +173,7 @@ def evaluate_several(
     mean, half = float(np.mean(found)), Z_95 * _deviation(scores, truth, seed)
     correct = sum(score.correct for score in per_class)
     both = sum(score.support + score.predicted for score in per_class)
-    return SeveralEvaluation(
+    return MultiLabelEvaluation(
         classes=tuple(classes),
         samples=len(truth),
         mean_average_precision=mean,
@@ -267,7 +267,7 @@ def _predictions(
     truth: NDArray[np.bool_],
     classes: Sequence[str],
     keys: Sequence[str],
-) -> tuple[SeveralPrediction, ...]:
+) -> tuple[MultiLabelPrediction, ...]:
     error = np.where(given, probabilities, 1 - probabilities)
     worst = np.where(given != truth, error, 0.0).max(axis=1)
 
@@ -275,7 +275,7 @@ def _predictions(
         return tuple(classes[k] for k in np.flatnonzero(row).tolist())
 
     return tuple(
-        SeveralPrediction(
+        MultiLabelPrediction(
             key=key,
             labels=names(truth[i]),
             predicted=names(given[i]),

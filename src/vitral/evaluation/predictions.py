@@ -1,7 +1,7 @@
 """predictions.csv: one line per sample; evaluation.json: what they amount to.
 
 path,label,predicted,score,given        one label to an image; given: what its own class was given
-path,labels,predicted,score of cat,...  several: names with | between, a probability per class
+path,labels,predicted,score of cat,...  multi-label: names with | between, a probability per class
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from vitral.errors import DataError
-from vitral.evaluation.multi_label import SeveralEvaluation, evaluate_several
+from vitral.evaluation.multi_label import MultiLabelEvaluation, evaluate_multi_label
 from vitral.evaluation.single_label import Evaluation, Prediction
 from vitral.storage import files
 
 COLUMNS = ("path", "label", "predicted", "score", "given")
-SEVERAL_COLUMNS = ("path", "labels", "predicted")
-SCORE = "score of "  # and the class: the further columns for several labels
+MULTI_LABEL_COLUMNS = ("path", "labels", "predicted")
+SCORE = "score of "  # and the class: the further columns of multi-label answers
 
 
-def write_predictions(path: Path, evaluation: Evaluation | SeveralEvaluation) -> None:
+def write_predictions(path: Path, evaluation: Evaluation | MultiLabelEvaluation) -> None:
     """Write predictions.csv (UTF-8, RFC 4180 quoting: any class name survives).
 
     A file name that is not valid text keeps its stray bytes as \\udcXX escapes.
@@ -38,8 +38,8 @@ def write_predictions(path: Path, evaluation: Evaluation | SeveralEvaluation) ->
     files.write_file(path, write)
 
 
-def read_predictions(path: Path) -> list[Prediction] | SeveralEvaluation:
-    """The inverse of write_predictions, with all that follows from it for several labels.
+def read_predictions(path: Path) -> list[Prediction] | MultiLabelEvaluation:
+    """The inverse of write_predictions, with all that follows from it for multi-label answers.
 
     DataError names the line that is not as expected.
     """
@@ -49,8 +49,8 @@ def read_predictions(path: Path) -> list[Prediction] | SeveralEvaluation:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); evaluate again to write it.") from None
     header = tuple(rows[0]) if rows else ()
-    if header[:3] == SEVERAL_COLUMNS and len(rows) > 1:
-        return _read_several(path, header, rows[1:])
+    if header[:3] == MULTI_LABEL_COLUMNS and len(rows) > 1:
+        return _read_multi_label(path, header, rows[1:])
     if header not in (COLUMNS, COLUMNS[:4]):  # older files have no `given`
         raise DataError(f"{path} does not start with the columns {', '.join(COLUMNS)}.")
     predictions = []
@@ -73,7 +73,7 @@ def read_predictions(path: Path) -> list[Prediction] | SeveralEvaluation:
     return predictions
 
 
-def write_evaluation(path: Path, evaluation: Evaluation | SeveralEvaluation) -> None:
+def write_evaluation(path: Path, evaluation: Evaluation | MultiLabelEvaluation) -> None:
     """Write evaluation.json: to_dict() without the confusions, which predictions.csv tells.
 
     Raises MachineError when `path` cannot be written; it is then as before.
@@ -95,9 +95,9 @@ def _apart(text: str) -> list[str]:
     return next(csv.reader(io.StringIO(text, newline=""), delimiter="|"), [])
 
 
-def _rows(evaluation: Evaluation | SeveralEvaluation) -> Iterable[Iterable[str]]:
-    if isinstance(evaluation, SeveralEvaluation):
-        yield *SEVERAL_COLUMNS, *(SCORE + name for name in evaluation.classes)
+def _rows(evaluation: Evaluation | MultiLabelEvaluation) -> Iterable[Iterable[str]]:
+    if isinstance(evaluation, MultiLabelEvaluation):
+        yield *MULTI_LABEL_COLUMNS, *(SCORE + name for name in evaluation.classes)
         for answer, scores in zip(evaluation.predictions, evaluation.probabilities, strict=True):
             names = joined(answer.labels), joined(answer.predicted)
             yield answer.key, *names, *(f"{score:.6g}" for score in scores.tolist())
@@ -108,7 +108,9 @@ def _rows(evaluation: Evaluation | SeveralEvaluation) -> Iterable[Iterable[str]]
         yield p.key, p.label, p.predicted, f"{p.score:.6f}", given
 
 
-def _read_several(path: Path, header: tuple[str, ...], rows: list[list[str]]) -> SeveralEvaluation:
+def _read_multi_label(
+    path: Path, header: tuple[str, ...], rows: list[list[str]]
+) -> MultiLabelEvaluation:
     classes = [name.removeprefix(SCORE) for name in header[3:]]
     position = {name: k for k, name in enumerate(classes)}
     labels = np.zeros((len(rows), len(classes)), bool)
@@ -120,7 +122,7 @@ def _read_several(path: Path, header: tuple[str, ...], rows: list[list[str]]) ->
         except (ValueError, KeyError, IndexError):
             raise _unexpected(path, i + 2, header, row) from None
     keys = [row[0] for row in rows]
-    return evaluate_several(scores, labels, classes, keys, "probabilities")
+    return evaluate_multi_label(scores, labels, classes, keys, "probabilities")
 
 
 def _unexpected(path: Path, line: int, header: tuple[str, ...], row: list[str]) -> DataError:

@@ -35,7 +35,7 @@ class Question:
         layer, head: of "attention"; None is the last layer and the mean of its heads.
         steps: of the deletion and insertion curves; 0 leaves the test out.
         details: whether to keep what is inside the network (every layer's attention and more).
-        several: whether an image may have several classes, each with its own probability.
+        multi_label: whether an image may have several classes, each with its own probability.
         temperature: divides the logits before the softmax (calibration).
     """
 
@@ -46,7 +46,7 @@ class Question:
     head: int | None = None
     steps: int = 10
     details: bool = True
-    several: bool = False
+    multi_label: bool = False
     temperature: float = 1.0
 
     def settled(self, spec: ModelSpec, grid: tuple[int, int], classes: Sequence[str]) -> Question:
@@ -90,13 +90,13 @@ class Question:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(..., classes) of logits of that shape."""
-        if self.several:
+        if self.multi_label:
             return logits.float().sigmoid()
         return (logits.float() / self.temperature).softmax(dim=-1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Logarithms of `probabilities`, exact where they are near 0."""
-        if self.several:
+        if self.multi_label:
             return F.logsigmoid(logits.float())
         return (logits.float() / self.temperature).log_softmax(dim=-1)
 

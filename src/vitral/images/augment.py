@@ -107,7 +107,7 @@ def mix(
 
     Args:
         images: float (B, 3, H, W).
-        labels: class indices (B,), whose targets sum to 1, or several labels each, (B, classes).
+        labels: class indices (B,), whose targets sum to 1, or multi-label, (B, classes).
         classes: number of classes.
         augment: its mixup and cutmix.
         seed: of the step.

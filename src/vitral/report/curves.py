@@ -67,11 +67,11 @@ def _losses(found: Record, x_label: str, lines: tuple[Series, Series], words: Wo
     """One chart where both are the same function of the logits, otherwise one each."""
     settings, say, shown = found.recipe.get("objective"), words.say, "{:.4g}".format
     kind = settings.get("loss", "softmax") if isinstance(settings, dict) else "softmax"
-    several = found.headline != "accuracy"
+    multi_label = found.headline != "accuracy"
     counted = say("cross-entropy in nats")
-    if several:
+    if multi_label:
         counted = say("binary cross-entropy per label, in nats")
-    if kind == ("bce" if several else "softmax"):
+    if kind == ("bce" if multi_label else "softmax"):
         return [_curve(say("Loss"), counted, x_label, lines, shown)]
     note = say("in training")
     if kind == "sigmoid":

@@ -37,13 +37,13 @@ def headline(found: Record, scores: Sequence[ClassScore], words: Words) -> Headl
         name = words.say("Mean average precision")
     chosen = len(found.validations) if metrics.get("selected") == "best" else 0
     chosen = chosen if chosen > 1 else 0
-    if found.several is not None:
+    if found.multi_label is not None:
         return Headline(
             name=name,
-            score=found.several.score,
-            interval=found.several.interval,
-            samples=found.several.samples,
-            correct=round(found.several.accuracy * found.several.samples),
+            score=found.multi_label.score,
+            interval=found.multi_label.interval,
+            samples=found.multi_label.samples,
+            correct=round(found.multi_label.accuracy * found.multi_label.samples),
             split=split,
             baseline=None,
             chosen_from=chosen,
@@ -93,9 +93,9 @@ def _told(found: Record, name: str, split: str, chosen: int) -> Headline | None:
     metrics = found.card.get("metrics") or {}
     last = found.validations[-1] if found.validations else {}
     accuracy = metrics.get("accuracy", last.get("val_accuracy"))
-    several = found.headline != "accuracy"
+    multi_label = found.headline != "accuracy"
     told = metrics.get(found.headline.replace(" ", "_"), last.get("val_score"))
-    score = told if several else accuracy
+    score = told if multi_label else accuracy
     interval = metrics.get("interval", last.get("val_interval"))
     if score is None or interval is None:
         return None

@@ -16,7 +16,7 @@ from torch import nn
 
 from vitral.drawing import pictures
 from vitral.errors import DataError
-from vitral.evaluation import Prediction, SeveralPrediction
+from vitral.evaluation import MultiLabelPrediction, Prediction
 from vitral.explanation import explain
 from vitral.explanation.request import Question
 from vitral.images import preprocess
@@ -37,7 +37,7 @@ Kind = Literal["mistake", "doubt", "confusion"]
 class Example:
     """One picture of the page: PNG or JPEG bytes, truth, answer and its probability.
 
-    Of several labels: the names with commas between, and how sure the worst error was.
+    Of multi-label answers: the names with commas between, and how sure the worst error was.
     `given` is the probability of the truth, where it is known; `overlay` is the same picture with
     what the model looked at, if there is one; `key` is the name of the image; `kind` says where
     it stands: among the mistakes, the likely label errors, or the images of a confusion.
@@ -67,7 +67,7 @@ class Images(Protocol):
         ...
 
 
-Answered = Sequence[Prediction | SeveralPrediction]
+Answered = Sequence[Prediction | MultiLabelPrediction]
 
 
 def examples(
@@ -146,7 +146,7 @@ def _spread(predictions: Sequence[Prediction]) -> list[int]:
 
 
 def _example(
-    prediction: Prediction | SeveralPrediction,
+    prediction: Prediction | MultiLabelPrediction,
     picture: bytes,
     kind: Kind,
     overlays: Mapping[str, bytes],
@@ -164,7 +164,7 @@ def _example(
     )
 
 
-def _said(prediction: Prediction | SeveralPrediction) -> tuple[str, str]:
+def _said(prediction: Prediction | MultiLabelPrediction) -> tuple[str, str]:
     """The truth and the answer in words."""
     if isinstance(prediction, Prediction):
         return prediction.label, prediction.predicted

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from vitral.classifier import Classifier
 from vitral.data.sources import Problem
-from vitral.evaluation import Comparison, Evaluation, SeveralEvaluation, class_scores
+from vitral.evaluation import Comparison, Evaluation, MultiLabelEvaluation, class_scores
 from vitral.report import confusions, facts, record, reliability, style
 from vitral.report.curves import curves, number
 from vitral.report.gallery import Example, Images, examples
@@ -46,7 +46,7 @@ def write_report(
 
 def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     path: Path,
-    evaluation: Evaluation | SeveralEvaluation,
+    evaluation: Evaluation | MultiLabelEvaluation,
     split: Images,
     classifier: Classifier,
     lang: str = "en",
@@ -64,7 +64,7 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         unreadable, unknown: images that were not scored: files, and counts of unknown classes.
         compared: another model's name, and what `compare` found of both.
     """
-    several = isinstance(evaluation, SeveralEvaluation)
+    multi_label = isinstance(evaluation, MultiLabelEvaluation)
     card = classifier.card.to_dict()
     found = Record(
         name=heading or path.stem,
@@ -74,9 +74,11 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         training=[],
         validations=[],
         card={name: card.get(name) for name in ("model", "classes", "labels", "calibration")},
-        predictions=[] if isinstance(evaluation, SeveralEvaluation) else [*evaluation.predictions],
-        several=evaluation if isinstance(evaluation, SeveralEvaluation) else None,
-        summary={} if several else evaluation.to_dict(),
+        predictions=[]
+        if isinstance(evaluation, MultiLabelEvaluation)
+        else [*evaluation.predictions],
+        multi_label=evaluation if isinstance(evaluation, MultiLabelEvaluation) else None,
+        summary={} if multi_label else evaluation.to_dict(),
         split=str(getattr(split, "name", "all")),
         unreadable=tuple((problem.path, problem.reason) for problem in unreadable),
         unknown=unknown or {},
@@ -116,7 +118,7 @@ def environment(language: Words) -> Environment:
 def _content(found: Record, pictures: Sequence[Example], language: Words) -> dict[str, Any]:
     classes, matrix = confusions.counted(found)
     scores = class_scores(matrix, classes)
-    labels = () if found.several is None else found.several.per_class
+    labels = () if found.multi_label is None else found.multi_label.per_class
     few = 0 < len(classes or labels) <= confusions.MOST_CELLS
     shown = confusions.most_confused(matrix)
     most = 10 if few else confusions.MOST_PAIRS
@@ -143,7 +145,7 @@ def _content(found: Record, pictures: Sequence[Example], language: Words) -> dic
         "found": found,
         "model": facts.network(found, language),
         "headline": facts.headline(found, scores, language),
-        "several": found.several,
+        "multi_label": found.multi_label,
         "labels": labels if few else sorted(labels, key=lambda x: x.average_precision or 0.0),
         "scores": scores,
         # a long table begins with what needs attention

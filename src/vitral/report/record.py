@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.errors import DataError
-from vitral.evaluation import Comparison, Prediction, SeveralEvaluation, read_predictions
+from vitral.evaluation import Comparison, MultiLabelEvaluation, Prediction, read_predictions
 
 Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
 
@@ -26,7 +26,7 @@ class Record:
         training: lines of metrics.jsonl with a loss, by step.
         validations: lines with a val_accuracy, by step.
         card: content of best/model.json.
-        predictions: of predictions.csv, one label to an image; several: of one with several.
+        predictions: of predictions.csv, one label to an image; multi_label: of a multi-label one.
         summary: of evaluation.json, where it tells of these predictions.
         views: the JPEG of training views.
         split: what the images are called, where the card does not say.
@@ -43,7 +43,7 @@ class Record:
     validations: list[Line]
     card: dict[str, Any]
     predictions: list[Prediction]
-    several: SeveralEvaluation | None
+    multi_label: MultiLabelEvaluation | None
     summary: dict[str, Any] = field(default_factory=dict)
     views: bytes = b""
     split: str = ""
@@ -68,8 +68,8 @@ class Record:
         # where nothing else tells: for one label the two are the same
         lines = self.validations
         apart = any(x.get("val_score", x["val_accuracy"]) != x["val_accuracy"] for x in lines)
-        several = self.several is not None or self.card.get("labels") == "several" or apart
-        return "mean average precision" if several else "accuracy"
+        multi_label = self.multi_label is not None or self.card.get("labels") == "several" or apart
+        return "mean average precision" if multi_label else "accuracy"
 
 
 def read(run: Path) -> Record:
@@ -87,8 +87,8 @@ def read(run: Path) -> Record:
     lines = _lines(run / "metrics.jsonl")
     table = run / "predictions.csv"
     answers = read_predictions(table) if table.is_file() else []
-    several = answers if isinstance(answers, SeveralEvaluation) else None
-    single = [] if isinstance(answers, SeveralEvaluation) else answers
+    multi_label = answers if isinstance(answers, MultiLabelEvaluation) else None
+    single = [] if isinstance(answers, MultiLabelEvaluation) else answers
     views = run / "views.jpg"
     return Record(
         name=run.resolve().name,
@@ -99,7 +99,7 @@ def read(run: Path) -> Record:
         validations=[line for line in lines if "val_accuracy" in line],
         card=card,
         predictions=single,
-        several=several,
+        multi_label=multi_label,
         summary=_summary(run / "evaluation.json", single),
         views=views.read_bytes() if views.is_file() else b"",
     )

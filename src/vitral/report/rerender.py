@@ -41,7 +41,7 @@ def _pictures(
 ) -> list[Example]:
     made_by: Any = found.card.get("made_by")
     source = ((made_by or {}).get("data") or {}).get("source")
-    predictions = found.several.predictions if found.several else found.predictions
+    predictions = found.multi_label.predictions if found.multi_label else found.predictions
     if source is None or not predictions:
         announce("The run does not say which images it was scored on; the page has no pictures.")
         return []

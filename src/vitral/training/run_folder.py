@@ -42,7 +42,7 @@ from vitral.data.datasets import Dataset
 from vitral.data.layouts import lasting
 from vitral.data.sources import LEFT_OUT, Problem
 from vitral.errors import UsageError
-from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.model import ViT
 from vitral.specs import ImageSpec
 from vitral.storage import files
@@ -53,7 +53,7 @@ from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
 from vitral.weights.artifact import Card
 
-Score: TypeAlias = Evaluation | SeveralEvaluation
+Score: TypeAlias = Evaluation | MultiLabelEvaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from vitral.data.loader import steps_per_epoch
 from vitral.data.sources import Arrays, Problem
 from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import DataError, MachineError
-from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.model import ViT
 from vitral.training import finetuning, memory, run_folder, schedule, state
 from vitral.training.display import Display
@@ -62,7 +62,7 @@ class Session:
     sharded: bool = False
     weights: Tensor | None = None
     teacher: classification.Teacher | None = None
-    evaluation: Evaluation | SeveralEvaluation | None = None
+    evaluation: Evaluation | MultiLabelEvaluation | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
     returned_to: int = -1
     ticked: float = field(default_factory=time.monotonic)

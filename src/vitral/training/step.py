@@ -35,7 +35,7 @@ class Learnt:
     Attributes:
         loss: mean over its images.
         images: how many could be read.
-        correct: how many were right before the step; None where labels are mixed or several.
+        correct: how many were right before the step; None where labels are mixed or multi-label.
         asked: whether somebody asked to stop.
         due: whether the first process wants the state saved.
     """
@@ -143,7 +143,7 @@ def _learn(
         recipe.objective,
         weights=session.weights,
         taught=taught,
-        several=session.data.multi_label,
+        multi_label=session.data.multi_label,
     )
     loss = loss * 0 if empty else loss
     (loss * (ranks.count / max(images, 1))).backward()  # processes average what they have

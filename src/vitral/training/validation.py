@@ -14,7 +14,7 @@ from vitral.data.loader import Batch, eval_batches
 from vitral.data.sources import Split
 from vitral.engines.torch_engine import Engine, Outputs
 from vitral.errors import ModelError
-from vitral.evaluation import Evaluation, SeveralEvaluation
+from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.evaluation.calibration import fit
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
@@ -31,7 +31,7 @@ class Seen:
     """What some weights say of all validation images.
 
     Attributes:
-        logits: (N, classes); labels: (N,), or (N, classes) for several.
+        logits: (N, classes); labels: (N,), or (N, classes) for multi-label.
         keys: N names; classes: theirs, in the order of the logits.
     """
 
@@ -41,13 +41,13 @@ class Seen:
     classes: tuple[str, ...]
 
     def calibration(self) -> Calibration | None:
-        """Fitted on these images; several labels have none."""
+        """Fitted on these images; multi-label models have none."""
         return fit(self.logits, self.labels) if self.labels.ndim == 1 else None
 
-    def judged(self, calibration: Calibration | None = None) -> Evaluation | SeveralEvaluation:
+    def judged(self, calibration: Calibration | None = None) -> Evaluation | MultiLabelEvaluation:
         """Scores; `calibration` is one that was fitted on these images."""
         if self.labels.ndim > 1:
-            return scores.evaluate_several(self.logits, self.labels, self.classes, self.keys)
+            return scores.evaluate_multi_label(self.logits, self.labels, self.classes, self.keys)
         return scores.evaluate(
             self.logits, self.labels, self.classes, self.keys, calibration=calibration, own=True
         )
@@ -181,7 +181,7 @@ def finish(session: Session) -> Run:
 def save_artifact(
     session: Session,
     name: str,
-    evaluation: Evaluation | SeveralEvaluation,
+    evaluation: Evaluation | MultiLabelEvaluation,
     calibration: Calibration | None,
 ) -> None:
     """The averaged weights with everything that another verb needs."""

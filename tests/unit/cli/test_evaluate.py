@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from several import several_labels
+from multi_label import multi_label_artifact
 
 Vitral = Callable[..., tuple[int, str, str]]
 
@@ -128,8 +128,9 @@ def compare_and_leave_out(vitral: Vitral, photos: Path, run: Path, tmp_path: Pat
     assert json.loads(out)["samples"] == json.loads(out)["compare"]["samples"] == 24
 
 
-def test_several_labels(vitral: Vitral, photos: Path, tmp_path: Path) -> None:
-    run, pictures = several_labels(photos, tmp_path / "several"), sorted(photos.rglob("*.jpg"))
+def test_multi_labels(vitral: Vitral, photos: Path, tmp_path: Path) -> None:
+    run = multi_label_artifact(photos, tmp_path / "multi_label")
+    pictures = sorted(photos.rglob("*.jpg"))
     code, out, err = vitral("predict", run, photos, "--json", "--csv", tmp_path / "answers.csv")
     assert code == 0, err
     results = json.loads(out)["results"]

@@ -13,7 +13,7 @@ from vitral.cli.tables import (
 )
 from vitral.data.check import Check, Side
 from vitral.data.sources import Problem
-from vitral.evaluation import compare, evaluate, evaluate_several
+from vitral.evaluation import compare, evaluate, evaluate_multi_label
 from vitral.specs import Calibration
 
 
@@ -120,11 +120,11 @@ def test_many_classes_show_the_most_common_confusions() -> None:
     assert text.index("class3 taken for class0") < text.index("class4 taken for class2")
 
 
-def test_several_labels_show_each_class() -> None:
+def test_multi_labels_show_each_class() -> None:
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
     logits = np.array([[3, -1, -1], [2, 1, -1], [-2, 2, 1], [-1, 1.5, -1]])
     names = ["[a]", "나", "never"]
-    text = shown(*evaluation_lines(evaluate_several(logits, labels, names, list("wxyz"))))
+    text = shown(*evaluation_lines(evaluate_multi_label(logits, labels, names, list("wxyz"))))
     lines = text.splitlines()
     assert lines[0].startswith("mean average precision  91.67 %  (95 %: ")
     assert lines[0].endswith("over 2 of 3 classes")
@@ -135,11 +135,11 @@ def test_several_labels_show_each_class() -> None:
     assert len([line for line in lines if "나" in line and "83.3 %" in line]) == 1
 
 
-def test_many_classes_of_several_labels_show_the_worst() -> None:
+def test_many_classes_of_multi_labels_show_the_worst() -> None:
     random = np.random.default_rng(0)
     labels = random.random((200, 40)) < 0.3
     logits = random.normal(0, 1, (200, 40)) + labels * np.arange(40) / 4
-    found = evaluate_several(
+    found = evaluate_multi_label(
         logits, labels, [f"c{i}_" for i in range(40)], list(map(str, range(200)))
     )
     text = shown(*evaluation_lines(found))

@@ -61,7 +61,7 @@ def test_paths_are_relative_to_the_file_and_may_lead_anywhere(pictures):
     assert found.reader.read(0) == (below / found.names[0]).read_bytes()
 
 
-def test_several_labels(pictures):
+def test_multi_labels(pictures):
     found = scanned(pictures, "path,labels\n00.png,b|a\n01.png,\n02.png,a; c\n")
     assert found.multi_label and found.classes == ("a", "b", "c")
     expected = [[True, True, False], [False] * 3, [True, False, True]]
@@ -69,7 +69,7 @@ def test_several_labels(pictures):
     assert scanned(pictures, "path,label\n00.png,a|b\n01.png,a\n").multi_label
 
 
-def test_a_data_set_with_several_labels(pictures):
+def test_a_data_set_with_multi_labels(pictures):
     rows = "".join(f"{i:02}.png,{'cat|indoors' if i % 2 else 'dog'}\n" for i in range(12))
     data = open_dataset(table(pictures, "path,labels\n" + rows))
     assert data.multi_label and data.classes == ("cat", "dog", "indoors")

@@ -230,7 +230,7 @@ def test_what_is_not_known_is_an_error_or_left_out_and_counted(tmp_path):
         labelled(tmp_path, ["x", "y"])
 
 
-def test_of_several_labels_one_that_is_not_known_leaves_the_image_out(tmp_path):
+def test_of_multi_labels_one_that_is_not_known_leaves_the_image_out(tmp_path):
     folder(tmp_path, {"pictures": 3})
     rows = "pictures/000.png,a|b\npictures/001.png,b|new\npictures/002.png,\n"
     (tmp_path / "list.csv").write_text(f"path,labels\n{rows}", encoding="utf-8")

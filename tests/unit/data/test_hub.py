@@ -71,7 +71,7 @@ def test_class_numbers_are_matched_by_name(tmp_path):
         labelled(tmp_path / "p", ["dog", "x"])
 
 
-def test_saved_data_sets_and_several_labels(tmp_path):
+def test_saved_data_sets_and_multi_labels(tmp_path):
     features = datasets.Features(
         {"image": datasets.Image(), "tags": datasets.List(datasets.Value("string"))}
     )

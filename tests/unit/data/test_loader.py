@@ -153,7 +153,7 @@ def test_repeated_augmentation_shows_other_views_of_the_same_images():
     assert len({image.numpy().tobytes() for image in batch.images}) == 6
 
 
-def test_several_labels_for_an_image_come_through():
+def test_multi_labels_for_an_image_come_through():
     split = replace(arrays(), labels=np.eye(10, 4, dtype=bool))
     (batch,) = stream(split, 0, 1)
     assert batch.labels.shape == (4, 4) and batch.labels.dtype == torch.bool

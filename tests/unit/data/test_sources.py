@@ -55,8 +55,8 @@ def test_labels_become_numbers_by_name():
     assert found.classes == ("a", "b") and found.numbers(("x", "b", "a")).tolist() == [1, 2]
     made = found.split("val", found.classes, [1])
     assert made.labels.tolist() == [0] and made.key(0) == "2"
-    several = Found(Files("", ("1",)), ["1"], [("b", "a")], multi_label=True)
-    assert several.numbers(("a", "b", "c")).tolist() == [[True, True, False]]
+    multi_label = Found(Files("", ("1",)), ["1"], [("b", "a")], multi_label=True)
+    assert multi_label.numbers(("a", "b", "c")).tolist() == [[True, True, False]]
 
 
 def test_left_out_tells_a_cut_off_file_from_others():

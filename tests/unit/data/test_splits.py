@@ -65,7 +65,7 @@ def test_adding_files_moves_few_others():
     assert len(set(before) & set(after)) >= 90
 
 
-def test_with_several_labels_the_rarest_decides():
+def test_with_multi_labels_the_rarest_decides():
     dice = np.random.default_rng(0)
     labels = dice.random((1000, 4)) < [0.9, 0.5, 0.1, 0.02]
     _, val = stratified([str(row) for row in range(1000)], labels, 0, 0.25)

@@ -70,7 +70,7 @@ def test_without_the_index_it_is_webdataset(photos, packed):
     assert everything(again.val) == everything(files.val)
 
 
-def test_several_labels_come_back(tmp_path):
+def test_multi_labels_come_back(tmp_path):
     dice, rows = np.random.default_rng(0), ["path,labels"]
     for index in range(10):
         noise = dice.integers(0, 256, (10, 12, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Scores of several labels against scikit-learn and scipy on random answers, and at the edges."""
+"""Multi-label scores against scikit-learn and scipy on random answers, and at the edges."""
 
 import json
 
@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from vitral.errors import DataError, ModelError
-from vitral.evaluation import Evaluation, evaluate, evaluate_several, wilson
+from vitral.evaluation import Evaluation, evaluate, evaluate_multi_label, wilson
 from vitral.evaluation.multi_label import average_precision
 
 
@@ -33,7 +33,7 @@ def draw(samples, count, share=0.3, seed=0, digits=1):
 def scored(request):
     samples, count = request.param
     logits, labels = draw(samples, count)
-    found = evaluate_several(logits, labels, names(count), keys(samples))
+    found = evaluate_multi_label(logits, labels, names(count), keys(samples))
     return logits, labels, found
 
 
@@ -77,7 +77,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     held = 0
     for number in range(60):
         logits, labels = draw(150, 3, seed=number + 1, digits=9)
-        low, high = evaluate_several(logits, labels, names(3), keys(150)).interval
+        low, high = evaluate_multi_label(logits, labels, names(3), keys(150)).interval
         held += low <= truth <= high
         assert high - low < 0.25
     assert held >= 51  # 57 are expected of 95 %
@@ -85,8 +85,8 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 
 def test_the_interval_is_the_seeds(scored):
     logits, labels, found = scored
-    again = evaluate_several(logits, labels, found.classes, keys(len(labels)))
-    other = evaluate_several(logits, labels, found.classes, keys(len(labels)), seed=1)
+    again = evaluate_multi_label(logits, labels, found.classes, keys(len(labels)))
+    other = evaluate_multi_label(logits, labels, found.classes, keys(len(labels)), seed=1)
     assert again.interval == found.interval != other.interval
     assert other.score == found.score
     low, high = found.interval
@@ -96,7 +96,7 @@ def test_the_interval_is_the_seeds(scored):
 def test_classes_without_a_positive_are_named_and_left_out():
     logits, labels = draw(50, 4)
     labels[:, 1] = False
-    found = evaluate_several(logits, labels, names(4), keys(50))
+    found = evaluate_multi_label(logits, labels, names(4), keys(50))
     kept = [0, 2, 3]
     expected = metrics.average_precision_score(labels[:, kept], logits[:, kept])
     assert found.mean_average_precision == pytest.approx(expected)
@@ -112,7 +112,7 @@ def test_classes_without_a_positive_are_named_and_left_out():
 def test_predictions_and_the_surest_mistakes_first():
     labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 0]], bool)
     logits = np.array([[2, -2, 0], [-1, -9, -3], [-1, 3, -4], [1, 5, 2.0]])
-    found = evaluate_several(logits, labels, ["a", "b", "c"], keys(4))
+    found = evaluate_multi_label(logits, labels, ["a", "b", "c"], keys(4))
     assert [p.predicted for p in found.predictions] == [("a", "c"), (), ("b",), ("a", "b", "c")]
     assert [p.labels for p in found.predictions] == [("a", "c"), (), ("b", "c"), ("a", "b")]
     assert [p.score for p in found.predictions[:2]] == [None, None]
@@ -126,8 +126,8 @@ def test_predictions_and_the_surest_mistakes_first():
 
 def test_probabilities_give_what_their_logits_give():
     logits, labels = draw(60, 3)
-    one = evaluate_several(logits, labels, names(3), keys(60))
-    other = evaluate_several(expit(logits), labels, names(3), keys(60), "probabilities")
+    one = evaluate_multi_label(logits, labels, names(3), keys(60))
+    other = evaluate_multi_label(expit(logits), labels, names(3), keys(60), "probabilities")
     assert other.interval == pytest.approx(one.interval, abs=1e-9)
     assert other.loss == pytest.approx(one.loss, rel=1e-9)
     assert other.predictions[0].predicted == one.predictions[0].predicted
@@ -135,29 +135,29 @@ def test_probabilities_give_what_their_logits_give():
 
 def test_extreme_logits_and_a_perfect_order():
     labels = np.array([[1, 0], [0, 1]], bool)
-    found = evaluate_several([[1e4, -1e4], [-1e4, 1e4]], labels, names(2), keys(2))
+    found = evaluate_multi_label([[1e4, -1e4], [-1e4, 1e4]], labels, names(2), keys(2))
     assert (found.score, found.accuracy, found.loss) == (1.0, 1.0, 0.0)
-    wrong = evaluate_several([[-1e4, 1e4], [1e4, -1e4]], labels, names(2), keys(2))
+    wrong = evaluate_multi_label([[-1e4, 1e4], [1e4, -1e4]], labels, names(2), keys(2))
     assert wrong.loss == 1e4
     assert wrong.f1_micro == 0
 
 
 def test_the_interval_stays_inside():
     labels = np.array([[1], [1], [0], [0], [1]], bool)
-    found = evaluate_several([[5], [4], [1], [-1], [2]], labels, ["a"], keys(5))
+    found = evaluate_multi_label([[5], [4], [1], [-1], [2]], labels, ["a"], keys(5))
     assert found.interval == wilson(5, 5)  # a perfect score of five images is no certainty
     logits = [[5], [4], [3], [-1], [2]]
-    low, high = evaluate_several(logits, labels, ["a"], keys(5)).interval
+    low, high = evaluate_multi_label(logits, labels, ["a"], keys(5)).interval
     assert 0 < low < 1 == high
 
 
 def test_both_kinds_of_evaluation_have_one_surface(scored):
     one = evaluate([[2.0, 0.0], [0.0, 1.0]], [0, 0], names(2), keys(2))
-    several = scored[2]
+    multi_label = scored[2]
     assert isinstance(one, Evaluation)
-    assert (one.headline, several.headline) == ("accuracy", "mean average precision")
+    assert (one.headline, multi_label.headline) == ("accuracy", "mean average precision")
     assert one.score == one.accuracy == 0.5
-    for found in (one, several):
+    for found in (one, multi_label):
         values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
         assert values[found.headline.replace(" ", "_")] == found.score
         assert tuple(values["interval"]) == found.interval
@@ -178,9 +178,9 @@ def test_both_kinds_of_evaluation_have_one_surface(scored):
 )
 def test_what_does_not_fit_is_one_sentence(labels, message):
     with pytest.raises(DataError, match=message):
-        evaluate_several(np.zeros((3, 2)), labels, names(2), keys(3))
+        evaluate_multi_label(np.zeros((3, 2)), labels, names(2), keys(3))
 
 
 def test_outputs_that_are_not_finite_name_their_samples():
     with pytest.raises(ModelError, match=r"1 of 2 samples \(1\.jpg\)"):
-        evaluate_several([[0, 0], [np.nan, 0]], np.ones((2, 2), bool), names(2), keys(2))
+        evaluate_multi_label([[0, 0], [np.nan, 0]], np.ones((2, 2), bool), names(2), keys(2))

@@ -11,7 +11,7 @@ from vitral.errors import DataError, MachineError
 from vitral.evaluation import (
     Prediction,
     evaluate,
-    evaluate_several,
+    evaluate_multi_label,
     read_predictions,
     write_evaluation,
     write_predictions,
@@ -106,24 +106,24 @@ def test_evaluation_json_is_all_but_the_confusions(tmp_path):
     del values["confusion"]
     assert json.loads(text) == json.loads(json.dumps(values))
     assert "가" in text
-    both = several(["a", "b"])
+    both = multi_label(["a", "b"])
     write_evaluation(tmp_path / "evaluation.json", both)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(
         json.dumps(both.to_dict())
     )
 
 
-def several(classes, samples=40):
+def multi_label(classes, samples=40):
     random = np.random.default_rng(0)
     labels = random.random((samples, len(classes))) < 0.3
     labels[0] = False  # an image may have none
     logits = random.normal(0, 4, labels.shape)
     keys = [f"{i}.jpg" for i in range(samples)]
-    return evaluate_several(logits, labels, classes, keys)
+    return evaluate_multi_label(logits, labels, classes, keys)
 
 
-def test_several_labels_survive_whatever_their_names(tmp_path):
-    written = several([*AWKWARD, "a|b", '"', ";"])
+def test_multi_labels_survive_whatever_their_names(tmp_path):
+    written = multi_label([*AWKWARD, "a|b", '"', ";"])
     write_predictions(tmp_path / "predictions.csv", written)
     found = read_predictions(tmp_path / "predictions.csv")
     assert found.classes == written.classes
@@ -134,11 +134,13 @@ def test_several_labels_survive_whatever_their_names(tmp_path):
     assert found.interval == pytest.approx(written.interval, abs=1e-4)
 
 
-def test_several_labels_are_an_ordinary_csv_and_a_list_of_labels(tmp_path):
+def test_multi_labels_are_an_ordinary_csv_and_a_list_of_labels(tmp_path):
     path = tmp_path / "predictions.csv"
     labels = np.array([[1, 0, 1], [0, 0, 0]], bool)
     logits = [[9, -20, 0], [-1, -1, -1]]
-    write_predictions(path, evaluate_several(logits, labels, ["b", "a", "가"], ["1.jpg", "2.jpg"]))
+    write_predictions(
+        path, evaluate_multi_label(logits, labels, ["b", "a", "가"], ["1.jpg", "2.jpg"])
+    )
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {
@@ -163,7 +165,7 @@ def test_several_labels_are_an_ordinary_csv_and_a_list_of_labels(tmp_path):
         ("1.jpg,a,,7,0.5", "between 0 and 1"),
     ],
 )
-def test_a_broken_file_of_several_labels_says_where(tmp_path, row, message):
+def test_a_broken_multi_label_file_says_where(tmp_path, row, message):
     path = tmp_path / "predictions.csv"
     path.write_text(f"path,labels,predicted,score of a,score of b\n{row}\n", encoding="utf-8")
     with pytest.raises(DataError, match=message):

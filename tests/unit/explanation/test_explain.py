@@ -149,13 +149,13 @@ def test_a_class_is_explained_by_name_and_differs_from_another():
     assert np.abs(maps[0].heat - maps[1].heat).max() > 1e-4
 
 
-def test_several_labels_and_a_temperature_change_the_probabilities():
+def test_multi_labels_and_a_temperature_change_the_probabilities():
     model = network()
     torch.nn.init.normal_(model.head.weight)
     batch = images(model, 1)
     logits = model(batch).detach()[0]
     for question, expected in (
-        (Question(several=True, steps=0), logits.sigmoid()),
+        (Question(multi_label=True, steps=0), logits.sigmoid()),
         (Question(temperature=2.5, steps=0), (logits / 2.5).softmax(0)),
     ):
         found = explain(model, batch, question=question)[0]

@@ -81,8 +81,8 @@ def test_areas_and_scores_by_hand():
     assert test.to_dict()["deletion_score"] == test.deletion_score
 
 
-def test_several_labels_watch_their_own_probability():
+def test_multi_labels_watch_their_own_probability():
     image = torch.ones(1, 1, 8, 8)
-    asked = Question(several=True, steps=2)
+    asked = Question(multi_label=True, steps=2)
     test = faithfulness(Brightness(), image, torch.rand(1, 4, 4), torch.tensor([1]), asked)[0]
     assert test.deletion.tolist() == [0.5, 0.5, 0.5]  # sigmoid of 0, whatever class 0 says

@@ -37,7 +37,7 @@ def test_each_mask_hides_the_patches_of_its_own_image(spec):
 
 def test_all_shown_is_the_image_and_the_probability_is_that_of_the_question():
     everything = torch.ones(5, 2, 3, dtype=torch.bool)
-    for question in (Question(temperature=3.0), Question(several=True)):
+    for question in (Question(temperature=3.0), Question(multi_label=True)):
         model, images, *rest = asked(tiny(), question, everything)
         found = watched(model, images, *rest)
         expected = question.probabilities(model(images).detach())[OWNERS, TARGETS[OWNERS]].log()

@@ -48,9 +48,12 @@ def test_how_many_windows_there_are():
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("several", [False, True])
-def test_it_is_a_plain_loop_over_patches(name, several):
-    spec, question = SPECS[name], Question(several=several, temperature=1.0 if several else 2.0)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_it_is_a_plain_loop_over_patches(name, multi_label):
+    spec, question = (
+        SPECS[name],
+        Question(multi_label=multi_label, temperature=1.0 if multi_label else 2.0),
+    )
     model, images = randomised(spec), pictures(spec, batch=3)
     targets = model(images).argmax(1)
     found = occlusion(model, images, targets, alike(images, spec.grid), question)

@@ -77,10 +77,10 @@ def test_probabilities():
     torch.testing.assert_close(plain, logits.exp() / logits.exp().sum())
     warm = Question(temperature=2.0).probabilities(logits)
     torch.testing.assert_close(warm, (logits / 2).exp() / (logits / 2).exp().sum())
-    several = Question(several=True).probabilities(logits)
-    torch.testing.assert_close(several, 1 / (1 + (-logits).exp()))
+    multi_label = Question(multi_label=True).probabilities(logits)
+    torch.testing.assert_close(multi_label, 1 / (1 + (-logits).exp()))
     extreme = torch.tensor([[-200.0, 0.0, 300.0]])
-    for question in (Question(), Question(temperature=2.0), Question(several=True)):
+    for question in (Question(), Question(temperature=2.0), Question(multi_label=True)):
         found = question.log_probabilities(logits)
         torch.testing.assert_close(found, question.probabilities(logits).log())
         assert question.log_probabilities(extreme).isfinite().all()

@@ -289,7 +289,7 @@ def test_parts_of_a_step_are_mixed_as_the_whole(settings):
     assert none.shape == (0, 3, 9, 9) and empty.shape == (0, 4)
 
 
-def test_several_labels_are_mixed_too():
+def test_multi_labels_are_mixed_too():
     labels = torch.tensor([[True, False, True], [False, True, False]])
     _, targets = mix(torch.rand(2, 3, 4, 4), labels, 3, Augment(mixup=1.0), 0)
     share = targets[0, 0].item()

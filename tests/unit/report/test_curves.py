@@ -20,7 +20,7 @@ def run(training=(), validations=(), recipe=None):
         environment={},
         card={},
         predictions=[],
-        several=None,
+        multi_label=None,
         training=list(training),
         validations=list(validations),
     )
@@ -51,7 +51,7 @@ def test_training_accuracy_stands_beside_validation():
     assert [line.name for line in mixed.series] == ["validation"]
 
 
-def test_several_labels_are_judged_by_their_precision():
+def test_multi_labels_are_judged_by_their_precision():
     told = VALIDATION | {"val_score": 0.7, "val_loss": 0.1}
     found = curves(run(TRAINING, [told], {"objective": {"loss": "bce"}}))
     assert found[0].title == "Mean average precision"

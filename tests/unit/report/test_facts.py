@@ -13,7 +13,7 @@ ENGLISH = words("en")
 
 def run(**parts):
     empty = {"name": "run", "recipe": {}, "command": "", "environment": {}, "card": {}}
-    empty |= {"training": [], "validations": [], "predictions": [], "several": None}
+    empty |= {"training": [], "validations": [], "predictions": [], "multi_label": None}
     return Record(**{**empty, **parts})
 
 

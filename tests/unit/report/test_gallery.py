@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitral.evaluation import evaluate, evaluate_several
+from vitral.evaluation import evaluate, evaluate_multi_label
 from vitral.model import build
 from vitral.report import examples
 from vitral.specs import ImageSpec, ModelSpec
@@ -154,10 +154,12 @@ def test_no_mistake_no_gallery():
     assert examples(Split(), gone.predictions) == []
 
 
-def test_several_labels_name_all_they_have_and_were_given():
+def test_multi_labels_name_all_they_have_and_were_given():
     labels = np.array([[1, 1], [0, 0], [0, 1], [1, 0]], bool)
     logits = np.array([[2.0, -1.0], [-1.0, 3.0], [-1.0, 2.0], [-2.0, -1.0]])
     keys = [Split().key(i) for i in range(4)]
-    found = examples(Split(), evaluate_several(logits, labels, ["cat", "dog"], keys).predictions)
+    found = examples(
+        Split(), evaluate_multi_label(logits, labels, ["cat", "dog"], keys).predictions
+    )
     said = [(e.truth, e.predicted, round(e.score, 3)) for e in found]
     assert said == [("", "dog", 0.953), ("cat", "", 0.881), ("cat, dog", "cat", 0.731)]

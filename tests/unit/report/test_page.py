@@ -17,7 +17,7 @@ from vitral.errors import DataError, UsageError
 from vitral.evaluation import (
     compare,
     evaluate,
-    evaluate_several,
+    evaluate_multi_label,
     write_evaluation,
     write_predictions,
 )
@@ -298,8 +298,8 @@ class Grey:
         return np.full((16, 16, 3), 5 * index, np.uint8)
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_the_page_of_one_evaluation(tmp_path, several):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_page_of_one_evaluation(tmp_path, multi_label):
     spec = ModelSpec(
         name="tiny", size=16, patch=8, width=24, depth=1, heads=3, mlp_width=48, classes=3
     )
@@ -307,13 +307,13 @@ def test_the_page_of_one_evaluation(tmp_path, several):
         model=spec,
         images=ImageSpec(size=(16, 16)),
         classes=tuple(NAMES),
-        labels="several" if several else "one",
+        labels="several" if multi_label else "one",
     )
     artifact.save(tmp_path / "model", build(spec).state_dict(), card)
     random, keys = np.random.default_rng(0), [Grey().key(i) for i in range(40)]
     labels, logits = np.arange(40) % 3, random.normal(0, 1, (40, 3))
-    if several:
-        evaluation = evaluate_several(logits, labels[:, None] == np.arange(3), NAMES, keys)
+    if multi_label:
+        evaluation = evaluate_multi_label(logits, labels[:, None] == np.arange(3), NAMES, keys)
     else:
         evaluation = evaluate(logits, labels, NAMES, keys)
     classifier = load(tmp_path / "model", device="cpu")
@@ -322,10 +322,10 @@ def test_the_page_of_one_evaluation(tmp_path, several):
     found = checked(path)
     assert "on new photos" in found.text
     assert "given images" in found.text
-    assert ("How far its probabilities" in found.text) == (not several)
+    assert ("How far its probabilities" in found.text) == (not multi_label)
     assert "How it learned" not in found.text
     assert "do it again" not in found.text
-    assert found.tags.count("img") == 2 * (12 + 12 * (not several)) or not several
+    assert found.tags.count("img") == 2 * (12 + 12 * (not multi_label)) or not multi_label
     with pytest.raises(UsageError, match="en or ko"):
         write_evaluation_report(path, evaluation, Grey(), classifier, "fr")
 
@@ -390,13 +390,13 @@ def test_no_run_folder(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def fill_several(run, classes, samples=60):
+def fill_multi_label(run, classes, samples=60):
     random = np.random.default_rng(0)
     labels = random.random((samples, len(classes))) < 0.4
     labels[:, -1] = False
     logits = random.normal(0, 1, labels.shape) + 2.5 * labels - 1
     keys = [f"{i}.jpg" for i in range(samples)]
-    evaluation = evaluate_several(logits, labels, classes, keys)
+    evaluation = evaluate_multi_label(logits, labels, classes, keys)
     (run / "best").mkdir(parents=True)
     write_predictions(run / "predictions.csv", evaluation)
     metrics = {"mean_average_precision": 0.5, "accuracy": 0.25, "interval": [0.4, 0.6]}
@@ -410,8 +410,8 @@ def fill_several(run, classes, samples=60):
     return evaluation
 
 
-def test_several_labels(tmp_path):
-    evaluation = fill_several(tmp_path, NAMES)
+def test_multi_labels(tmp_path):
+    evaluation = fill_multi_label(tmp_path, NAMES)
     example = Example(image=picture(), truth="골프공, " + EVIL, predicted="nothing", score=0.9)
     found = page_of(tmp_path, [example])
     low, high = evaluation.interval
@@ -428,8 +428,8 @@ def test_several_labels(tmp_path):
         assert absent not in found.text
 
 
-def test_many_classes_of_several_labels_begin_with_the_worst(tmp_path):
-    evaluation = fill_several(tmp_path, [f"class {i};" for i in range(40)])
+def test_many_classes_of_multi_labels_begin_with_the_worst(tmp_path):
+    evaluation = fill_multi_label(tmp_path, [f"class {i};" for i in range(40)])
     text = page_of(tmp_path).text
     scored = [s for s in evaluation.per_class if s.average_precision is not None]
     order = sorted(scored, key=lambda score: score.average_precision)
@@ -444,8 +444,8 @@ def test_many_classes_of_several_labels_begin_with_the_worst(tmp_path):
         ("metrics.jsonl", ["60.0", " 70.0 "]),
     ],
 )
-def test_several_labels_without_predictions(tmp_path, kept, present):
-    fill_several(tmp_path, NAMES)
+def test_multi_labels_without_predictions(tmp_path, kept, present):
+    fill_multi_label(tmp_path, NAMES)
     for part in ("metrics.jsonl", "predictions.csv", "best/model.json"):
         if part != kept:
             (tmp_path / part).unlink()

@@ -73,7 +73,7 @@ def test_a_damaged_part_is_named(tmp_path, name):
         record.read(tmp_path)
 
 
-def test_several_labels_are_known_by_any_part(tmp_path):
+def test_multi_labels_are_known_by_any_part(tmp_path):
     log = {"step": 1, "val_accuracy": 0.25, "val_score": 0.5, "val_interval": [0.4, 0.6]}
     table = "path,labels,predicted,score of a\n1.jpg,a,a,0.9\n"
     parts = {"metrics.jsonl": log, "best/model.json": {"labels": "several"}}
@@ -81,7 +81,7 @@ def test_several_labels_are_known_by_any_part(tmp_path):
         write(tmp_path / name[:4], name, content)
         found = record.read(tmp_path / name[:4])
         assert found.headline == "mean average precision"
-        assert (found.several is not None) == (name == "predictions.csv")
+        assert (found.multi_label is not None) == (name == "predictions.csv")
         assert found.predictions == []
     write(tmp_path / "one", "metrics.jsonl", {**log, "val_score": 0.25})
     assert record.read(tmp_path / "one").headline == "accuracy"

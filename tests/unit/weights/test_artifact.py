@@ -111,14 +111,14 @@ def test_a_calibration_is_there_or_absent(tmp_path: Path) -> None:
         replace(card, labels="several")
 
 
-def test_several_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
+def test_multi_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
     tensors = build(SPEC).state_dict()
     artifact.save(tmp_path / "one", tensors, CARD)
     written = json.loads((tmp_path / "one" / "model.json").read_text(encoding="utf-8"))
     assert set(written) == {"format", "model", "images", "classes", "made_by", "metrics"}
-    several = replace(CARD, labels="several")
-    artifact.save(tmp_path / "several", tensors, several)
-    assert artifact.load_card(tmp_path / "several") == several
+    multi_label = replace(CARD, labels="several")
+    artifact.save(tmp_path / "several", tensors, multi_label)
+    assert artifact.load_card(tmp_path / "several") == multi_label
     path = tmp_path / "several" / "model.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values["labels"] == "several"

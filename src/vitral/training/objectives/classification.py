@@ -25,7 +25,7 @@ def loss(
     *,
     weights: Tensor | None = None,
     taught: Tensor | None = None,
-    several: bool = False,
+    multi_label: bool = False,
 ) -> Tensor:
     """The sum over a batch of each sample's loss, in float32; divide by the samples of the step.
 
@@ -35,36 +35,36 @@ def loss(
 
     Args:
         outputs: logits (B, classes) of each head: one, or the class and the distillation token's.
-        targets: classes, int64 (B,); mixed classes, float (B, classes); or several labels, bool
+        targets: classes, int64 (B,); mixed classes, float (B, classes); or multi-label, bool
             or mixed float (B, classes).
         weights: (classes,) of class_weights. A sample counts as its class does, a mixed one as
-            the mean of its classes; with several labels each class's column has its own.
+            the mean of its classes; with multi-label targets each class's column has its own.
         taught: the teacher's logits (B, classes).
-        several: whether an image may have several labels, or none.
+        multi_label: whether an image may have several labels, or none.
 
-    Raises SpecError for several labels with a softmax or a teacher.
+    Raises SpecError for multi-label targets with a softmax or a teacher.
     """
     heads = [logits.float() for logits in outputs]
-    if several and (settings.loss == "softmax" or taught is not None):
+    if multi_label and (settings.loss == "softmax" or taught is not None):
         raise SpecError(
             "Images with several labels need objective.loss sigmoid or bce, and no teacher."
         )
-    columns = weights if several else None
+    columns = weights if multi_label else None
     if taught is None:
-        losses = torch.stack([_labels(x, targets, settings, columns, several) for x in heads]).mean(
-            0
-        )
+        losses = torch.stack(
+            [_labels(x, targets, settings, columns, multi_label) for x in heads]
+        ).mean(0)
     else:
         share = settings.distill_share
-        losses = (1 - share) * _labels(heads[0], targets, settings, columns, several)
+        losses = (1 - share) * _labels(heads[0], targets, settings, columns, multi_label)
         losses = losses + share * _teacher(heads[-1], taught.float(), settings)
-    if weights is not None and not several:
+    if weights is not None and not multi_label:
         losses = losses * _counts(targets, weights)
     return losses.sum()
 
 
 def _labels(
-    logits: Tensor, targets: Tensor, settings: Objective, columns: Tensor | None, several: bool
+    logits: Tensor, targets: Tensor, settings: Objective, columns: Tensor | None, multi_label: bool
 ) -> Tensor:
     """(B,) losses of one head against the labels; `columns` are weights of classes or None."""
     smoothing = settings.label_smoothing
@@ -75,8 +75,8 @@ def _labels(
             return _binary(logits, _full(targets, logits), columns).sum(1)
         case "bce":
             whole = (_full(targets, logits) > 0).to(logits.dtype)
-            # several labels are as many yes-or-no questions, one label is one of all classes
-            spread = 0.5 if several else 1.0 / logits.shape[1]
+            # multi-label targets are as many yes-or-no questions, one label is one of all classes
+            spread = 0.5 if multi_label else 1.0 / logits.shape[1]
             whole = whole * (1 - smoothing) + smoothing * spread
             return _binary(logits, whole, columns).mean(1)
         case _:
@@ -124,7 +124,7 @@ def class_weights(labels: np.ndarray, classes: int, settings: Objective) -> Tens
     with a mean of 1 over the labels. A class without images weighs 1.
 
     Args:
-        labels: of the training images: int (N,), or several each, bool (N, classes).
+        labels: of the training images: int (N,), or multi-label, bool (N, classes).
         classes: number of classes.
         settings: its class_weights.
     """
@@ -132,8 +132,8 @@ def class_weights(labels: np.ndarray, classes: int, settings: Objective) -> Tens
         case "none":
             return None
         case "balanced":
-            several = labels.ndim == 2
-            counts = labels.sum(0) if several else np.bincount(labels, minlength=classes)
+            multi_label = labels.ndim == 2
+            counts = labels.sum(0) if multi_label else np.bincount(labels, minlength=classes)
             seen = counts > 0
             each = counts.sum() / max(int(seen.sum()), 1)
             weights = np.where(seen, each / np.maximum(counts, 1), 1.0)

@@ -22,7 +22,7 @@ from vitral.weights import artifact
 
 B, K = 6, 5
 LABELS = torch.tensor([1, 0, 4, 4, 2, 1])
-KINDS = ("classes", "mixed", "several")
+KINDS = ("classes", "mixed", "multi_label")
 
 
 def logits(seed: int = 0) -> Tensor:
@@ -84,9 +84,11 @@ def test_bce_is_timms(timm_bce: Any) -> None:
         ours = Objective(loss="bce", label_smoothing=smoothing)
         whole = timm_bce(smoothing)(x, LABELS).item()
         assert value((x,), LABELS, ours) == pytest.approx(B * whole, rel=1e-6)
-        several = targets("several")
-        whole = timm_bce(smoothing, smooth_dense=True)(x, several.float()).item()
-        assert value((x,), several, ours, several=True) == pytest.approx(B * whole, rel=1e-6)
+        multi_label = targets("multi_label")
+        whole = timm_bce(smoothing, smooth_dense=True)(x, multi_label.float()).item()
+        assert value((x,), multi_label, ours, multi_label=True) == pytest.approx(
+            B * whole, rel=1e-6
+        )
     whole = timm_bce(0.0, target_threshold=0.0)(x, targets("mixed")).item()
     found = value((x,), targets("mixed"), Objective(loss="bce"))
     assert found == pytest.approx(B * whole, rel=1e-6)
@@ -121,12 +123,12 @@ def test_class_weights_multiply_each_sample() -> None:
         assert value((x,), goal, settings, weights=weights) == pytest.approx(expected, rel=1e-6)
 
 
-def test_of_several_labels_each_column_has_its_weight() -> None:
-    x, weights, goal = logits(), torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1]), targets("several")
+def test_of_multi_labels_each_column_has_its_weight() -> None:
+    x, weights, goal = logits(), torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1]), targets("multi_label")
     each = F.binary_cross_entropy_with_logits(x, goal.float(), reduction="none") * weights
     sigmoid, bce = Objective(loss="sigmoid"), Objective(loss="bce")
     for same in (goal, goal.float()):  # as they come, and as mixing leaves them
-        more = {"weights": weights, "several": True}
+        more = {"weights": weights, "multi_label": True}
         assert value((x,), same, sigmoid, **more) == pytest.approx(each.sum().item(), rel=1e-6)
         assert value((x,), same, bce, **more) == pytest.approx(each.sum().item() / K, rel=1e-6)
 
@@ -136,7 +138,7 @@ def test_an_image_without_a_label_counts_whether_mixed_or_not() -> None:
     weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1])
     for name in ("sigmoid", "bce"):
         goal = Objective(loss=name, label_smoothing=0.1 if name == "bce" else 0.0)
-        more = {"weights": weights, "several": True}
+        more = {"weights": weights, "multi_label": True}
         bare = value((x,), nothing, goal, **more)
         assert bare == value((x,), nothing.float(), goal, **more) > 1
 
@@ -150,9 +152,9 @@ def test_balanced_classes_weigh_the_same_and_one_on_average() -> None:
     assert each.mean().item() == pytest.approx(1.0)
     assert [each[labels == i].sum().item() for i in (0, 1, 3)] == pytest.approx([100 / 3] * 3)
     assert weights[2] == 1.0
-    several = np.zeros((100, 4), bool)
-    several[np.arange(100), labels] = True
-    assert torch.equal(weights, class_weights(several, 4, settings))
+    multi_label = np.zeros((100, 4), bool)
+    multi_label[np.arange(100), labels] = True
+    assert torch.equal(weights, class_weights(multi_label, 4, settings))
     assert class_weights(labels, 4, Objective()) is None
 
 
@@ -163,7 +165,7 @@ def everything() -> list[tuple[Objective, str, int, bool]]:
         ("softmax", "sigmoid", "bce"), KINDS, (1, 2), (None, "hard", "soft")
     ):
         smoothing = 0.0 if name == "sigmoid" else 0.1
-        if kind != "several" or (name != "softmax" and distill is None):
+        if kind != "multi_label" or (name != "softmax" and distill is None):
             settings = Objective(
                 loss=name, label_smoothing=smoothing, distill=distill or "hard", distill_share=0.3
             )
@@ -190,7 +192,7 @@ def test_parts_have_the_gradient_of_the_whole(
                 settings,
                 weights=weights,
                 taught=theirs,
-                several=kind == "several",
+                multi_label=kind == "multi_label",
             )
             (found / B).backward()
         assert x.grad is not None
@@ -231,10 +233,10 @@ def test_without_a_teacher_both_heads_learn_the_labels() -> None:
     assert value((first, second), LABELS, settings) == pytest.approx(sum(each) / 2)
 
 
-def test_several_labels_have_no_softmax_and_no_teacher() -> None:
+def test_multi_labels_have_no_softmax_and_no_teacher() -> None:
     for settings, taught in ((Objective(), None), (Objective(loss="bce"), logits())):
         with pytest.raises(SpecError, match="several labels"):
-            loss((logits(),), targets("several"), settings, taught=taught, several=True)
+            loss((logits(),), targets("multi_label"), settings, taught=taught, multi_label=True)
 
 
 STUDENT = ImageSpec(size=(32, 32))

@@ -1,4 +1,4 @@
-"""A model of several labels, drawn rather than trained."""
+"""A multi-label model, drawn rather than trained."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from vitral.weights import artifact
 from vitral.weights.artifact import Card
 
 
-def several_labels(photos: Path, folder: Path) -> Path:
+def multi_label_artifact(photos: Path, folder: Path) -> Path:
     """An artifact of four classes a to d that gives each to about half of the photos."""
     spec, images = catalog.model("mu/8", size=32, classes=4), ImageSpec(size=(32, 32))
     torch.manual_seed(0)
