@@ -39,7 +39,7 @@ from torch import Tensor
 
 from record import write
 from vitral.data.datasets import open_dataset
-from vitral.data.loader import train_batches
+from vitral.data.loader import View, train_batches
 from vitral.engines.torch_engine import autocast
 from vitral.images import augment
 from vitral.images.preprocess import normalise
@@ -86,7 +86,9 @@ def make_photographs(folder: Path, number: int) -> Path:
 
 def vitral_batches(folder: Path) -> Batches:
     split = open_dataset(str(folder), val_fraction=0.02).train
-    batches = train_batches(split, VIEWS, SPEC, batch=BATCH, seed=0, start_step=0, workers=0)
+    batches = train_batches(
+        split, [View(VIEWS, SPEC)], batch=BATCH, seed=0, start_step=0, workers=0
+    )
     for batch in batches:
         yield normalise(batch.images, SPEC)
 
@@ -238,7 +240,9 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
     adamw, device = optimizer.build(network, recipe.optimizer), torch.device("cpu")
     settings = {"batch": recipe.data.batch, "seed": 0, "start_step": 0}
     workers = max(1, (cores or 1) - 1)  # as a run chooses
-    batches = train_batches(split, recipe.augment, recipe.images, workers=workers, **settings)
+    batches = train_batches(
+        split, [View(recipe.augment, recipe.images)], workers=workers, **settings
+    )
     waited = total = 0.0
     with closing(batches):
         for step in range(-3, steps):

@@ -1,11 +1,11 @@
 """Batches: in which order, from which worker, and always the same ones.
 
-    for batch in train_batches(split, augment, spec, batch=64, seed=0, start_step=0, workers=2):
+    for batch in train_batches(split, views, batch=64, seed=0, start_step=0, workers=2):
         ...                                  # endless; batch k is a function of (seed, k) alone
 
 Neither workers nor a resume nor the number of processes changes what a step learns from: its
 samples come from a permutation that (seed, epoch) decides, each view from (seed, epoch, sample
-index), and each process loads its piece of the step's samples.
+index, number of the view), and each process loads its piece of the step's samples.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -29,10 +30,11 @@ from vitral.data.near_duplicates import Tick
 from vitral.data.order import Key, Order, Part, share, steps_per_epoch
 from vitral.data.sources import Arrays, Problem, Split
 from vitral.errors import DataError, UsageError
-from vitral.images.augment import Augment, alter, cut, flip, prepare
+from vitral.images.augment import View, alter, cut, flip, prepare
 from vitral.images.preprocess import pixels
 from vitral.images.seeds import seed_of
 from vitral.specs import ImageSpec
+from vitral.specs.augment import Augment
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +42,31 @@ class Batch:
     """Samples that were read, and those that could not be.
 
     Attributes:
-        images: uint8 (B, 3, H, W).
+        views: uint8 (B, 3, H, W) of each view of the samples; H and W may differ between views.
         labels, indices: int64 (B,); an index counts within the split.
         failed: files that could not be decoded; they are missing from the batch, which may be
             smaller for it, down to B = 0.
         places: of the readable samples among those that the batch was to hold.
         before: where images are mixed and the batch is a part of a step: the one readable sample
-            before its first, which the first is mixed with.
+            before its first, in its first view, which the first is mixed with.
     """
 
-    images: Tensor
+    views: tuple[Tensor, ...]
     labels: Tensor
     indices: Tensor
     failed: tuple[Problem, ...] = ()
     places: tuple[int, ...] = ()
     before: Batch | None = None
 
+    @property
+    def images(self) -> Tensor:
+        """The first view: uint8 (B, 3, H, W)."""
+        return self.views[0]
+
 
 def train_batches(  # noqa: PLR0913 - each has a name at every call
     split: Split,
-    augment: Augment,
-    spec: ImageSpec,
+    views: Sequence[View],
     *,
     batch: int,
     seed: int,
@@ -77,8 +83,8 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
 
     Args:
         split: what to read.
-        augment: the views; its repeats decide how many different images a step holds.
-        spec: the size of the views.
+        views: what to make of each sample, at least one. The first decides whether images are
+            mixed, and by its repeats how many different images a step holds.
         batch: samples of one step of the optimizer, in all processes together.
         seed: of the run.
         start_step: the first step of the optimizer, counted from 0.
@@ -91,16 +97,19 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
         raise UsageError(
             f"start_step counts from 0 and accumulate from 1, not {start_step} and {accumulate}."
         )
-    order = Order(split, batch, seed, augment.repeats)
+    if not views:
+        raise UsageError("Name at least one view: a batch without images teaches nothing.")
+    order = Order(split, batch, seed, views[0].augment.repeats)
     check_shares(order.size, world, accumulate)
-    prepare(augment, spec)
-    ready = _resized_once(split, spec) if augment.crop == "none" else None
+    for view in views:
+        prepare(view.augment, view.images)
+    ready = [_resized_once(split, view) for view in views]
     parts = (
-        order.part(step, number, world * accumulate, mixes=augment.mixes)
+        order.part(step, number, world * accumulate, mixes=views[0].augment.mixes)
         for step in itertools.count(start_step)
         for number in range(rank * accumulate, (rank + 1) * accumulate)
     )
-    yield from _loader(_Views(split, spec, augment, seed, ready), parts, workers)
+    yield from _loader(_Samples(split, views, ready, seed), parts, workers)
 
 
 def check_shares(images: int, processes: int, parts: int) -> None:
@@ -123,7 +132,8 @@ def eval_batches(
     _check(split, batch=batch, workers=workers, rank=rank, world=world)
     keys = share([(0, index, 0) for index in range(len(split))], rank, world)
     parts = (Part(keys[start : start + batch]) for start in range(0, len(keys), batch))
-    yield from _loader(_Views(split, spec), parts, workers)
+    unchanged = View(Augment(crop="none", flip=0.0), spec)
+    yield from _loader(_Samples(split, [unchanged], [None], seed=0), parts, workers)
 
 
 def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> None:
@@ -135,11 +145,11 @@ def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> 
         raise UsageError(f"rank counts from 0 to world - 1, not {rank} of {world}.")
 
 
-def _loader(views: _Views, order: Iterable[Part], workers: int) -> Iterator[Batch]:
+def _loader(samples: _Samples, order: Iterable[Part], workers: int) -> Iterator[Batch]:
     return iter(
         DataLoader(
-            views,
-            batch_sampler=order,  # type: ignore[arg-type]  # handed to _Views as they are
+            samples,
+            batch_sampler=order,  # type: ignore[arg-type]  # handed to _Samples as they are
             num_workers=workers,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # otherwise the global random numbers move on
@@ -149,65 +159,86 @@ def _loader(views: _Views, order: Iterable[Part], workers: int) -> Iterator[Batc
     )
 
 
-class _Views(Dataset[Batch]):
-    """Whole batches by their keys; without an augment, the evaluation views."""
+class _Samples(Dataset[Batch]):
+    """Whole batches by the keys of their samples.
+
+    Attributes:
+        split: the samples.
+        views: what to make of each.
+        ready: for each view, the evaluation views (n, 3, H, W) it starts from, where known.
+        seed: of the run.
+    """
 
     def __init__(
-        self,
-        split: Split,
-        spec: ImageSpec,
-        augment: Augment | None = None,
-        seed: int = 0,
-        ready: Tensor | None = None,
+        self, split: Split, views: Sequence[View], ready: Sequence[Tensor | None], seed: int
     ) -> None:
-        self.split, self.spec, self.augment = split, spec, augment
-        self.seed, self.ready = seed, ready
+        self.split = split
+        self.views = tuple(views)
+        self.ready = tuple(ready)
+        self.seed = seed
 
     def __getitems__(self, part: Part) -> Batch:
-        batch = self._read(part.keys)
+        batch = self._read(part.keys, len(self.views))
         for key in part.before:  # backwards from the first, past those that cannot be read
-            before = self._read([key])
+            before = self._read([key], 1)  # images are mixed in the first view alone
             if len(before.images):
                 return replace(batch, before=before)
         return batch
 
-    def _read(self, keys: list[Key]) -> Batch:
-        images = torch.empty((len(keys), 3, *self.spec.size), dtype=torch.uint8)
+    def _read(self, keys: list[Key], count: int) -> Batch:
+        """The samples of these keys in the first `count` views."""
+        sizes = [view.images.size for view in self.views[:count]]
+        views = [torch.empty((len(keys), 3, *size), dtype=torch.uint8) for size in sizes]
         indices: list[int] = []
         places: list[int] = []
-        seeds: list[int] = []
+        seeds: list[list[int]] = []
         failed: list[Problem] = []
-        for place, (epoch, index, copy) in enumerate(keys):
-            seed = seed_of(self.seed, "view", epoch, index, *([copy] if copy else []))
+        for place, key in enumerate(keys):
+            _, index, _ = key
+            own_seeds = [_view_seed(self.seed, key, number) for number in range(count)]
             try:
-                images[len(indices)] = self._view(index, seed)
+                source = self.split.read(index)
+                for number, seed in enumerate(own_seeds):
+                    views[number][len(indices)] = self._view(number, source, index, seed)
             except DataError as error:
                 failed.append(Problem.left_out(self.split.key(index), error))
                 continue
             indices.append(index)
             places.append(place)
-            seeds.append(seed)
-        images = images[: len(indices)]
-        if self.augment is not None:
-            images = alter(images, self.augment, self.spec, seeds)
+            seeds.append(own_seeds)
+        finished = []
+        for number, view in enumerate(self.views[:count]):
+            images = views[number][: len(indices)]
+            of_view = [own_seeds[number] for own_seeds in seeds]
+            finished.append(alter(images, view.augment, view.images, of_view))
         labels = torch.from_numpy(self.split.labels[indices])
         numbers = torch.tensor(indices, dtype=torch.int64)
-        return Batch(images, labels, numbers, tuple(failed), tuple(places))
+        return Batch(tuple(finished), labels, numbers, tuple(failed), tuple(places))
 
-    def _view(self, index: int, seed: int) -> Tensor:
-        if self.augment is None:
-            return pixels(self.split.read(index), self.spec)
-        if self.ready is not None:
-            return flip(self.ready[index], self.augment, seed)
-        view = cut(self.split.read(index), self.augment, self.spec, seed)
-        return flip(view, self.augment, seed)
+    def _view(self, number: int, source: bytes | np.ndarray, index: int, seed: int) -> Tensor:
+        view = self.views[number]
+        ready = self.ready[number]
+        start = cut(source, view.augment, view.images, seed) if ready is None else ready[index]
+        return flip(start, view.augment, seed)
 
 
-def _resized_once(split: Split, spec: ImageSpec) -> Tensor | None:
-    """The evaluation views (n, 3, H, W) of images that are in memory anyway."""
-    if not isinstance(split.reader, Arrays):
+def _view_seed(run_seed: int, key: Key, number: int) -> int:
+    """The seed of one view of one sample.
+
+    The first view of a sample's first copy is drawn as it was when there was but one view, so that
+    runs from then go on as they would have.
+    """
+    epoch, index, copy = key
+    if number:
+        return seed_of(run_seed, f"view {number}", epoch, index, copy)
+    return seed_of(run_seed, "view", epoch, index, *([copy] if copy else []))
+
+
+def _resized_once(split: Split, view: View) -> Tensor | None:
+    """The evaluation views (n, 3, H, W) of images that are in memory anyway and are not cropped."""
+    if view.augment.crop != "none" or not isinstance(split.reader, Arrays):
         return None
-    return torch.stack([pixels(split.read(index), spec) for index in range(len(split))])
+    return torch.stack([pixels(split.read(index), view.images) for index in range(len(split))])
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -245,4 +276,4 @@ def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Ba
             tick(done, total)
 
 
-__all__ = ["Batch", "eval_batches", "seed_of", "steps_per_epoch", "told", "train_batches"]
+__all__ = ["Batch", "View", "eval_batches", "seed_of", "steps_per_epoch", "told", "train_batches"]

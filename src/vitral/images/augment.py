@@ -12,6 +12,7 @@ import importlib
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,19 @@ from vitral.specs.augment import Augment
 # built for another torch (the CUDA wheel beside a CPU torch); nothing here ever calls them.
 _OPERATORS = ("nms", "qnms")
 _libraries: list[torch.library.Library] = []
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture of a sample that an objective sees: how it is changed, and how large it is.
+
+    Attributes:
+        augment: the random changes.
+        images: the size of the result, and how the picture is resized to it.
+    """
+
+    augment: Augment
+    images: ImageSpec
 
 
 @cache
@@ -237,4 +251,4 @@ def _three_augment() -> Any:
     )
 
 
-__all__ = ["Augment", "alter", "cut", "flip", "mix", "prepare", "train_view", "transforms"]
+__all__ = ["Augment", "View", "alter", "cut", "flip", "mix", "prepare", "train_view", "transforms"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral.data.datasets import Dataset
-from vitral.data.loader import train_batches
+from vitral.data.loader import View, train_batches
 from vitral.engines.torch_engine import autocast, uses_bf16
 from vitral.errors import MachineError
 from vitral.training import memory
@@ -199,8 +199,7 @@ def _reading_seconds(recipe: Recipe, data: Dataset) -> float:
     count = min(16, len(data.train))
     batches = train_batches(
         data.train,
-        recipe.augment,
-        recipe.images,
+        [View(recipe.augment, recipe.images)],
         batch=count,
         seed=recipe.seed,
         start_step=0,

@@ -44,7 +44,8 @@ def write(out: Path, split: Split, augment: Augment, spec: ImageSpec, *, seed: i
 def _views(split: Split, augment: Augment, spec: ImageSpec, seed: int) -> list[Picture]:
     """(H, W, 3) each, of images in the order of the first epoch."""
     few = split.select(split.order(seed)[:COUNT])
-    batches = train_batches(few, augment, spec, batch=COUNT, seed=seed, start_step=0, workers=0)
+    view = views.View(augment, spec)
+    batches = train_batches(few, [view], batch=COUNT, seed=seed, start_step=0, workers=0)
     with contextlib.closing(batches):
         batch = next(batches)
     images = batch.images.float()

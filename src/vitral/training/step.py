@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitral.data.loader import Batch, seed_of, train_batches
+from vitral.data.loader import Batch, View, seed_of, train_batches
 from vitral.data.order import share
 from vitral.data.problems import refuse_many_unreadable
 from vitral.data.sources import Problem
@@ -52,8 +52,7 @@ def steps_left(session: Session) -> Generator[list[Batch]]:
     recipe = session.recipe
     batches = train_batches(
         session.data.train,
-        recipe.augment,
-        recipe.images,
+        [View(recipe.augment, recipe.images)],
         batch=recipe.data.batch,
         seed=recipe.seed,
         start_step=session.progress.step,

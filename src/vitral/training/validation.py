@@ -136,7 +136,7 @@ def watched(session: Session, split: Split) -> Iterator[Batch]:
 def _nothing(batch: Batch | None, session: Session) -> Batch:
     shape = (1, 3, *session.recipe.images.size)
     labels = torch.from_numpy(session.data.val.labels[:1])
-    nothing = Batch(torch.zeros(shape, dtype=torch.uint8), labels, torch.tensor([-1]))
+    nothing = Batch((torch.zeros(shape, dtype=torch.uint8),), labels, torch.tensor([-1]))
     return nothing if batch is None else replace(nothing, failed=batch.failed)
 
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.loader import Batch, eval_batches, seed_of, steps_per_epoch, train_batches
+from vitral.data.loader import Batch, View, eval_batches, seed_of, steps_per_epoch, train_batches
 from vitral.data.sources import Arrays, Files, Split
 from vitral.errors import DataError, UsageError
 from vitral.images.augment import Augment, mix, train_view
@@ -50,8 +50,10 @@ def arrays(count: int = 10, size: int = 8) -> Split:
 
 
 def stream(split: Split, start: int, count: int, workers: int = 0, **changes) -> list[Batch]:
-    settings = {"augment": ALL, "spec": SPEC, "batch": 4, "seed": 5, **changes}
-    batches = train_batches(split, start_step=start, workers=workers, **settings)
+    settings = {"augment": ALL, "batch": 4, "seed": 5, **changes}
+    views = settings.pop("views", None) or [View(settings["augment"], SPEC)]
+    del settings["augment"]
+    batches = train_batches(split, views, start_step=start, workers=workers, **settings)
     with closing(batches):
         return list(itertools.islice(batches, count))
 
@@ -135,6 +137,51 @@ def test_without_mixing_nothing_more_is_read(photos):
     assert stream(photos, 0, 1, augment=MIXED)[0].before is None  # it is the whole step
 
 
+def test_further_views_leave_the_first_as_it_is(photos):
+    """Views of one sample differ, in size too; what cannot be read is missing from all of them."""
+    small = View(Augment(crop_scale=(0.05, 0.3)), ImageSpec(size=(8, 12)))
+    views = [View(ALL, SPEC), View(ALL, SPEC), small]
+    for workers, settings in ((0, {}), (1, {"rank": 1, "world": 2})):
+        alone = stream(photos, 0, 6, workers, views=views[:1], **settings)
+        several = stream(photos, 0, 6, workers, views=views, **settings)
+        assert same(several, alone)
+        assert any(batch.failed for batch in several)
+        for batch in several:
+            count = len(batch.indices)
+            assert [tuple(view.shape) for view in batch.views] == [
+                (count, 3, 16, 16),
+                (count, 3, 16, 16),
+                (count, 3, 8, 12),
+            ]
+            assert batch.images is batch.views[0]
+            assert not torch.equal(batch.views[0], batch.views[1])
+
+
+def test_mixing_reads_the_first_view_of_the_sample_before(photos):
+    views = [View(MIXED, SPEC), View(ALL, ImageSpec(size=(8, 8)))]
+    parts = stream(photos, 0, 4, views=views, batch=6, rank=1, world=2)
+    alone = stream(photos, 0, 4, views=views[:1], batch=6, rank=1, world=2)
+    for part, other in zip(parts, alone, strict=True):
+        assert part.before is not None and other.before is not None
+        assert len(part.before.views) == 1
+        assert torch.equal(part.before.images, other.before.images)
+
+
+def test_copies_and_views_of_a_sample_are_all_different():
+    """Repeated augmentation and several views draw from seeds of their own."""
+    views = [View(replace(ALL, repeats=2), SPEC), View(ALL, SPEC)]
+    (batch,) = stream(arrays(6), 0, 1, views=views, batch=6)
+    first = batch.indices[0]
+    pictures = [view[at] for view in batch.views for at in (batch.indices == first).nonzero()[:, 0]]
+    assert len(pictures) == 4
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
+
+
+def test_a_batch_has_a_view(photos):
+    with pytest.raises(UsageError, match="at least one view"):
+        next(train_batches(photos, [], batch=4, seed=0, start_step=0, workers=0))
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_processes_evaluate_every_sample_exactly_once(world):
     split = arrays(5)
@@ -191,7 +238,7 @@ def test_a_batch_holds_what_train_view_gives(photos):
 )
 def test_images_in_memory_are_resized_once_and_to_the_same_pixels(spec):
     split = arrays()
-    (batch,) = stream(split, 0, 1, augment=Augment(crop="none", flip=0), spec=spec)
+    (batch,) = stream(split, 0, 1, views=[View(Augment(crop="none", flip=0), spec)])
     for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
         assert torch.equal(image, pixels(split.read(index), spec))
 
@@ -296,11 +343,11 @@ READER = """
 import itertools, sys, time
 from vitral.images.augment import Augment
 from vitral.data.datasets import open_dataset
-from vitral.data.loader import train_batches
+from vitral.data.loader import View, train_batches
 from vitral.specs import ImageSpec
 split = open_dataset("shapes", size=16, count=64).train
-batches = train_batches(split, Augment(crop="none"), ImageSpec(size=16), batch=8, seed=0,
-                        start_step=0, workers=2)
+batches = train_batches(split, [View(Augment(crop="none"), ImageSpec(size=16))], batch=8,
+                        seed=0, start_step=0, workers=2)
 next(batches)
 print("ready", flush=True)
 for batch in batches:

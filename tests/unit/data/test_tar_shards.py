@@ -174,7 +174,7 @@ def test_shards_elsewhere_are_read_a_few_at_a_time(tmp_path):
 def test_the_stream_is_the_same_for_any_number_of_workers_and_processes(tmp_path):
     import torch
 
-    from vitral.data.loader import train_batches
+    from vitral.data.loader import View, train_batches
     from vitral.specs import ImageSpec
     from vitral.specs.augment import Augment
 
@@ -187,8 +187,7 @@ def test_the_stream_is_the_same_for_any_number_of_workers_and_processes(tmp_path
     def stream(workers: int, start: int, rank: int = 0, world: int = 1) -> list[torch.Tensor]:
         batches = train_batches(
             split,
-            Augment(flip=0.5),
-            ImageSpec(size=(16, 16)),
+            [View(Augment(flip=0.5), ImageSpec(size=(16, 16)))],
             batch=8,
             seed=1,
             start_step=start,

@@ -38,11 +38,11 @@ def test_a_stream_keeps_its_order_and_its_failures(engine: Engine) -> None:
     problem = Problem("broken.jpg", "cannot be read")
     parts = [slice(0, 2), slice(2, 2), slice(2, 5)]
     batches = [
-        Batch(pixels[part], labels[part], torch.arange(5)[part], (problem,) * (i == 1))
+        Batch((pixels[part],), labels[part], torch.arange(5)[part], (problem,) * (i == 1))
         for i, part in enumerate(parts)
     ]
     outputs = engine.run(batches)
-    whole = engine.run([Batch(pixels, labels, torch.arange(5))])
+    whole = engine.run([Batch((pixels,), labels, torch.arange(5))])
     np.testing.assert_allclose(outputs.logits, whole.logits, atol=1e-5)
     assert outputs.labels.tolist() == labels.tolist()
     assert outputs.indices.tolist() == list(range(5))
