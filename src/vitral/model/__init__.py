@@ -6,12 +6,12 @@ import torch
 
 from vitral.errors import SpecError
 from vitral.model.initialise import initialise
-from vitral.model.layers import fuses
+from vitral.model.layers import StepSamples, fuses
 from vitral.model.positions import place, sincos2d
 from vitral.model.vit import Features, ViT
 from vitral.specs import ModelSpec, Noise
 
-__all__ = ["Features", "ViT", "build", "fuses", "initialise", "place", "sincos2d"]
+__all__ = ["Features", "StepSamples", "ViT", "build", "fuses", "initialise", "place", "sincos2d"]
 
 
 def build(

@@ -1,5 +1,7 @@
 """The parts of a block: attention (appendix A), MLP, and the residual branches (eq. 2 and 3)."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,18 @@ from vitral.model.positions import Place, rotate
 from vitral.specs import ModelSpec, Noise
 
 LONGEST, LONGEST_AT_ONCE = 1024, 256  # tokens whose attention is written out: to learn, or not
-Rows = tuple[Tensor, int] | None  # the places of a batch's samples in their step, and its samples
+
+
+class StepSamples(NamedTuple):
+    """Which samples of an optimizer step a batch holds.
+
+    Drop path and patch dropout are drawn for all `total` samples of the step, and each batch takes
+    the numbers at `own`, (B,): so they do not depend on how many micro-batches or processes the
+    step is cut into. Without it a batch is a step of its own.
+    """
+
+    own: Tensor
+    total: int
 
 
 class Attention(nn.Module):
@@ -112,21 +125,24 @@ class Block(nn.Module):
         self.scale1 = nn.Parameter(torch.empty(spec.width)) if scaled else None
         self.scale2 = nn.Parameter(torch.empty(spec.width)) if scaled else None
         self.dropout, self.drop_path = noise.dropout, noise.drop_path_of(index, spec.depth)
-        self.rows: Rows = None
 
     def forward(
-        self, x: Tensor, place: Place | None = None, kept: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        place: Place | None = None,
+        kept: list[Tensor] | None = None,
+        samples: StepSamples | None = None,
     ) -> Tensor:
         """(B, T, width) to the same; see `Attention.forward` for `kept`."""
-        x = x + self._branch(self.attention(self.norm1(x), place, kept), self.scale1)
-        return x + self._branch(self.mlp(self.norm2(x)), self.scale2)
+        x = x + self._branch(self.attention(self.norm1(x), place, kept), self.scale1, samples)
+        return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)
 
-    def _branch(self, x: Tensor, scale: Tensor | None) -> Tensor:
+    def _branch(self, x: Tensor, scale: Tensor | None, samples: StepSamples | None) -> Tensor:
         x = dropped(x, self.dropout, self.training)
         x = x if scale is None else x * scale
         if self.training and self.drop_path:  # one draw per sample; the kept make up for the rest
             keep = 1 - self.drop_path
-            x = x * (drawn(x, (1, 1), self.rows) < keep).to(x.dtype).div_(keep)
+            x = x * (uniform(x, (1, 1), samples) < keep).to(x.dtype).div_(keep)
         return x
 
 
@@ -182,10 +198,11 @@ def attended(
     return (F.dropout(weights, dropout) if dropout else weights) @ v
 
 
-def drawn(x: Tensor, shape: tuple[int, ...], rows: Rows) -> Tensor:
+def uniform(x: Tensor, shape: tuple[int, ...], samples: StepSamples | None) -> Tensor:
     """Uniform numbers (B, *shape) for the samples of x, cut from those of all samples of a step."""
-    own, count = rows or (slice(None), x.shape[0])
-    return torch.rand(count, *shape, device=x.device)[own]
+    if samples is None:
+        return torch.rand(x.shape[0], *shape, device=x.device)
+    return torch.rand(samples.total, *shape, device=x.device)[samples.own]
 
 
 def dropped(x: Tensor, rate: float, training: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
-from vitral.model.layers import Attention, AttentionPool, Block, Rows, drawn, dropped
+from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, dropped, uniform
 from vitral.model.positions import Grid, Place, Positions, place
 from vitral.model.resnet import ResNet
 from vitral.specs import ModelSpec, Noise
@@ -43,7 +43,6 @@ class ViT(nn.Module):
         super().__init__()
         self.spec, self.noise, self.num_prefix = spec, noise, spec.prefix
         self.checkpointing = checkpointing
-        self.rows: Rows = None
         self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
         inputs = spec.resnet.outputs if spec.resnet else spec.channels
         bit, patches = spec.is_resnet, nn.Conv2d(inputs, spec.width, spec.patch, spec.patch)
@@ -73,9 +72,14 @@ class ViT(nn.Module):
         """
         return _mean(self.logits_per_head(images, any_size=any_size))
 
-    def logits_per_head(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, ...]:
-        """(B, classes) of the class token's head, then of the distillation token's if any."""
-        return self._answers(self._read(images, any_size))
+    def logits_per_head(
+        self, images: Tensor, *, any_size: bool = False, samples: StepSamples | None = None
+    ) -> tuple[Tensor, ...]:
+        """(B, classes) of the class token's head, then of the distillation token's if any.
+
+        In training, `samples` says which samples of their step the images are.
+        """
+        return self._answers(self._read(images, any_size, samples=samples))
 
     def attending(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, list[Tensor]]:
         """`forward`, and the attention it went through, in the graph: d logits / d A exists.
@@ -142,17 +146,6 @@ class ViT(nn.Module):
         attention, x = self._attention(block, seen.per_block[block])
         return attention.project(x, place(self.spec, seen.grid, seen.patches))
 
-    def take_rows(self, own: Tensor, count: int) -> None:
-        """Say that the next batch holds the samples `own`, (B,), of a step of `count` samples.
-
-        Drop path and patch dropout are then drawn for the whole step and each batch takes its rows,
-        so that they do not depend on how many parts or processes a step is cut into.
-        """
-        self.rows = (own, count)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.rows = self.rows
-
     def _attention(self, index: int, entered: Tensor) -> tuple[Attention, Tensor]:
         """The attention of a block, and what it reads of the tokens that entered the block."""
         block = self.blocks[index]
@@ -200,6 +193,7 @@ class ViT(nn.Module):
         where: Place | None,
         wanted: Collection[int] = (),
         kept: list[Tensor] | None = None,
+        samples: StepSamples | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
         entered: dict[int, Tensor] = {}
@@ -208,24 +202,28 @@ class ViT(nn.Module):
             if index in wanted:
                 entered[index] = x
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, where, use_reentrant=False)
+                x = checkpoint(block, x, where, None, samples, use_reentrant=False)
             else:
-                x = block(x, where, kept)
+                x = block(x, where, kept, samples)
         if self.spec.depth in wanted:
             entered[self.spec.depth] = x
         return x, entered
 
     def _read(
-        self, images: Tensor, any_size: bool, kept: list[Tensor] | None = None
+        self,
+        images: Tensor,
+        any_size: bool,
+        kept: list[Tensor] | None = None,
+        samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
         """What each head reads, (B, representation or width)."""
         tokens, tables, where, grid = self._embed(images, any_size)
         if self.training and self.noise.patch_dropout:
-            chosen = self._drawn(tokens, grid)
+            chosen = self._kept_patches(tokens, grid, samples)
             tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
             tables = None if tables is None else tables[:, chosen]
             where = None if where is None else where.of(chosen, self.num_prefix)
-        tokens, _ = self._run(tokens, tables, where, (), kept)
+        tokens, _ = self._run(tokens, tables, where, (), kept, samples)
         return self._ended(tokens, kept)
 
     def _ended(self, tokens: Tensor, kept: list[Tensor] | None = None) -> tuple[Tensor, ...]:
@@ -234,11 +232,11 @@ class ViT(nn.Module):
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
         return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[:, 1]))
 
-    def _drawn(self, tokens: Tensor, grid: Grid) -> Tensor:
+    def _kept_patches(self, tokens: Tensor, grid: Grid, samples: StepSamples | None) -> Tensor:
         """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
         count, (batch, _, _), device = grid[0] * grid[1], tokens.shape, tokens.device
         keep = max(1, round(count * (1 - self.noise.patch_dropout)))
-        numbers = drawn(tokens, (count,), self.rows)
+        numbers = uniform(tokens, (count,), samples)
         patches = numbers.argsort(1)[:, :keep].sort(1).values
         prefix = torch.arange(self.num_prefix, device=device).expand(batch, -1)
         return torch.cat([prefix, patches + self.num_prefix], dim=1)

@@ -17,6 +17,7 @@ from vitral.data.sources import Problem
 from vitral.engines.torch_engine import autocast
 from vitral.errors import MachineError, ModelError
 from vitral.images import augment, preprocess
+from vitral.model import StepSamples
 from vitral.training import memory, run_folder, schedule
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import whole
@@ -128,13 +129,13 @@ def _learn(
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward of one part; the sum of its losses, and how many were right."""
     recipe, ranks = session.recipe, session.ranks
-    inputs, targets = _prepared(session, part, index)
+    inputs, targets, samples = _prepared(session, part, index)
     empty = len(inputs) == 0
     if empty:  # the other processes wait for this one's gradients
         inputs = inputs.new_zeros(1, *inputs.shape[1:])
         targets = targets.new_zeros(1, *targets.shape[1:])
     with autocast(recipe.precision, session.device, recipe.model.width):
-        outputs = session.forward(inputs)
+        outputs = session.forward(inputs, samples)
         taught = None if session.teacher is None else session.teacher(inputs)
     loss = classification.loss(
         outputs,
@@ -153,8 +154,8 @@ def _learn(
     return loss.detach(), right
 
 
-def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor]:
-    """Normalised images and targets of one part, mixed where the recipe mixes; torch is seeded."""
+def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor, StepSamples]:
+    """Images and targets, mixed where the recipe mixes, and their samples; torch is seeded."""
     recipe, ranks, number = session.recipe, session.ranks, session.progress.step
     seed, place = seed_of(recipe.seed, "step", number), ranks.index * session.parts + index
     noise, parts = recipe.noise, ranks.count * session.parts
@@ -164,7 +165,7 @@ def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor
     torch.manual_seed(seed_of(recipe.seed, "step", number, *apart))
     rows = share(list(range(session.step_images)), place, parts)
     own = [rows[number] for number in part.places[: len(part.images)]] or rows[:1]
-    session.model.take_rows(torch.tensor(own, device=session.device), session.step_images)
+    samples = StepSamples(torch.tensor(own, device=session.device), session.step_images)
 
     def moved(batch: Batch) -> tuple[Tensor, Tensor]:
         pixels = batch.images.to(session.device, non_blocking=True)
@@ -176,7 +177,7 @@ def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor
         before = None if part.before is None else moved(part.before)
         classes = len(session.data.classes)
         images, labels = augment.mix(images, labels, classes, recipe.augment, seed, before)
-    return images, labels
+    return images, labels, samples
 
 
 def report_unreadable(session: Session, mine: list[Problem]) -> None:

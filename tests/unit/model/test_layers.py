@@ -102,13 +102,13 @@ def test_drop_path_drops_whole_branches_of_samples_and_keeps_the_mean():
     block = randomised(tiny(), drop_path=0.5, drop_path_rule="constant").blocks[0]
     branch = torch.ones(4000, 3, 32, dtype=torch.float64)
     block.train()
-    out = block._branch(branch, None)
+    out = block._branch(branch, None, None)
     per_sample = out.flatten(1)
     assert set(per_sample.unique().tolist()) == {0.0, 2.0}
     assert (per_sample == per_sample[:, :1]).all()
     assert per_sample.mean().item() == pytest.approx(1, abs=0.05)
     block.eval()
-    assert torch.equal(block._branch(branch, None), branch)
+    assert torch.equal(block._branch(branch, None, None), branch)
 
 
 def test_each_block_has_its_drop_path_rate():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vitral.catalog import model
 from vitral.errors import ModelError, SpecError
-from vitral.model import ViT, build
+from vitral.model import StepSamples, ViT, build
 from vitral.specs import ModelSpec
 
 POSITIONS = ("none", "learned", "learned2d", "sincos2d", "sincos2d_mae", "relative", "rope2d")
@@ -280,7 +280,7 @@ def test_patch_dropout_keeps_the_prefix_and_half_of_the_patches(monkeypatch):
     network(pictures(spec))
     network.train()(pictures(spec))
     assert lengths == [18, 10]
-    kept = network._drawn(torch.zeros(50, 18, 32), (4, 4))
+    kept = network._kept_patches(torch.zeros(50, 18, 32), (4, 4), None)
     assert (kept[:, :2] == torch.tensor([0, 1])).all() and kept.shape == (50, 10)
     assert all(len(set(row.tolist())) == 10 and row.max() < 18 for row in kept)
     assert len({tuple(row.tolist()) for row in kept}) > 40  # each image its own
@@ -298,8 +298,23 @@ def test_patch_dropout_takes_the_positions_along(changes, at, monkeypatch):
     network, images = randomised(spec, patch_dropout=0.5), pictures(spec)
     expected = network(images)
     order = torch.tensor([[0, 1, 7, 3, 5, 2, 4, 6], [0, 1, 2, 3, 4, 5, 6, 7]])
-    monkeypatch.setattr(network, "_drawn", lambda tokens, grid: order)
+    monkeypatch.setattr(network, "_kept_patches", lambda tokens, grid, samples: order)
     assert (network.train()(images) - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_parts_of_a_step_drop_what_the_whole_step_drops(checkpointing):
+    """The random numbers of a step are its samples', however the step is cut."""
+    spec = tiny(size=(64, 64))
+    noise = {"drop_path": 0.5, "drop_path_rule": "constant", "patch_dropout": 0.5}
+    network = randomised(spec, **noise, checkpointing=checkpointing).train()
+    images, own = pictures(spec, 6), torch.arange(6)
+    torch.manual_seed(3)
+    whole = network(images)
+    for part in own.split([1, 3, 2]):
+        torch.manual_seed(3)
+        (logits,) = network.logits_per_head(images[part], samples=StepSamples(part, 6))
+        assert (logits - whole[part]).abs().max() < 1e-12
 
 
 def test_checkpointing_changes_memory_and_nothing_else():

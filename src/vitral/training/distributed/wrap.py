@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from vitral.model import ViT
+from vitral.model import StepSamples, ViT
 from vitral.training.distributed.process_group import Ranks
 
 
@@ -18,9 +18,9 @@ class Heads(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, samples: StepSamples | None = None) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised to one (B, classes) per head."""
-        return self.network.logits_per_head(images)
+        return self.network.logits_per_head(images, samples=samples)
 
 
 def compiled(network: ViT) -> None:
