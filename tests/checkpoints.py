@@ -1,4 +1,4 @@
-"""Small networks of every kind that a home holds, and checkpoint files of them in any format."""
+"""Small networks of every kind that a format holds, and checkpoint files of them in any format."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BIT = ResNetSpec(
 )  # fmt: skip
 TIMM_STEM = {"norm_eps": 1e-5, "weight_eps": 1e-8, "weight_eps_in": "var"}
 
-# home, and what is held: every table, and every field that its code can run
+# format, and what is held: every table, and every field that its code can run
 HELD: dict[str, dict[str, ModelSpec]] = {
     "google": {
         "token": GOOGLE,
@@ -123,7 +123,7 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "dinov3 no bias": of(DINOV3, biases="none", gelu="tanh"),
     },
 }  # fmt: skip
-CASES = [(home, name) for home, held in HELD.items() for name in held]
+CASES = [(format, name) for format, held in HELD.items() for name in held]
 SUFFIX = {"google": ".npz", "timm": ".safetensors", "torchvision": ".pth", "transformers": ".bin"}
 
 
@@ -150,9 +150,9 @@ def save_artifact(folder: Path, spec: ModelSpec) -> Path:
     return folder
 
 
-def theirs(home: str, spec: ModelSpec, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """A network's tensors under a home's names, with what only that home has."""
-    table = table_for(home, spec)
+def theirs(format: str, spec: ModelSpec, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """A network's tensors under a format's names, with what only that format has."""
+    table = table_for(format, spec)
     extra = {}
     if table.name == "transformers_dinov2":
         extra["embeddings.mask_token"] = torch.randn(1, spec.width)

@@ -35,8 +35,9 @@ from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
 from vitral.images.decode import check_bytes
 from vitral.model import build
-from vitral.weights import artifact, read
+from vitral.weights import artifact
 from vitral.weights.artifact import Card
+from vitral.weights.read import read_weights
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
@@ -326,7 +327,7 @@ def load(
 
     Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """
-    weights, chosen = read.read(run, announce=announce), best_device(device)
+    weights, chosen = read_weights(run, announce=announce), best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
     return Classifier(Engine(model, weights.card.images, chosen, precision), weights.card)
 

@@ -1,7 +1,7 @@
-"""The tensor of one image, here and in each home: timm, torchvision, transformers, TensorFlow.
+"""The tensor of one image, here and in each format: timm, torchvision, transformers, TensorFlow.
 
 Bound by the text: 1/255 anywhere and 1e-3 on average, of values in [0, 1]. Vitral resizes with
-Pillow, so homes that do are met to the bit. Those that do not:
+Pillow, so formats that do are met to the bit. Those that do not:
 - torchvision's tensor backend ("fast" processors) has weights of 15 bits where Pillow has 22: up
   to 2/255 at single pixels. It also resizes rows before columns always, where Pillow takes the
   cheaper order and both clip in between: on white noise that is up to 20/255 apart.
@@ -55,7 +55,7 @@ def photograph(height, width):
 
 
 def pictures():
-    """(bytes, the RGB image that a home would be given)."""
+    """(bytes, the RGB image that a format would be given)."""
     for shape in SHAPES:
         data = photograph(*shape)
         yield data, Image.open(io.BytesIO(data)).convert("RGB")

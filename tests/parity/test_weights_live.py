@@ -198,7 +198,7 @@ def check(first: Path, theirs: nn.Module, out: Path, single: float = 1e-5, **opt
     """Convert the file at `first` and compare; `single` is the bound in float32."""
     done = convert(first, out / "ours", **options)
     assert done.exact and done.not_compared == {}
-    assert done.difference[done.home] <= single * max(1.0, done.largest[done.home])
+    assert done.difference[done.format] <= single * max(1.0, done.largest[done.format])
     values, card = artifact.load_tensors(out / "ours")
     ours, spec = artifact.network(values, card.model), card.model
     generator = torch.Generator().manual_seed(2)
@@ -209,7 +209,7 @@ def check(first: Path, theirs: nn.Module, out: Path, single: float = 1e-5, **opt
     assert (answer(ours, images) - expected).abs().max() <= single * scale
     expected = answer(in_double(theirs), images.double())
     assert (answer(ours.double(), images.double()) - expected).abs().max() <= 1e-10
-    convert(out / "ours", out / "again.safetensors", to=done.home)
+    convert(out / "ours", out / "again.safetensors", to=done.format)
     file = next(first.glob("*.safetensors")) if first.is_dir() else first
     assert same(stored(out / "again.safetensors"), stored(file))
 
@@ -341,12 +341,12 @@ def shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in tensors.items()}
 
 
-def written(home: str, spec: Any, **layout: Any) -> dict[str, tuple[int, ...]]:
+def written(format: str, spec: Any, **layout: Any) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         ours = ViT(spec, Noise()).state_dict()
     # a bias of the keys that is not zero has no place in DINOv3, so that one is looked into
     ours |= {name: torch.zeros(x.shape) for name, x in ours.items() if name.endswith("qkv.bias")}
-    table = table_for(home, spec)
+    table = table_for(format, spec)
     plan = replace(layout_for(table, spec), **layout)
     return shapes(table.write(ours, spec.heads, plan, {}))
 

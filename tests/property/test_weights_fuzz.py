@@ -12,7 +12,7 @@ import torch
 
 from checkpoints import HELD, said, store, theirs
 from vitral.errors import WeightsError
-from vitral.weights import read
+from vitral.weights.read import read_weights
 
 SUFFIXES = (".npz", ".safetensors", ".pth")
 TIMES = 120  # changes of one file in `make test`; the proof makes ten times as many
@@ -20,10 +20,10 @@ SECONDS, MEGABYTES = 2.0, 500
 
 
 def valid(folder: Path, suffix: str) -> tuple[bytes, dict[str, object]]:
-    home = "google" if suffix == ".npz" else "timm"
-    spec = HELD[home]["odd"]
-    path = store(folder / f"valid{suffix}", theirs(home, spec))
-    assert read.read(path, **said(spec)).card.model.depth == 1
+    format = "google" if suffix == ".npz" else "timm"
+    spec = HELD[format]["odd"]
+    path = store(folder / f"valid{suffix}", theirs(format, spec))
+    assert read_weights(path, **said(spec)).card.model.depth == 1
     return path.read_bytes(), said(spec)
 
 
@@ -56,7 +56,7 @@ def survived(path: Path, options: dict[str, object]) -> bool:
     """Whether it could be read; what is read is whole."""
     start = time.monotonic()
     try:
-        weights = read.read(path, **options)
+        weights = read_weights(path, **options)
     except WeightsError as error:
         assert path.name in str(error) or len(str(error)) < 500
         weights = None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, get_args
+from typing import Any
 
 from vitral.errors import ModelError
 
-Home = Literal["google", "timm", "transformers", "torchvision"]
 BUCKETS = "https://storage.googleapis.com/"
 
 
@@ -20,19 +19,19 @@ class Checkpoint:
 
     Attributes:
         id: what a person types: a hub id (`org/name`), `gs://BUCKET/FILE`, `torchvision/NAME`.
-        home: whose names the tensors have.
+        format: whose names the tensors have.
         model: a name of the catalogue with the same network; None where the catalogue has none.
         file: inside the hub's repository, or the last part of the url.
         bytes: size of the file, within a few per cent.
         size: side of the square image in pixels.
         classes: of the head; 0 is no head.
-        licence: of the weights, as their home names it.
+        licence: of the weights, as their publisher names it.
         top1: ImageNet-1k validation accuracy in per cent, as published; None where it was not.
         url: where the file is; None for the hub's.
     """
 
     id: str
-    home: Home
+    format: str
     model: str | None = None
     file: str = "model.safetensors"
     bytes: int
@@ -49,12 +48,16 @@ class Checkpoint:
         if self.url:
             object.__setattr__(self, "file", self.url.rpartition("/")[2])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the key of the format is `home`."""
+        return {"home" if key == "format" else key: value for key, value in asdict(self).items()}
+
 
 @cache
 def checkpoints() -> tuple[Checkpoint, ...]:
-    """Every row of weights.toml, home by home."""
+    """Every row of weights.toml, format by format."""
     table = tomllib.loads((files("vitral.catalog") / "weights.toml").read_text(encoding="utf-8"))
-    return tuple(Checkpoint(home=home, **row) for home in get_args(Home) for row in table[home])
+    return tuple(Checkpoint(format=format, **row) for format in table for row in table[format])
 
 
 def checkpoint(id: str) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""The verb that moves weights between homes: convert."""
+"""The verb that moves weights between formats: convert."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from vitral.cli.app import AsJson, Size, app, complain, out, pixels, print_json
 
 if TYPE_CHECKING:
-    from vitral.weights.convert import Proof
+    from vitral.weights.convert import ConversionReport
 
 
 @app.command()
@@ -36,7 +36,7 @@ def convert(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring weights from any home into Vitral, or back, and prove that nothing changed."""
+    """Bring weights from any format into Vitral, or back, and prove that nothing changed."""
     from vitral.weights.convert import convert as convert_weights
 
     side = pixels(size)
@@ -49,18 +49,18 @@ def convert(
             out.print(line, markup=False)
 
 
-def _lines(proof: Proof) -> Iterator[str]:
+def _lines(report: ConversionReport) -> Iterator[str]:
     """What was checked."""
-    yield f"read      {proof.source}: {proof.model} from {proof.home}"
-    yield f"tensors   {proof.tensors:,}, {proof.bytes / 1e6:.1f} MB; {proof.left_over} left over"
-    if proof.exact is not None:
-        back = "come back bit for bit" if proof.exact else "do not come back bit for bit"
+    yield f"read      {report.source}: {report.model} from {report.format}"
+    yield f"tensors   {report.tensors:,}, {report.bytes / 1e6:.1f} MB; {report.left_over} left over"
+    if report.exact is not None:
+        back = "come back bit for bit" if report.exact else "do not come back bit for bit"
         yield f"exact     the file's own tensors {back}"
-    for home, value in proof.difference.items():
-        largest = proof.largest[home]
-        yield f"logits    as {home} computes them: max |difference| {value:.1e} of {largest:.3g}"
-    for reason in proof.not_compared.values():
+    for format, value in report.difference.items():
+        largest = report.largest[format]
+        yield f"logits    as {format} computes them: max |difference| {value:.1e} of {largest:.3g}"
+    for reason in report.not_compared.values():
         yield f"logits    not compared: {reason}"
-    for note in proof.notes:
+    for note in report.notes:
         yield f"note      {note}"
-    yield f"written   {proof.target} ({proof.to})"
+    yield f"written   {report.target} ({report.to})"

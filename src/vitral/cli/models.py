@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ def models(
     from vitral.catalog.checkpoints import checkpoints
 
     if weights:
-        listed = [asdict(row) for row in checkpoints()]
+        listed = [row.to_dict() for row in checkpoints()]
         if as_json:
             print_json(listed)
         else:

@@ -24,8 +24,8 @@ from vitral.training.loop import train as run_recipe
 from vitral.training.recipe import Objective, Recipe, Schedule, override
 from vitral.training.run_folder import Run, default_path
 from vitral.training.session import open_data
-from vitral.weights import read
 from vitral.weights.artifact import Card
+from vitral.weights.read import read_weights
 
 NOT_SET = {
     "data.source": "the images are named by themselves, vitral train PHOTOS/",
@@ -105,7 +105,7 @@ def _card(request: Request) -> Card | None:
         return None
     if request.model is not None:
         raise UsageError("The weights of --from bring their model; leave --model out.")
-    return read.read(request.start, announce=_announce).card
+    return read_weights(request.start, announce=_announce).card
 
 
 def _stages(request: Request, facts: Facts | None, card: Card | None) -> Stages:

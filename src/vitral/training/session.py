@@ -27,8 +27,8 @@ from vitral.training.loggers import Trackers
 from vitral.training.objectives import classification
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
-from vitral.weights import read
-from vitral.weights.adapt import start as first_weights
+from vitral.weights.adapt import adapt
+from vitral.weights.read import read_weights
 
 
 @dataclass(slots=True)
@@ -227,8 +227,8 @@ def _network(recipe: Recipe, data: Dataset, ranks: Ranks, display: Display) -> V
         model = finetuning.untuned(recipe)
         fresh_head = True
         if recipe.start is not None:
-            weights = read.read(recipe.start, announce=display.note)
-            tensors, notes = first_weights(weights, recipe.model, data.classes)
+            weights = read_weights(recipe.start, announce=display.note)
+            tensors, notes = adapt(weights, recipe.model, data.classes)
             model.load_state_dict(tensors)
             fresh_head = not bool(tensors["head.weight"].any())
             for line in notes:

@@ -19,14 +19,14 @@ from vitral.weights.read import Weights
 FREE = ("name", "size", "channels", "patch", "classes", "representation", "pool", "pool_norm")
 
 
-def start(
+def adapt(
     weights: Weights, spec: ModelSpec, classes: Sequence[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state dict of `spec` that continues `weights`, and a line for each thing that changed.
 
     - Heads: kept where the classes are the same (matched by name), else new and zero, and the
       pre-logits layer is dropped (Dosovitskiy et al., section 3.2).
-    - Positions: the grid is resized by the rule of the weights' home (spec.resample).
+    - Positions: the grid is resized by the rule of the weights' format (spec.resample).
     - Patches: the projection is resampled by the pseudo-inverse of FlexiViT (section 3.4).
     - Channels: of the first convolution, summed into one, or repeated and scaled.
 

@@ -5,7 +5,7 @@ my-model/
 ├── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics,
 │                       "labels": "several" where the classes do not exclude each other, and
 │                       "calibration" where one was fitted
-└── kept.safetensors    sometimes: tensors of a converted file that only its home uses
+└── kept.safetensors    sometimes: tensors of a converted file that only its format uses
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def save(
     """Write an artifact; `folder` is replaced as a whole or left as it was.
 
     `tensors` is the state_dict of the network that `card.model` describes, checked key by key;
-    `kept` are tensors for the way back to the home of converted weights.
+    `kept` are tensors for the way back to the format of converted weights.
     """
     check(tensors, card.model, folder)
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""The tensors in a checkpoint file of any home, read without running what is in it.
+"""The tensors in a checkpoint file of any format, read without running what is in it.
 
 .npz (arrays alone), .safetensors (also in shards), .pth .pt .bin (torch's weights-only reader).
 """
@@ -35,7 +35,7 @@ class Source:
 
     Attributes:
         path: the file, or the folder.
-        tensors: under the home's own names.
+        tensors: under the format's own names.
         config: what the folder's config.json says; None without one.
         preprocessor: what its preprocessor_config.json says; None without one.
     """

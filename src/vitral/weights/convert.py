@@ -1,6 +1,6 @@
-"""Weights from any home into Vitral and back, with a proof.
+"""Weights from any format into Vitral and back, with a proof.
 
-convert(SRC, DST) writes an artifact or another home's files, and says what was checked.
+convert(SRC, DST) writes an artifact or another format's files, and says what was checked.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from torch import Tensor
 
 from vitral.errors import UsageError, WeightsError
 from vitral.storage import files
-from vitral.weights import artifact, checkpoint_files, formats, parity, preprocessing, read
-from vitral.weights.read import Weights
-from vitral.weights.rename import Table, tables
-from vitral.weights.write import baked, layout_for, settled, table_for
+from vitral.weights import artifact, checkpoint_files, formats, parity, preprocessing
+from vitral.weights.read import Weights, read_weights
+from vitral.weights.rename import RenameTable, tables
+from vitral.weights.write import as_learned_table, layout_for, table_for, with_zero_rows
 
 TOLERANCE = 1e-3  # of the largest logit; a wrong choice shows far above it, rounding far below
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Proof:
+class ConversionReport:
     """What a conversion checked.
 
     Attributes:
-        source, target: paths; home and to: whose files they are.
+        source, target: paths; format and to: whose files they are.
         model: the network's name.
         tensors, bytes: of the file that was read; left_over: names without a place, always 0.
         exact: whether the file's own tensors came back bit for bit; None for an artifact.
-        difference: max |delta logit| on random images between our network and each home's
+        difference: max |delta logit| on random images between our network and each format's
             library; largest: max |logit| there.
-        not_compared: why not, by home.
+        not_compared: why not, by format.
         notes: sentences.
     """
 
     source: str
     target: str
-    home: str
+    format: str
     to: str
     model: str
     tensors: int
@@ -56,8 +56,8 @@ class Proof:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; the key of the format is `home`."""
+        return {"home" if key == "format" else key: value for key, value in asdict(self).items()}
 
 
 def convert(
@@ -68,21 +68,21 @@ def convert(
     size: tuple[int, int] | None = None,
     changes: Sequence[str] = (),
     announce: Callable[[str], None] = print,
-) -> Proof:
-    """Write the weights at `source` as the home `to` has them, at `target`, with a proof beside.
+) -> ConversionReport:
+    """Write the weights at `source` as the format `to` has them, at `target`, with a proof beside.
 
-    `source` is whatever `incoming.read` takes, with the same `size`, `changes` and `announce`.
+    `source` is whatever `read_weights` takes, with the same `size`, `changes` and `announce`.
     `to` is "vitral" (an artifact folder), "google", "timm", "transformers" or "torchvision".
     `target` is a new folder, or a new file whose suffix says the format.
 
-    Raises WeightsError for what cannot be read, what the home cannot express, and a difference
+    Raises WeightsError for what cannot be read, what the format cannot express, and a difference
     between the two libraries' logits; UsageError for a target that exists. Nothing is written then.
     """
     if to != "vitral" and to not in formats.NAMES:
-        raise UsageError(f"There is no home '{to}'; --to is vitral, {', '.join(formats.NAMES)}.")
+        raise UsageError(f"There is no format '{to}'; --to is vitral, {', '.join(formats.NAMES)}.")
     target = Path(target)
     _check_target(target, to)
-    weights = read.read(source, size=size, changes=changes, announce=announce)
+    weights = read_weights(source, size=size, changes=changes, announce=announce)
     done = _started(source, target, to, weights)
     if weights.source is not None and weights.layout is not None:
         done = _compared(done, weights, tables()[weights.layout.table], weights.source.config)
@@ -91,12 +91,12 @@ def convert(
         if weights.layout is not None:
             made_by["layout"] = asdict(weights.layout)
         card = replace(weights.card, made_by=made_by)
-        artifact.save(target, weights.tensors, card, weights.kept)
+        artifact.save(target, weights.tensors, card, weights.passthrough)
         return done
-    weights, fixed = baked(weights, to)
+    weights, fixed = as_learned_table(weights, to)
     table = table_for(to, weights.card.model)
-    weights, settlings = settled(weights, table)
-    notes = fixed + settlings
+    weights, added = with_zero_rows(weights, table)
+    notes = fixed + added
     if to in ("timm", "transformers"):
         notes += tuple(preprocessing.differences(weights.card.images, to))
     done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)
@@ -104,15 +104,15 @@ def convert(
     return done
 
 
-def _started(source: object, target: Path, to: str, weights: Weights) -> Proof:
+def _started(source: object, target: Path, to: str, weights: Weights) -> ConversionReport:
     tensors = weights.tensors if weights.source is None else weights.source.tensors
-    return Proof(
+    return ConversionReport(
         source=str(source),
         target=str(target),
-        home=weights.home,
+        format=weights.format,
         to=to,
         model=weights.card.model.name,
-        tensors=len(tensors) - len(weights.others),
+        tensors=len(tensors) - len(weights.ignored_keys),
         bytes=sum(x.numel() * x.element_size() for x in tensors.values()),
         exact=_comes_back(weights),
         notes=weights.notes,
@@ -124,51 +124,53 @@ def _comes_back(weights: Weights) -> bool | None:
     if weights.source is None or weights.layout is None:
         return None
     table, spec = tables()[weights.layout.table], weights.card.model
-    back = table.write(weights.tensors, spec.heads, weights.layout, weights.kept)
-    there = {name: x for name, x in weights.source.tensors.items() if name not in weights.others}
+    back = table.write(weights.tensors, spec.heads, weights.layout, weights.passthrough)
+    there = {
+        name: x for name, x in weights.source.tensors.items() if name not in weights.ignored_keys
+    }
     return set(back) == set(there) and all(
         back[name].dtype == x.dtype and torch.equal(back[name], x) for name, x in there.items()
     )
 
 
 def _compared(
-    begun: Proof, weights: Weights, table: Table, config: Mapping[str, Any] | None
-) -> Proof:
+    begun: ConversionReport, weights: Weights, table: RenameTable, config: Mapping[str, Any] | None
+) -> ConversionReport:
     """The proof with one more library's logits."""
-    spec, home = weights.card.model, table.home
+    spec, format = weights.card.model, table.format
     theirs = table.write(
         weights.tensors, spec.heads, layout_for(table, spec), _filler(weights, table)
     )
     if config is None:
         try:
-            written = formats.of(home).files(weights.card, table)
+            written = formats.of(format).files(weights.card, table)
         except WeightsError:  # a network without a name there; its tensors alone can be written
             written = {}
         config = written.get("config.json")
     try:
         delta, largest = parity.difference(table, spec, weights.tensors, theirs, config or {})
-    except parity.NotComparedError as reason:
-        return replace(begun, not_compared={**begun.not_compared, home: str(reason)})
+    except parity.NotComparableError as reason:
+        return replace(begun, not_compared={**begun.not_compared, format: str(reason)})
     if not delta <= TOLERANCE * max(largest, 1.0):
         raise WeightsError(
-            f"{begun.source}: {home}'s own network answers differently with these tensors (max "
+            f"{begun.source}: {format}'s own network answers differently with these tensors (max "
             f"|delta logit| {delta:.2g} of {largest:.2g}), so the conversion is wrong. Nothing was "
             "written. Please report it with the file."
         )
     return replace(
         begun,
-        difference={**begun.difference, home: delta},
-        largest={**begun.largest, home: largest},
+        difference={**begun.difference, format: delta},
+        largest={**begun.largest, format: largest},
     )
 
 
-def _filler(weights: Weights, table: Table) -> dict[str, Tensor]:
-    """Tensors that only the home has: those that came from it, or zeros where it wants some."""
+def _filler(weights: Weights, table: RenameTable) -> dict[str, Tensor]:
+    """Tensors that only the format has: those that came from it, or zeros where it wants some."""
     if weights.layout is not None and weights.layout.table == table.name:
-        return dict(weights.kept)
+        return dict(weights.passthrough)
     made = {}
     width = weights.card.model.width
-    for name, rule in table.kept.items():
+    for name, rule in table.passthrough.items():
         if rule.startswith("zeros"):
             shape = [width if side == "W" else int(side) for side in rule.split()[1:]]
             made[name] = torch.zeros(shape)
@@ -183,15 +185,15 @@ def _check_target(target: Path, to: str) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; convert writes to a new place.")
     if to == "vitral" and target.suffix in checkpoint_files.SUFFIXES:
-        raise UsageError("An artifact is a folder; leave the suffix out, or say --to HOME.")
+        raise UsageError("An artifact is a folder; leave the suffix out, or say --to FORMAT.")
     if to == "google" and target.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         raise UsageError("Google's checkpoints are .npz files; name the target so.")
     if to not in ("google", "vitral") and target.suffix == ".npz":
         raise UsageError(f"{to} does not read .npz; give a new folder, or NAME.safetensors.")
 
 
-def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
-    """A folder with the home's configuration and the proof; or one file, with the proof beside."""
+def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionReport) -> None:
+    """Write a folder with its configuration and the proof, or one file with the proof beside it."""
     spec, same = weights.card.model, weights.layout and weights.layout.table == table.name
     layout = weights.layout if same and weights.layout else layout_for(table, spec)
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
@@ -204,8 +206,8 @@ def _write(target: Path, weights: Weights, table: Table, done: Proof) -> None:
         )
         files.write_text(target.with_name(target.name + ".proof.json"), text)
         return
-    suffix = ".npz" if table.home == "google" else ".safetensors"
-    written = formats.of(table.home).files(weights.card, table)
+    suffix = ".npz" if table.format == "google" else ".safetensors"
+    written = formats.of(table.format).files(weights.card, table)
 
     def fill(fresh: Path) -> None:
         _write_tensors(fresh / f"model{suffix}", suffix, tensors)

@@ -1,4 +1,4 @@
-"""Which network a checkpoint is: its home by the names, its spec by shapes, rules and settings."""
+"""The format of a checkpoint by its names, and its spec by shapes, defaults and settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vitral.specs import ModelSpec
 from vitral.specs.fields import assign, coerce, from_mapping, pair
 from vitral.weights import formats
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import Reading, Table, recognised, tables
+from vitral.weights.rename import Reading, RenameTable, fitting_tables, tables
 
 SHOWN = 4  # names in a message
-ROWS = ("prefix_positions", "register_positions")  # by the home's rule, else by the table's rows
+ROWS = ("prefix_positions", "register_positions")  # by the format's rule, else by the table's rows
 AXES = {  # of the tensors whose shapes tell the spec, where the file has them
     "patches.weight": 4,
     "stem.root.weight": 4,
@@ -33,12 +33,12 @@ AXES = {  # of the tensors whose shapes tell the spec, where the file has them
 }
 
 
-def recognise(source: Source) -> Table:
+def detect_format(source: Source) -> RenameTable:
     """The table of a checkpoint; WeightsError when none fits, or several."""
-    fitting = recognised(source.tensors)
-    kind = home_of(source.config)
+    fitting = fitting_tables(source.tensors)
+    kind = format_of_config(source.config)
     if len(fitting) > 1 and kind:
-        fitting = [table for table in fitting if table.home == kind] or fitting
+        fitting = [table for table in fitting if table.format == kind] or fitting
     if len(fitting) > 1:
         raise WeightsError(
             f"{source.path} could come from {' or '.join(table.name for table in fitting)}, and "
@@ -46,7 +46,7 @@ def recognise(source: Source) -> Table:
             "belong to the model."
         )
     if not fitting:
-        known = sorted({table.home for table in tables().values()})
+        known = sorted({table.format for table in tables().values()})
         raise WeightsError(
             f"{source.path} is no Vision Transformer, hybrid or BiT of {', '.join(known)}: its "
             f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. Other "
@@ -57,15 +57,15 @@ def recognise(source: Source) -> Table:
 
 def check_complete(reading: Reading, path: object) -> None:
     """WeightsError if a tensor was left over, a part of one is missing, or is no weight."""
-    if {"embeddings.mask_token", "decoder.0.weight"} <= set(reading.left):
+    if {"embeddings.mask_token", "decoder.0.weight"} <= set(reading.unexpected_keys):
         raise WeightsError(
             f"{path} paints masked patches (ForMaskedImageModeling in transformers): it has a "
             "decoder where a classifier has its head, and Vitral has no such network."
         )
-    if reading.left or reading.lacking:
+    if reading.unexpected_keys or reading.missing_keys:
         raise WeightsError(
-            f"{path} is not a model that Vitral has. Left over: {_shown(reading.left)}. "
-            f"Missing: {_shown(reading.lacking)}."
+            f"{path} is not a model that Vitral has. Left over: {_shown(reading.unexpected_keys)}. "
+            f"Missing: {_shown(reading.missing_keys)}."
         )
     if not {"patches.weight", "stem.norm.weight"} & reading.ours.keys():
         raise WeightsError(f"{path} is not whole: nothing in it projects the patches.")
@@ -87,9 +87,9 @@ def check_complete(reading: Reading, path: object) -> None:
             )
 
 
-def spec_of(
+def infer_spec(
     source: Source,
-    table: Table,
+    table: RenameTable,
     reading: Reading,
     *,
     size: tuple[int, int] | None = None,
@@ -97,7 +97,7 @@ def spec_of(
 ) -> ModelSpec:
     """The spec of the tensors that a table has read.
 
-    What shapes cannot tell comes from `changes` ("model.heads=6"), else the home's configuration,
+    What shapes cannot tell comes from `changes` ("model.heads=6"), else the format's configuration,
     else its code's rule (the table), else, for the heads, from the catalogue's sizes. `size` is
     (height, width) in pixels.
 
@@ -107,17 +107,17 @@ def spec_of(
         field.name: None if field.default is MISSING else field.default
         for field in fields(ModelSpec)
     }
-    resnet_rules = table.rules.get("resnet", {})
-    values |= {name: x for name, x in table.rules.items() if name not in ("resnet", "positions")}
-    values |= {"size": None, **{name: table.rules.get(name) for name in ROWS}}
+    resnet_rules = table.defaults.get("resnet", {})
+    values |= {name: x for name, x in table.defaults.items() if name not in ("resnet", "positions")}
+    values |= {"size": None, **{name: table.defaults.get(name) for name in ROWS}}
     values |= _shapes(reading.ours, resnet_rules)
     if "positions.table" not in reading.ours:
-        values["positions"] = table.rules.get("positions", "none")
-    values |= {"pool": table.rules["pool"]} if "pool" in table.rules else {}
-    if source.config is not None and home_of(source.config) == table.home:
+        values["positions"] = table.defaults.get("positions", "none")
+    values |= {"pool": table.defaults["pool"]} if "pool" in table.defaults else {}
+    if source.config is not None and format_of_config(source.config) == table.format:
         values |= _configured(source, table, values)
     values |= reading.facts
-    values["size"] = values["size"] or table.rules.get("size")
+    values["size"] = values["size"] or table.defaults.get("size")
     unlisted = values.pop("unlisted", "")
     given = assign({"model": values}, changes, "convert")["model"]
     if unlisted and given["heads"] is None:
@@ -128,26 +128,26 @@ def spec_of(
             "model.pool where they differ)."
         )
     try:
-        spec = from_mapping(ModelSpec, _settled(_typed(given), reading, size))
+        spec = from_mapping(ModelSpec, _resolve(_typed(given), reading, size))
     except SpecError as error:
         raise WeightsError(f"{source.path}: {error}") from None
     for name in ("positions", "biases", "class_token"):
-        value, held = getattr(spec, name), table.holds.get(name, [])
+        value, held = getattr(spec, name), table.supports.get(name, [])
         if held and value not in held and not spec.is_resnet:
             raise WeightsError(
                 f"{source.path} is not whole: its tensors make model.{name}={value}, and "
-                f"{table.home} has {' or '.join(map(str, held))}."
+                f"{table.format} has {' or '.join(map(str, held))}."
             )
-    if table.home == "timm" and spec.pool == "map" and spec.prefix:
+    if table.format == "timm" and spec.pool == "map" and spec.prefix:
         raise WeightsError(
             f"{source.path} has tokens that timm's MAP head leaves out; here it reads every token."
         )
     return spec
 
 
-def _configured(source: Source, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+def _configured(source: Source, table: RenameTable, values: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json tells; WeightsError if it is of a network of another size."""
-    told = formats.of(table.home).facts(source.config or {})
+    told = formats.of(table.format).facts(source.config or {})
     for name in ("width", "depth"):
         if (wanted := told.get(name, values[name])) != values[name]:
             raise WeightsError(
@@ -157,7 +157,7 @@ def _configured(source: Source, table: Table, values: Mapping[str, Any]) -> dict
     return told
 
 
-def home_of(config: Mapping[str, Any] | None) -> str:
+def format_of_config(config: Mapping[str, Any] | None) -> str:
     """Whose config.json this is, "" if nobody's."""
     if not config:
         return ""
@@ -217,7 +217,7 @@ def _units(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(stages[stage] for stage in sorted(stages))
 
 
-def _settled(
+def _resolve(
     values: dict[str, Any], reading: Reading, size: tuple[int, int] | None
 ) -> dict[str, Any]:
     """Heads, head width, name, and the size with the rows of the position table."""
@@ -287,7 +287,7 @@ def _size_and_rows(
 def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
     """How many rows there may be before the patches', and whose they are then."""
     prefix, registers = values["class_token"] + values["distillation_token"], values["registers"]
-    told, beside = (values[name] for name in ROWS)  # by the home's rule; None where both are found
+    told, beside = (values[name] for name in ROWS)  # None where a format has both
     found = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
     if registers:
         found[prefix + registers] = (True, True)

@@ -1,6 +1,6 @@
 """The proof that converted weights are the same network: both libraries on the same images.
 
-The home's library is looked for when the proof is made, and never needed for anything else.
+The format's library is looked for when the proof is made, and never needed for anything else.
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ from vitral.images import augment
 from vitral.specs import ModelSpec
 from vitral.weights import artifact
 from vitral.weights.formats.timm import architecture_of
-from vitral.weights.rename import Table
+from vitral.weights.rename import RenameTable
 
 IMAGES = 2
 Config = Mapping[str, Any]
 
 
-class NotComparedError(Exception):
+class NotComparableError(Exception):
     """Why there is no other library to compare with."""
 
 
 def difference(
-    table: Table,
+    table: RenameTable,
     spec: ModelSpec,
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     config: Config,
 ) -> tuple[float, float]:
-    """max |delta logit| between our network and the home's on random images, and max |logit|.
+    """max |delta logit| between our network and the format's on random images, and max |logit|.
 
-    `theirs` are under the names that the home writes; `config` is its config.json, empty without.
+    `theirs` are under the names that the format writes; `config` is its config.json, empty without.
 
-    Raises NotComparedError where the library is not installed, or cannot build this network.
+    Raises NotComparableError where the library is not installed, or cannot build this network.
     """
     builders: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
         "timm": _timm,
         "transformers": _transformers,
         "torchvision": _torchvision,
     }
-    if table.home not in builders:
-        raise NotComparedError(f"{table.home} publishes no library that runs beside torch")
+    if table.format not in builders:
+        raise NotComparableError(f"{table.format} publishes no library that runs beside torch")
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         images = torch.randn(IMAGES, spec.channels, *spec.size)
         answer = artifact.network(ours, spec)(images)
         try:
             with _silence():
-                other = builders[table.home](spec, theirs, config)(images)
-        except NotComparedError:
+                other = builders[table.format](spec, theirs, config)(images)
+        except NotComparableError:
             raise
         except ImportError as error:
-            raise NotComparedError(f"{table.home} is not installed ({error})") from None
+            raise NotComparableError(f"{table.format} is not installed ({error})") from None
         except Exception as error:  # another library, of any version
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            raise NotComparedError(
-                f"{table.home} could not run it: {type(error).__name__} {reason}"
+            raise NotComparableError(
+                f"{table.format} could not run it: {type(error).__name__} {reason}"
             ) from None
     return float((answer - other).abs().max()), float(other.abs().max())
 
@@ -94,7 +94,7 @@ def _timm(spec: ModelSpec, theirs: Mapping[str, Tensor], config: Config) -> nn.M
     else:
         name, arguments = architecture_of(spec)
     if not timm.is_model(name):  # another name could be an address that timm would fetch
-        raise NotComparedError(f"timm has no architecture '{name}'")
+        raise NotComparableError(f"timm has no architecture '{name}'")
     arguments = {**arguments, "num_classes": spec.classes}
     if not spec.is_resnet:
         arguments["img_size"] = tuple(spec.size)
@@ -128,7 +128,7 @@ def _transformers(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if not config:
-        raise NotComparedError("there is no config.json")
+        raise NotComparableError("there is no config.json")
     kind = getattr(transformers, config["architectures"][0])
     with tempfile.TemporaryDirectory() as place:
         ready = {name: x.contiguous() for name, x in theirs.items()}

@@ -1,11 +1,11 @@
-"""The evaluation preprocessing of other homes as an ImageSpec, and back.
+"""The evaluation preprocessing of other formats as an ImageSpec, and back.
 
     from_timm(pretrained_cfg)      to_timm(spec)            timm's pretrained_cfg
     from_transformers(config)      to_transformers(spec)    transformers' preprocessor_config.json
     from_torchvision("vit_b_16-c867db91", 224)              torchvision's weights.transforms()
     google((224, 224))                                      vision_transformer, after fine-tuning
 
-What an ImageSpec cannot say is a WeightsError that names it. What the other home computes in
+What an ImageSpec cannot say is a WeightsError that names it. What the other format computes in
 another way, a pixel's shift of the cut or the resize, is told by `differences`.
 """
 
@@ -204,22 +204,24 @@ def to_transformers(spec: ImageSpec) -> dict[str, Any]:
     return {"image_processor_type": f"{kind}ImageProcessor", **values}
 
 
-def differences(spec: ImageSpec, home: str) -> list[str]:
-    """Sentences on what `home` would compute in another way than Vitral does, for to_timm and
+def differences(spec: ImageSpec, format: str) -> list[str]:
+    """Sentences on what `format` would compute in another way than Vitral does, for to_timm and
     to_transformers; none if its tensor is the same."""
     found = []
-    centre = {"timm": "round", "transformers": "floor"}[home]
+    centre = {"timm": "round", "transformers": "floor"}[format]
     margins = [goal - side for goal, side in zip(_resized(spec), spec.size, strict=True)]
     same = all(round(margin / 2) == margin // 2 for margin in margins)
     depends = spec.fit == "crop" or not same or (spec.fit == "pad" and any(margins))
     if spec.centre != centre and depends:
         found.append(
-            f'{home} cuts with centre = "{centre}", this model with "{spec.centre}": the cut of '
+            f'{format} cuts with centre = "{centre}", this model with "{spec.centre}": the cut of '
             f"some shapes lies one pixel aside."
         )
     if spec.resize == "tensorflow":
-        found.append(f"{home} antialiases where it shrinks an image; this model expects it not to.")
-    if spec.resize == "torch" and home == "timm":
+        found.append(
+            f"{format} antialiases where it shrinks an image; this model expects it not to."
+        )
+    if spec.resize == "torch" and format == "timm":
         found.append("timm rounds to 8 bits between rows and columns; this model expects floats.")
     return found
 
@@ -275,12 +277,14 @@ def _per_channel(value: Any) -> tuple[float, ...]:
 
 
 @contextmanager
-def _told_of(home: str) -> Iterator[None]:
+def _told_of(format: str) -> Iterator[None]:
     """Say of what an ImageSpec refuses whose preprocessing it was."""
     try:
         yield
     except SpecError as error:
-        raise WeightsError(f"The preprocessing of {home} cannot be taken over: {error}") from error
+        raise WeightsError(
+            f"The preprocessing of {format} cannot be taken over: {error}"
+        ) from error
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A checkpoint of any home, or an artifact, as an artifact holds it."""
+"""A checkpoint of any format, or an artifact, as an artifact holds it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
-from vitral.weights.infer_spec import check_complete, home_of, recognise, spec_of
-from vitral.weights.rename import Layout, Reading, Table, tables
+from vitral.weights.infer_spec import check_complete, detect_format, format_of_config, infer_spec
+from vitral.weights.rename import Layout, Reading, RenameTable, tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,32 +27,32 @@ class Weights:
     Attributes:
         tensors: the network's, in float32.
         card: the content of model.json.
-        home: whose file it was; "vitral" for an artifact.
-        layout: of the other home's file that it was once read from; None for weights trained here.
-        kept: tensors of that file that only its home uses.
+        format: whose file it was; "vitral" for an artifact.
+        layout: of the file that it was once read from; None for weights trained here.
+        passthrough: tensors of that file that only its format uses.
         source: the file as it was found; None for an artifact.
-        others: names of other networks in that file.
+        ignored_keys: names of other networks in that file.
         notes: what the reader should know, a sentence each.
     """
 
     tensors: Mapping[str, Tensor]
     card: Card
-    home: str = "vitral"
+    format: str = "vitral"
     layout: Layout | None = None
-    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    passthrough: Mapping[str, Tensor] = field(default_factory=dict)
     source: checkpoint_files.Source | None = None
-    others: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def read(
+def read_weights(
     run: str | os.PathLike[str],
     *,
     size: tuple[int, int] | None = None,
     changes: Sequence[str] = (),
     announce: Callable[[str], None] = print,
 ) -> Weights:
-    """A run or artifact folder, a checkpoint of any home, or published weights by their id.
+    """A run or artifact folder, a checkpoint of any format, or published weights by their id.
 
     `size` is (height, width) in pixels, `changes` such as "model.heads=6", for what the tensors do
     not tell. `announce` is told of a download before it begins.
@@ -66,10 +66,10 @@ def read(
     elif is_artifact(path):
         return _read_artifact(artifact.locate(path), size, changes)
     source = checkpoint_files.read(path)
-    if row is not None and row.home == "timm" and source.config is None:
+    if row is not None and row.format == "timm" and source.config is None:
         source = replace(source, config={"architecture": row.model})
-    table = recognise(source)
-    if home_of(source.config) != table.home:  # another program's, or of another model
+    table = detect_format(source)
+    if format_of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
     reading = table.read(source.tensors)
     headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
@@ -77,14 +77,14 @@ def read(
     for name in dropped:
         del reading.ours[name]
     check_complete(reading, path)
-    spec = spec_of(source, table, reading, size=size, changes=_of(changes, "model"))
+    spec = infer_spec(source, table, reading, size=size, changes=_of(changes, "model"))
     ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
     _check_head(ours, spec, path)
     artifact.check(ours, spec, path)
-    home, config = formats.of(table.home), source.config or {}
-    images = replace(home.images(source, spec.size), size=spec.size).to_dict()
+    format, config = formats.of(table.format), source.config or {}
+    images = replace(format.images(source, spec.size), size=spec.size).to_dict()
     images = assign({"images": images}, _of(changes, "images"), "convert")["images"]
-    names = home.classes(config, spec.classes) if spec.classes else ()
+    names = format.classes(config, spec.classes) if spec.classes else ()
     numbers = tuple(str(i) for i in range(spec.classes))
     card = Card(
         model=spec,
@@ -94,20 +94,24 @@ def read(
     return Weights(
         tensors=ours,
         card=card,
-        home=table.home,
+        format=table.format,
         layout=reading.layout,
-        kept=reading.kept,
+        passthrough=reading.passthrough,
         source=source,
-        others=reading.others,
+        ignored_keys=reading.ignored_keys,
         notes=(*_guessed(table, source), *_notes(reading, ours, spec, names, dropped)),
     )
 
 
-def _guessed(table: Table, source: checkpoint_files.Source) -> Iterator[str]:
+def _guessed(table: RenameTable, source: checkpoint_files.Source) -> Iterator[str]:
     """What is not in the tensors where no configuration says it."""
-    if source.config is None and table.home in ("timm", "transformers") and "gelu" in table.rules:
+    if (
+        source.config is None
+        and table.format in ("timm", "transformers")
+        and "gelu" in table.defaults
+    ):
         yield (
-            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.home}'s "
+            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.format}'s "
             "rule, heads and grid the usual; --set model.NAME=VALUE and --size say otherwise"
         )
 
@@ -125,8 +129,8 @@ def _notes(
         yield f"the head was left out ({', '.join(dropped)})"
     if spec.positions in ("none", "sincos2d") and not spec.is_resnet:
         yield f"the file has no table of positions; model.positions={spec.positions} is taken"
-    if reading.others:
-        yield f"{len(reading.others)} tensors of other networks in the file were left out"
+    if reading.ignored_keys:
+        yield f"{len(reading.ignored_keys)} tensors of other networks in the file were left out"
     if kinds := sorted(set(reading.layout.dtypes.values())):
         how = "rounded to" if "float64" in kinds else "exact in"
         yield f"stored as {', '.join(kinds)}; {how} float32"
@@ -159,12 +163,12 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
         calibration=None if changes else card.calibration,  # of the logits before the change
     )
     artifact.check(tensors, card.model, folder)
-    kept = (
+    passthrough = (
         checkpoint_files.read(folder / artifact.KEPT).tensors
         if (folder / artifact.KEPT).exists()
         else {}
     )
-    return Weights(tensors=tensors, card=card, layout=layout, kept=kept)
+    return Weights(tensors=tensors, card=card, layout=layout, passthrough=passthrough)
 
 
 def _layout(card: Card, folder: Path) -> Layout | None:

@@ -1,8 +1,8 @@
-"""The reader of the rename tables (tables/*.toml): other homes' tensors under our names, and back.
+"""The rename tables (formats/tables/*.toml): tensors of other formats under our names, and back.
 
 A row says which of their tensors make one of ours. Several are joined along the first axis (q, k
-and v); "0" stands for a part that is zero and absent; `move` says how the axes differ. Everything
-else a table says is explained at the fields of Table.
+and v); "0" stands for a part that is zero and absent; `axes` says how the axes differ. Everything
+else a table says is explained at the fields of RenameTable.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 from vitral.errors import WeightsError
-from vitral.weights.axes import moved, moved_back
+from vitral.weights.axes import to_ours, to_theirs
 from vitral.weights.patterns import filled, numbers_in, rewritten
 
 Tensors = dict[str, Tensor]
 
 
-class Row(NamedTuple):
+class KeyMap(NamedTuple):
     """One of our tensors, and theirs that make it."""
 
     ours: str
     theirs: tuple[str, ...]
-    move: str
+    axes: str
     parts: tuple[int, ...]
 
 
@@ -66,64 +66,65 @@ class Reading:
 
     Attributes:
         ours: tensors under our names, in their own precision.
-        left: names that no row knows.
-        lacking: parts of a row whose other parts are there.
-        kept: tensors that our networks do not have and that go back as they came.
-        others: names of other networks in the same file (a text tower).
+        unexpected_keys: names that no row knows.
+        missing_keys: parts of a row whose other parts are there.
+        passthrough: tensors that our networks do not have and that go back as they came.
+        ignored_keys: names of other networks in the same file (a text tower).
         facts: fields of ModelSpec that the names and axes alone tell.
         layout: how to make the same file again.
     """
 
     ours: Tensors
-    left: tuple[str, ...]
-    lacking: tuple[str, ...]
-    kept: Tensors
-    others: tuple[str, ...]
+    unexpected_keys: tuple[str, ...]
+    missing_keys: tuple[str, ...]
+    passthrough: Tensors
+    ignored_keys: tuple[str, ...]
     facts: Mapping[str, Any]
     layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class RenameTable:
     """One file of tables/.
 
     Attributes:
-        name, home: "timm_vit" is a table of the home "timm".
-        signature, absent: names that a file of this kind has, and has not.
-        instead_of: another table that also fits such a file.
+        name, format: "timm_vit" is a table of the format "timm".
+        markers, absent: names that a file of this kind has, and has not.
+        overrides: another table that also fits such a file.
         rows: the names.
         variants: other names that some files use for the same tensors, each a beginning (one that
             ends in "." or "/") or a whole name; `facts` are what their use tells.
         prefixes, bare, prefix: what may stand before every name, but not before `bare`; `prefix`
             is written under a head.
-        others: names of other networks in the same file.
+        ignored: names of other networks in the same file.
         stacked: the name whose blocks may be one tensor with a leading axis.
-        rules: fields of ModelSpec that the home's code fixes, or takes where tensors are silent.
-        holds: values of ModelSpec's fields that the home's code can run.
-        kept: tensors that our networks do not have: "nothing", or "zeros SHAPE" to write.
+        defaults: fields of ModelSpec that the format's code fixes, or takes where tensors do not
+            tell.
+        supports: values of ModelSpec's fields that the format's code can run.
+        passthrough: tensors that our networks do not have: "nothing", or "zeros SHAPE" to write.
         empty: of ours, written with no rows where there are none.
-        prefix_rows: how a class token whose positions the home stores otherwise is written: "zero"
-            adds a row of zeros, "folded" adds the row into the token beside registers.
+        prefix_rows: how a class token whose position the format stores otherwise is written:
+            "zero" adds a row of zeros, "folded" adds the row into the token beside registers.
         square, headless: whether images and patches must be square; whether a head may be absent.
         pre_logits_or_head: whether there cannot be both.
     """
 
     name: str
-    home: str
-    signature: tuple[str, ...]
-    rows: tuple[Row, ...]
-    rules: Mapping[str, Any]
-    holds: Mapping[str, Any]
+    format: str
+    markers: tuple[str, ...]
+    rows: tuple[KeyMap, ...]
+    defaults: Mapping[str, Any]
+    supports: Mapping[str, Any]
     absent: tuple[str, ...] = ()
-    instead_of: str = ""
+    overrides: str = ""
     variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prefixes: tuple[str, ...] = ()
     prefix: str = ""
     bare: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     stacked: str = ""
-    kept: Mapping[str, str] = field(default_factory=dict)
+    passthrough: Mapping[str, str] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
     prefix_rows: str = ""
     square: bool = False
@@ -132,8 +133,8 @@ class Table:
 
     def named(self, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Layout, list[str]]:
         """The tensors under the table's own names, how they differed, and other networks'."""
-        others = [k for k in tensors if any(fnmatchcase(k, other) for other in self.others)]
-        found = {k: x for k, x in tensors.items() if k not in others}
+        ignored = [k for k in tensors if any(fnmatchcase(k, pattern) for pattern in self.ignored)]
+        found = {k: x for k, x in tensors.items() if k not in ignored}
         prefix = next((p for p in self.prefixes if any(k.startswith(p) for k in found)), "")
         found = _renamed(found, lambda k: k.removeprefix(prefix))
         stacked = bool(self.stacked) and any(k.startswith(f"{self.stacked}/") for k in found)
@@ -146,44 +147,49 @@ class Table:
                 used.append(variant)
                 found = renamed
         layout = Layout(table=self.name, prefix=prefix, variants=tuple(used), stacked=stacked)
-        return found, layout, others
+        return found, layout, ignored
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether these look like tensors of this table."""
         found = self.named(tensors)[0]
-        return all(k in found for k in self.signature) and not any(k in found for k in self.absent)
+        return all(k in found for k in self.markers) and not any(k in found for k in self.absent)
 
     def read(self, tensors: Mapping[str, Tensor]) -> Reading:
         """Their tensors under our names."""
-        found, layout, others = self.named(tensors)
+        found, layout, ignored = self.named(tensors)
         empty = {name for row in self.rows if row.ours in self.empty for name in row.theirs}
-        kept = {k: x for k, x in found.items() if k in self.kept or (k in empty and not x.numel())}
+        passthrough = {
+            k: x
+            for k, x in found.items()
+            if k in self.passthrough or (k in empty and not x.numel())
+        }
         pieces: dict[str, dict[int, Tensor]] = {}
-        rows: dict[str, Row] = {}
-        left, wide = [], False
+        rows: dict[str, KeyMap] = {}
+        unexpected = []
+        wide = False
         facts: dict[str, Any] = {}
         for name, tensor in found.items():
-            if name in kept:
+            if name in passthrough:
                 continue
             match = _match(self.rows, name)
             if match is None:
-                left.append(name)
+                unexpected.append(name)
                 continue
             row, part, mine = match
-            heads = tensor.shape[1] if row.move == "heads_in" and tensor.ndim == 3 else None
+            heads = tensor.shape[1] if row.axes == "heads_in" and tensor.ndim == 3 else None
             if heads and heads != facts.setdefault("heads", heads):
                 raise WeightsError(f"'{name}' has {heads} heads, the others {facts['heads']}.")
-            wide |= row.move == "channels" and tensor.ndim == 4
-            pieces.setdefault(mine, {})[part] = moved(row.move, tensor, name)
+            wide |= row.axes == "channels" and tensor.ndim == 4
+            pieces.setdefault(mine, {})[part] = to_ours(row.axes, tensor, name)
             rows[mine] = row
         ours: Tensors = {}
-        lacking = []
+        missing = []
         for mine, parts in pieces.items():
             theirs = rows[mine].theirs
             gone = [k for part, k in enumerate(theirs) if part not in parts and k != "0"]
             if gone:
                 values = numbers_in(rows[mine].ours, mine) or {}
-                lacking.append(f"{', '.join(filled(k, values) for k in gone)} of {mine}")
+                missing.append(f"{', '.join(filled(k, values) for k in gone)} of {mine}")
             else:
                 ours[mine] = _joined(mine, parts, len(theirs))
         for variant in layout.variants:
@@ -194,39 +200,43 @@ class Table:
             variants=layout.variants,
             stacked=layout.stacked,
             wide=wide,
-            dtypes=_dtypes(tensors, others),
+            dtypes=_dtypes(tensors, ignored),
         )
         return Reading(
             ours=ours,
-            left=tuple(left),
-            lacking=tuple(lacking),
-            kept={k: x.clone() for k, x in kept.items()},
-            others=tuple(others),
+            unexpected_keys=tuple(unexpected),
+            missing_keys=tuple(missing),
+            passthrough={k: x.clone() for k, x in passthrough.items()},
+            ignored_keys=tuple(ignored),
             facts=facts,
             layout=layout,
         )
 
     def write(
-        self, ours: Mapping[str, Tensor], heads: int, layout: Layout, kept: Mapping[str, Tensor]
+        self,
+        ours: Mapping[str, Tensor],
+        heads: int,
+        layout: Layout,
+        passthrough: Mapping[str, Tensor],
     ) -> Tensors:
         """The inverse of read: our tensors as a file of that layout."""
         found: Tensors = {}
         for name, tensor in ours.items():
             match = _match(self.rows, name, by_ours=True)
             if match is None:
-                raise WeightsError(f"{self.home} has no place for the tensor '{name}'.")
+                raise WeightsError(f"{self.format} has no place for the tensor '{name}'.")
             row, _, _ = match
             values = numbers_in(row.ours, name)
             for theirs, piece in zip(row.theirs, _pieces(row, tensor), strict=True):
                 if theirs != "0":
-                    back = moved_back(row.move, piece, heads, layout.wide)
+                    back = to_theirs(row.axes, piece, heads, layout.wide)
                     found[filled(theirs, values or {})] = back
                 elif piece.any():
                     raise WeightsError(
-                        f"{self.home} has no place for a part of '{name}' (the bias of the keys), "
-                        "and here it is not zero."
+                        f"{self.format} has no place for a part of '{name}' (the bias of the "
+                        "keys), and here it is not zero."
                     )
-        found |= kept
+        found |= passthrough
         for variant in reversed(layout.variants):
             back_pairs = {mine: theirs for theirs, mine in self.variants[variant].items()}
             found = {rewritten(k, back_pairs): x for k, x in found.items()}
@@ -240,7 +250,7 @@ class Table:
 
 
 @cache
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, RenameTable]:
     """Every table, by name."""
     folder = files("vitral.weights.formats").joinpath("tables")
     found = {}
@@ -251,18 +261,18 @@ def tables() -> dict[str, Table]:
             rows = tuple(row for ours in values["names"].items() for row in _rows(*ours))
             del values["names"]
             fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            found[name] = Table(name=name, rows=rows, **fields)
+            found[name] = RenameTable(name=name, rows=rows, **fields)
     return found
 
 
-def recognised(tensors: Mapping[str, Tensor]) -> list[Table]:
+def fitting_tables(tensors: Mapping[str, Tensor]) -> list[RenameTable]:
     """The tables that fit: none, one, or several between which the names do not decide."""
     fitting = {name: table for name, table in tables().items() if table.fits(tensors)}
-    beaten = {table.instead_of for table in fitting.values()}
+    beaten = {table.overrides for table in fitting.values()}
     return [table for name, table in fitting.items() if name not in beaten]
 
 
-def _rows(ours: str, value: str | dict[str, Any]) -> list[Row]:
+def _rows(ours: str, value: str | dict[str, Any]) -> list[KeyMap]:
     """A row of the file; "*" stands for weight and bias."""
     values = {"from": value} if isinstance(value, str) else value
     theirs = values["from"]
@@ -270,17 +280,19 @@ def _rows(ours: str, value: str | dict[str, Any]) -> list[Row]:
     parts = tuple(values.get("parts", [1] * len(theirs)))
     leaves = ("weight", "bias") if ours.endswith("*") else ("",)
     return [
-        Row(
+        KeyMap(
             ours.replace("*", leaf),
             tuple(name.replace("*", leaf) for name in theirs),
-            values.get("move", ""),
+            values.get("axes", ""),
             parts,
         )
         for leaf in leaves
     ]
 
 
-def _match(rows: tuple[Row, ...], name: str, by_ours: bool = False) -> tuple[Row, int, str] | None:
+def _match(
+    rows: tuple[KeyMap, ...], name: str, by_ours: bool = False
+) -> tuple[KeyMap, int, str] | None:
     """The row of a name, which of its parts it is, and our name."""
     for row in rows:
         for part, template in enumerate((row.ours,) if by_ours else row.theirs):
@@ -304,7 +316,7 @@ def _joined(name: str, parts: Mapping[int, Tensor], count: int) -> Tensor:
     return torch.cat(whole) if count > 1 else like
 
 
-def _pieces(row: Row, tensor: Tensor) -> tuple[Tensor, ...]:
+def _pieces(row: KeyMap, tensor: Tensor) -> tuple[Tensor, ...]:
     if len(row.theirs) == 1:
         return (tensor,)
     unit = len(tensor) // sum(row.parts)
@@ -340,8 +352,8 @@ def _stacked(found: Mapping[str, Tensor], block: str) -> Tensors:
     return whole | {k: torch.stack([x[i] for i in range(len(x))]) for k, x in layers.items()}
 
 
-def _dtypes(tensors: Mapping[str, Tensor], others: list[str]) -> dict[str, str]:
-    kinds = {k: str(x.dtype).removeprefix("torch.") for k, x in tensors.items() if k not in others}
+def _dtypes(tensors: Mapping[str, Tensor], ignored: list[str]) -> dict[str, str]:
+    kinds = {k: str(x.dtype).removeprefix("torch.") for k, x in tensors.items() if k not in ignored}
     if len(set(kinds.values())) == 1:
         kind = next(iter(kinds.values()))
         return {} if kind == "float32" else {"*": kind}

@@ -30,13 +30,13 @@ def test_a_row_fits_its_model(row: Checkpoint):
 
 @pytest.mark.parametrize("row", checkpoints(), ids=lambda row: row.id)
 def test_a_row_says_where_its_file_is(row: Checkpoint):
-    if row.home in ("google", "torchvision"):
+    if row.format in ("google", "torchvision"):
         assert row.url and row.url.startswith("https://") and row.url.endswith("/" + row.file)
-        assert row.file.endswith(".npz" if row.home == "google" else ".pth")
+        assert row.file.endswith(".npz" if row.format == "google" else ".pth")
     else:
         assert row.url is None and re.fullmatch(r"[\w.-]+/[\w.-]+", row.id)
         assert row.file in ("model.safetensors", "pytorch_model.bin")
-    assert row.home in ("google", "transformers") or row.id.startswith(row.home + "/")
+    assert row.format in ("google", "transformers") or row.id.startswith(row.format + "/")
 
 
 def test_licences_that_forbid_commerce_are_said():
@@ -61,7 +61,7 @@ def test_the_table_agrees_with_timm():
     transforms()  # makes torchvision importable, which timm needs
     timm = pytest.importorskip("timm")
     for row in checkpoints():
-        if row.home == "timm":
+        if row.format == "timm":
             published = timm.get_pretrained_cfg(row.id.removeprefix("timm/"))
             assert published is not None and published.hf_hub_id == row.id
             assert published.hf_hub_filename is None, row.id
@@ -70,7 +70,7 @@ def test_the_table_agrees_with_timm():
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("row", [row for row in checkpoints() if row.home == "timm"])
+@pytest.mark.parametrize("row", [row for row in checkpoints() if row.format == "timm"])
 def test_the_sizes_agree_with_timms_networks(row: Checkpoint):
     transforms()
     timm = pytest.importorskip("timm")
@@ -85,7 +85,7 @@ def test_the_table_agrees_with_torchvision():
     from torchvision.models import get_model_weights
 
     for row in checkpoints():
-        if row.home != "torchvision":
+        if row.format != "torchvision":
             continue
         network, _, weights = row.id.removeprefix("torchvision/").partition(".")
         published = get_model_weights(network)[weights]

@@ -50,7 +50,7 @@ def test_one_sentence_and_its_exit_code(vitral: Vitral, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("b*"))
     code, _, err = vitral("convert", weights, tmp_path / "b", "--to", "keras")
     assert code == 2
-    assert "no home 'keras'" in err
+    assert "no format 'keras'" in err
     code, _, err = vitral("convert", weights, weights)
     assert code == 2
     assert "exists already" in err

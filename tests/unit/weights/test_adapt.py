@@ -12,13 +12,13 @@ from vitral.errors import ModelError, SpecError
 from vitral.model import ViT
 from vitral.model.positions import resample
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
-from vitral.weights import artifact, read
-from vitral.weights.adapt import resample_patches, start
+from vitral.weights import artifact
+from vitral.weights.adapt import adapt, resample_patches
 from vitral.weights.artifact import Card
-from vitral.weights.read import Weights
+from vitral.weights.read import Weights, read_weights
 
 NAMES = ("a", "b", "c", "d", "e")
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "flexi_32_to_16.npz"
+GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "flexi_32_to_16.npz"
 
 
 def weights(spec: ModelSpec, names: Sequence[str] = NAMES) -> Weights:
@@ -27,7 +27,7 @@ def weights(spec: ModelSpec, names: Sequence[str] = NAMES) -> Weights:
 
 
 def continued(spec: ModelSpec, change: ModelSpec, names: Sequence[str]) -> tuple[ViT, str]:
-    tensors, notes = start(weights(spec), change, names)
+    tensors, notes = adapt(weights(spec), change, names)
     return artifact.network(tensors, change), " / ".join(notes)
 
 
@@ -96,7 +96,7 @@ def test_tables_of_rows_and_columns_move_too() -> None:
 def test_relative_positions_do_not_move() -> None:
     old = tiny(positions="relative")
     with pytest.raises(ModelError, match="cannot be resized"):
-        start(weights(old), replace(old, size=(64, 64)), NAMES)
+        adapt(weights(old), replace(old, size=(64, 64)), NAMES)
 
 
 @torch.no_grad()
@@ -126,12 +126,12 @@ def test_flexivit_as_the_authors_run_it(tmp_path: Path) -> None:
     for name in ("x", "logits", "logits64", "config"):
         del arrays[name]
     np.savez(tmp_path / "flexi.npz", **arrays)
-    released = read.read(tmp_path / "flexi.npz")
+    released = read_weights(tmp_path / "flexi.npz")
     exact = {name: x.double() for name, x in released.tensors.items()}
     old = replace(released.card.model, resample="flexivit")
     card = replace(released.card, model=old)
     new = replace(old, patch=(16, 16), size=(80, 80))
-    tensors, _ = start(replace(released, tensors=exact, card=card), new, card.classes)
+    tensors, _ = adapt(replace(released, tensors=exact, card=card), new, card.classes)
     logits = artifact.network(tensors, new)(images)
     assert (logits - expected).abs().max() < 1e-11
 
@@ -155,7 +155,7 @@ def test_other_channels_see_a_grey_image_alike(channels: int) -> None:
 )
 def test_another_architecture_is_refused_by_name(change: dict[str, int]) -> None:
     with pytest.raises(SpecError, match=f"another architecture: {next(iter(change))}"):
-        start(weights(tiny()), tiny(**change), NAMES)
+        adapt(weights(tiny()), tiny(**change), NAMES)
     stem = ResNetSpec(blocks=(1, 1), width=32)
     with pytest.raises(SpecError, match="resnet"):
-        start(weights(tiny()), tiny(resnet=stem, patch=(2, 2)), NAMES)
+        adapt(weights(tiny()), tiny(resnet=stem, patch=(2, 2)), NAMES)

@@ -22,27 +22,27 @@ def contents(folder: Path) -> set[str]:
 
 module_of_convert = importlib.import_module("vitral.weights.convert")
 DTYPES = sorted(HALF)
-TURNS = [(home, name, DTYPES[i % 3]) for i, (home, name) in enumerate(CASES)]
+TURNS = [(format, name, DTYPES[i % 3]) for i, (format, name) in enumerate(CASES)]
 REST = [(*case, dtype) for case in CASES for dtype in DTYPES if (*case, dtype) not in TURNS]
 
 
 @pytest.mark.parametrize(
-    ("home", "name", "dtype"),
+    ("format", "name", "dtype"),
     [*TURNS, *(pytest.param(*case, marks=pytest.mark.proof) for case in REST)],
 )
 def test_home_to_vitral_to_the_same_home_is_bit_exact(
-    tmp_path: Path, home: str, name: str, dtype: str
+    tmp_path: Path, format: str, name: str, dtype: str
 ) -> None:
-    spec, kind = HELD[home][name], HALF[dtype]
-    first = store(tmp_path / f"first{SUFFIX[home]}", theirs(home, spec, kind))
+    spec, kind = HELD[format][name], HALF[dtype]
+    first = store(tmp_path / f"first{SUFFIX[format]}", theirs(format, spec, kind))
     done = convert(first, tmp_path / "ours", **said(spec))
-    assert (done.home, done.to, done.exact, done.left_over) == (home, "vitral", True, 0)
-    assert set(done.difference) | set(done.not_compared) == {home}
+    assert (done.format, done.to, done.exact, done.left_over) == (format, "vitral", True, 0)
+    assert set(done.difference) | set(done.not_compared) == {format}
     tensors, card = artifact.load_tensors(tmp_path / "ours")
     assert same(tensors, checkpoints.tensors(spec, dtype=kind))
     assert of(card.model, name=spec.name) == spec
-    convert(tmp_path / "ours", tmp_path / f"again{SUFFIX[home]}", to=home)
-    assert same(stored(tmp_path / f"again{SUFFIX[home]}"), stored(first))
+    convert(tmp_path / "ours", tmp_path / f"again{SUFFIX[format]}", to=format)
+    assert same(stored(tmp_path / f"again{SUFFIX[format]}"), stored(first))
 
 
 def linen(name: str) -> str:
@@ -139,16 +139,16 @@ VARIANTS: dict[str, tuple[str, str, Callable[..., dict[str, torch.Tensor]]]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_names_of_the_same_home_come_back_too(tmp_path: Path, variant: str) -> None:
-    home, name, change = VARIANTS[variant]
-    spec = HELD[home][name]
-    first = store(tmp_path / f"first{SUFFIX[home]}", change(theirs(home, spec)))
-    assert set(stored(first)) != set(theirs(home, spec)) or "narrow" in variant
+    format, name, change = VARIANTS[variant]
+    spec = HELD[format][name]
+    first = store(tmp_path / f"first{SUFFIX[format]}", change(theirs(format, spec)))
+    assert set(stored(first)) != set(theirs(format, spec)) or "narrow" in variant
     done = convert(first, tmp_path / "ours", **said(spec))
     assert done.exact
     assert same(artifact.load_tensors(tmp_path / "ours")[0], checkpoints.tensors(spec))
-    convert(tmp_path / "ours", tmp_path / f"again{SUFFIX[home]}", to=home)
+    convert(tmp_path / "ours", tmp_path / f"again{SUFFIX[format]}", to=format)
     mine = {k: x for k, x in stored(first).items() if not k.startswith(("params/t",))}
-    assert same(stored(tmp_path / f"again{SUFFIX[home]}"), mine)
+    assert same(stored(tmp_path / f"again{SUFFIX[format]}"), mine)
 
 
 ROUTES = [
@@ -171,16 +171,16 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize(("home", "name", "other"), ROUTES)
+@pytest.mark.parametrize(("format", "name", "other"), ROUTES)
 def test_another_home_gives_the_same_logits(
-    tmp_path: Path, home: str, name: str, other: str
+    tmp_path: Path, format: str, name: str, other: str
 ) -> None:
     short = name.removeprefix("headless ")
-    spec = of(HELD[home][short], classes=0) if short != name else HELD[home][name]
-    first = store(tmp_path / f"first{SUFFIX[home]}", theirs(home, spec))
+    spec = of(HELD[format][short], classes=0) if short != name else HELD[format][name]
+    first = store(tmp_path / f"first{SUFFIX[format]}", theirs(format, spec))
     convert(first, tmp_path / "ours", **said(spec))
     done = convert(first, tmp_path / f"other{SUFFIX[other]}", to=other, **said(spec))
-    assert set(done.difference) | set(done.not_compared) == {home, other}
+    assert set(done.difference) | set(done.not_compared) == {format, other}
     moved = of(spec, norm_eps=1e-5) if other == "google" and not spec.depth else spec
     convert(tmp_path / f"other{SUFFIX[other]}", tmp_path / "again", **said(moved))
     before, after = (checkpoints.logits(tmp_path / name) for name in ("ours", "again"))
@@ -200,16 +200,16 @@ def test_the_way_through_an_artifact_is_the_direct_one(tmp_path: Path) -> None:
     assert same(stored(tmp_path / "direct.bin"), stored(tmp_path / "through.bin"))
 
 
-@pytest.mark.parametrize("home", HELD)
-def test_a_folder_tells_what_tensors_do_not(tmp_path: Path, home: str) -> None:
-    """No option is needed for what a home's own configuration says."""
-    spec = HELD[home]["eps" if home == "transformers" else "token"]
+@pytest.mark.parametrize("format", HELD)
+def test_a_folder_tells_what_tensors_do_not(tmp_path: Path, format: str) -> None:
+    """No option is needed for what a format's own configuration says."""
+    spec = HELD[format]["eps" if format == "transformers" else "token"]
     checkpoints.save_artifact(tmp_path / "a", spec)
-    done = convert(tmp_path / "a", tmp_path / "folder", to=home)
+    done = convert(tmp_path / "a", tmp_path / "folder", to=format)
     assert json.loads((tmp_path / "folder" / "proof.json").read_text()) == json.loads(
         json.dumps(done.to_dict())
     )
-    told = home in ("timm", "transformers")
+    told = format in ("timm", "transformers")
     convert(tmp_path / "folder", tmp_path / "b", changes=() if told else said(spec)["changes"])
     (first, one), (second, two) = (artifact.load_tensors(tmp_path / name) for name in "ab")
     assert same(first, second)
@@ -235,10 +235,10 @@ def test_odd_class_names_survive(tmp_path: Path) -> None:
     folder = checkpoints.save_artifact(tmp_path / "a", spec)
     tensors, card = artifact.load_tensors(folder)
     artifact.save(folder, tensors, of(card, classes=names))
-    for home in ("timm", "transformers"):
-        convert(folder, tmp_path / home, to=home)
-        convert(tmp_path / home, tmp_path / f"back from {home}")
-        assert artifact.load_card(tmp_path / f"back from {home}").classes == names
+    for format in ("timm", "transformers"):
+        convert(folder, tmp_path / format, to=format)
+        convert(tmp_path / format, tmp_path / f"back from {format}")
+        assert artifact.load_card(tmp_path / f"back from {format}").classes == names
 
 
 # ---- nothing is written
@@ -263,7 +263,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
         ("x.npz", "timm", "does not read .npz"),
         ("x.pth", "google", "are .npz files"),
         ("x.safetensors", "vitral", "An artifact is a folder"),
-        ("x", "keras", "no home 'keras'; --to is vitral, google, timm"),
+        ("x", "keras", "no format 'keras'; --to is vitral, google, timm"),
     ):
         refused(tmp_path, UsageError, match, source, tmp_path / target, to=to)
     below = tmp_path / "mine.pth" / "below"
@@ -288,7 +288,7 @@ def test_links_are_followed_and_sources_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sincos2d", "sincos2d_mae"])
 @pytest.mark.parametrize(
-    ("home", "changes"),
+    ("format", "changes"),
     [
         ("timm", {}),
         ("timm", {"pool": "mean", "class_token": False}),
@@ -298,19 +298,19 @@ def test_links_are_followed_and_sources_are_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_fixed_positions_become_a_table_where_a_home_has_no_waves(
-    tmp_path: Path, home: str, changes: dict[str, Any], kind: str
+    tmp_path: Path, format: str, changes: dict[str, Any], kind: str
 ) -> None:
-    if importlib.util.find_spec(home) is None:
+    if importlib.util.find_spec(format) is None:
         pytest.skip("an oracle of the dev extra")
     spec = of(checkpoints.GOOGLE, positions=kind, prefix_positions=False, gelu="erf")
     spec = of(spec, **changes)
     source = checkpoints.save_artifact(tmp_path / "ours", spec)
-    done = convert(source, tmp_path / "theirs.safetensors", to=home)
+    done = convert(source, tmp_path / "theirs.safetensors", to=format)
     assert any(
         f"no {kind} positions: they became a table, of this size" in note for note in done.notes
     )
     assert done.not_compared == {}
-    assert done.difference[home] < 1e-5
+    assert done.difference[format] < 1e-5
     convert(
         tmp_path / "theirs.safetensors", tmp_path / "back", **said(of(spec, positions="learned"))
     )

@@ -390,7 +390,7 @@ def row(server: Store, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """The one known checkpoint: a torchvision file on the server."""
     known = Checkpoint(
         id="torchvision/vit_b_16.TEST",
-        home="torchvision",
+        format="torchvision",
         model="vit_b_16",
         bytes=int(len(CONTENT) * 1.01),
         size=224,

@@ -13,7 +13,7 @@ from vitral.model import ViT
 from vitral.specs import ModelSpec, Noise
 from vitral.weights import artifact
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.infer_spec import check_complete, home_of, recognise, spec_of
+from vitral.weights.infer_spec import check_complete, detect_format, format_of_config, infer_spec
 from vitral.weights.rename import tables
 from vitral.weights.write import layout_for, table_for
 
@@ -24,24 +24,24 @@ def source(values, config=None):
 
 def spec_from(values, config=None, **options) -> ModelSpec:
     found = source(values, config)
-    table = recognise(found)
+    table = detect_format(found)
     reading = table.read(values)
     check_complete(reading, found.path)
-    return spec_of(found, table, reading, **options)
+    return infer_spec(found, table, reading, **options)
 
 
-@pytest.mark.parametrize(("home", "name"), CASES)
-def test_shapes_tell_the_spec(home, name):
-    spec = HELD[home][name]
-    assert replace(spec_from(theirs(home, spec), **said(spec)), name="tiny") == spec
+@pytest.mark.parametrize(("format", "name"), CASES)
+def test_shapes_tell_the_spec(format, name):
+    spec = HELD[format][name]
+    assert replace(spec_from(theirs(format, spec), **said(spec)), name="tiny") == spec
 
 
 @pytest.mark.parametrize("name", ["S/16", "B/32", "vit_b_16", "deit3_small_patch16_224"])
 def test_full_sizes_need_nothing_said(name):
     """Heads from the catalogue's sizes; on the meta device, which holds no numbers."""
     spec = catalog.model(name)
-    home = "torchvision" if name == "vit_b_16" else "google" if "/" in name else "timm"
-    found = spec_from_meta(home, spec)
+    format = "torchvision" if name == "vit_b_16" else "google" if "/" in name else "timm"
+    found = spec_from_meta(format, spec)
     told = {"name": spec.name, "layer_scale": spec.layer_scale}
     assert replace(found, **told) == spec
     assert found.heads == spec.heads
@@ -55,21 +55,21 @@ RULES += [("transformers", "one head"), ("transformers", "one head, headless")]
 RULES += [("transformers", "dinov2"), ("transformers", "dinov3")]
 
 
-@pytest.mark.parametrize(("home", "name"), RULES)
-def test_where_nothing_is_said_the_homes_code_decides(home, name):
+@pytest.mark.parametrize(("format", "name"), RULES)
+def test_where_nothing_is_said_the_homes_code_decides(format, name):
     """GELU, epsilons, pooling and resampling, of a file without a configuration."""
-    spec = HELD[home][name]
+    spec = HELD[format][name]
     heads = [] if spec.is_resnet else [f"model.heads={spec.heads}"]
-    found = spec_from(theirs(home, spec), size=spec.size, changes=heads)
+    found = spec_from(theirs(format, spec), size=spec.size, changes=heads)
     assert replace(found, name="tiny", layer_scale=spec.layer_scale) == spec
 
 
-def spec_from_meta(home: str, spec: ModelSpec) -> ModelSpec:
+def spec_from_meta(format: str, spec: ModelSpec) -> ModelSpec:
     with torch.device("meta"):
         ours = ViT(spec, Noise()).state_dict()
-    table = table_for(home, spec)
+    table = table_for(format, spec)
     values = table.write(ours, spec.heads, layout_for(table, spec), {})
-    return spec_of(source(values), table, table.read(values))
+    return infer_spec(source(values), table, table.read(values))
 
 
 def test_what_tensors_cannot_tell_is_asked_for():
@@ -119,10 +119,10 @@ def test_the_rows_say_which_tokens_have_a_position(class_token, registers, size)
 def test_a_distilled_deit_is_told_by_its_heads():
     """Two heads, one of its own, or none: by the names alone."""
     two = theirs("transformers", HELD["transformers"]["distilled"])
-    assert recognise(source(two)) == tables()["transformers_deit"]
+    assert detect_format(source(two)) == tables()["transformers_deit"]
     for name in ("one head", "one head, headless", "one head, pooler"):
         file = theirs("transformers", HELD["transformers"][name])
-        assert recognise(source(file)) == tables()["transformers_deit_single"]
+        assert detect_format(source(file)) == tables()["transformers_deit_single"]
         spec = spec_from(file, changes=["model.heads=4"])
         assert (spec.registers, spec.register_positions, spec.prefix_positions) == (1, True, True)
         assert spec.size == (32, 32)
@@ -154,9 +154,9 @@ def test_a_configuration_of_another_home_says_nothing():
     config = {"model_type": "vit", "num_attention_heads": 2}
     with pytest.raises(WeightsError, match="number of heads"):
         spec_from(values, config)
-    assert home_of(config) == "transformers"
-    assert home_of({"architecture": "vit"}) == "timm"
-    assert home_of({}) == home_of(None) == home_of({"lr": 3}) == ""
+    assert format_of_config(config) == "transformers"
+    assert format_of_config({"architecture": "vit"}) == "timm"
+    assert format_of_config({}) == format_of_config(None) == format_of_config({"lr": 3}) == ""
 
 
 def other_architectures():
@@ -198,39 +198,39 @@ def test_two_homes_in_one_file():
     token = HELD["timm"]["token"]
     both = {**theirs("timm", token), **theirs("google", HELD["google"]["token"])}
     with pytest.raises(WeightsError, match="google_vit or timm_vit, and its names do not decide"):
-        recognise(source(both))
-    assert recognise(source(both, {"architecture": "x"})) == tables()["timm_vit"]
+        detect_format(source(both))
+    assert detect_format(source(both, {"architecture": "x"})) == tables()["timm_vit"]
 
 
-OTHERWISE = {  # a network that the home has, too
+OTHERWISE = {  # a network that the format has, too
     "timm": {"pos_embed", "blocks.0.attn.qkv.bias"},
     "google": {"Transformer/posembed_input/pos_embedding"},
 }
 
 
-@pytest.mark.parametrize("home", HELD)
-def test_every_tensor_is_needed(home):
-    spec = replace(HELD[home]["token"], depth=1)
-    whole = theirs(home, spec)
-    for gone in whole.keys() - OTHERWISE.get(home, set()):
+@pytest.mark.parametrize("format", HELD)
+def test_every_tensor_is_needed(format):
+    spec = replace(HELD[format]["token"], depth=1)
+    whole = theirs(format, spec)
+    for gone in whole.keys() - OTHERWISE.get(format, set()):
         values = {name: x for name, x in whole.items() if name != gone}
         with pytest.raises(WeightsError):
             found = spec_from(values, **said(spec))
-            artifact.check(table_for(home, spec).read(values).ours, found, Path("w"))
+            artifact.check(table_for(format, spec).read(values).ours, found, Path("w"))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3), (2, 3, 4), (1, 1, 1, 1, 1), (0, 5)])
-@pytest.mark.parametrize("home", HELD)
-def test_every_wrong_shape_is_a_sentence(home, shape):
-    spec = replace(HELD[home]["token"], depth=1)
-    whole = theirs(home, spec)
+@pytest.mark.parametrize("format", HELD)
+def test_every_wrong_shape_is_a_sentence(format, shape):
+    spec = replace(HELD[format]["token"], depth=1)
+    whole = theirs(format, spec)
     for name in whole:
         if whole[name].shape == shape:
             continue
         with pytest.raises(WeightsError):
             values = {**whole, name: torch.ones(shape)}
             found = spec_from(values, **said(spec))
-            artifact.check(table_for(home, spec).read(values).ours, found, Path("w"))
+            artifact.check(table_for(format, spec).read(values).ours, found, Path("w"))
 
 
 @pytest.mark.parametrize("number", ["9998", "9" * 5, "9" * 12, "9" * 5000])
@@ -260,13 +260,13 @@ def test_weights_are_real_and_finite(dtype):
             spec_from({**values, "head.bias": values["head.bias"] * bad})
 
 
-@pytest.mark.parametrize(("home", "name"), [("google", "token"), ("transformers", "token")])
-def test_rows_that_look_square_only_without_the_class_tokens(home, name):
+@pytest.mark.parametrize(("format", "name"), [("google", "token"), ("transformers", "token")])
+def test_rows_that_look_square_only_without_the_class_tokens(format, name):
     """3x5 patches and the class token are 16 rows, which is no grid of 4x4."""
-    spec = replace(HELD[home][name], size=(24, 40))
+    spec = replace(HELD[format][name], size=(24, 40))
     with pytest.raises(WeightsError, match="--size"):
-        spec_from(theirs(home, spec), changes=[f"model.heads={spec.heads}"])
-    found = spec_from(theirs(home, spec), size=(24, 40), changes=[f"model.heads={spec.heads}"])
+        spec_from(theirs(format, spec), changes=[f"model.heads={spec.heads}"])
+    found = spec_from(theirs(format, spec), size=(24, 40), changes=[f"model.heads={spec.heads}"])
     assert (found.size, found.prefix_positions) == ((24, 40), True)
 
 

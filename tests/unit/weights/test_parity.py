@@ -14,16 +14,16 @@ from vitral.weights.write import table_for
 LIBRARIES = {"timm": "timm", "torchvision": "torchvision.models", "transformers": "transformers"}
 
 
-def compared(home, spec, values=None, config=None):
-    table = table_for(home, spec)
-    file = theirs(home, spec)
+def compared(format, spec, values=None, config=None):
+    table = table_for(format, spec)
+    file = theirs(format, spec)
     return parity.difference(table, spec, values or tensors(spec), file, config or {})
 
 
-@pytest.mark.parametrize("home", ["timm", "torchvision"])
-def test_the_same_network_gives_the_same_logits(home):
+@pytest.mark.parametrize("format", ["timm", "torchvision"])
+def test_the_same_network_gives_the_same_logits(format):
     pytest.importorskip("timm", reason="timm is an oracle of the dev extra")
-    delta, largest = compared(home, HELD[home]["token"])
+    delta, largest = compared(format, HELD[format]["token"])
     assert delta < 1e-5 and largest > 0.1
 
 
@@ -37,24 +37,24 @@ def test_another_network_is_seen():
     assert compared("timm", of(spec, gelu="tanh"))[0] < 1e-5
 
 
-@pytest.mark.parametrize("home", LIBRARIES)
+@pytest.mark.parametrize("format", LIBRARIES)
 def test_a_missing_library_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     found = importlib.import_module
 
     def without(name: str, *rest: object) -> object:
-        if name == LIBRARIES[home]:
+        if name == LIBRARIES[format]:
             raise ImportError(f"No module named {name!r}")
         return found(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    spec = HELD[home]["eps" if home == "transformers" else "token"]
-    path = store(tmp_path / "w.pth", theirs(home, spec))
+    spec = HELD[format]["eps" if format == "transformers" else "token"]
+    path = store(tmp_path / "w.pth", theirs(format, spec))
     done = convert(path, tmp_path / "a", **said(spec))
     assert done.difference == {}
     assert done.not_compared == {
-        home: f"{home} is not installed (No module named {LIBRARIES[home]!r})"
+        format: f"{format} is not installed (No module named {LIBRARIES[format]!r})"
     }
     assert done.exact and (tmp_path / "a" / "model.json").exists()
     card = json.loads((tmp_path / "a" / "model.json").read_text())
@@ -70,7 +70,7 @@ def test_google_has_no_library(tmp_path):
 
 def test_a_library_that_cannot_build_it_is_told(monkeypatch):
     pytest.importorskip("timm", reason="timm is an oracle of the dev extra")
-    with pytest.raises(parity.NotComparedError, match="timm could not run it: RuntimeError"):
+    with pytest.raises(parity.NotComparableError, match="timm could not run it: RuntimeError"):
         compared("timm", HELD["timm"]["token"], config={"architecture": "vit_base_patch16_224"})
 
 
@@ -82,7 +82,7 @@ def test_an_architecture_is_a_name_and_never_an_address(monkeypatch, name):
         raise AssertionError("nothing is built, and nothing fetched")
 
     monkeypatch.setattr(timm, "create_model", never)
-    with pytest.raises(parity.NotComparedError, match=f"no architecture '{name}'"):
+    with pytest.raises(parity.NotComparableError, match=f"no architecture '{name}'"):
         compared("timm", HELD["timm"]["token"], config={"architecture": name})
 
 

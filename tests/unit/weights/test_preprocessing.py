@@ -1,4 +1,4 @@
-"""Translations of preprocessing between homes: what they say, and what they refuse by name."""
+"""Translations of preprocessing between formats: what they say, and what they refuse by name."""
 
 import pytest
 from hypothesis import given

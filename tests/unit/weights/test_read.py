@@ -7,17 +7,18 @@ import torch
 
 from checkpoints import HELD, same, save_artifact, store, tensors, theirs
 from vitral.errors import UsageError, WeightsError
-from vitral.weights import artifact, read
+from vitral.weights import artifact
 from vitral.weights.convert import convert
+from vitral.weights.read import is_artifact, read_weights
 
 SPEC = HELD["timm"]["token"]
 SAID = {"size": (32, 32), "changes": ["model.heads=4"]}
 
 
-def written(tmp_path: Path, changes=None, config=None, spec=SPEC, home="timm") -> Path:
+def written(tmp_path: Path, changes=None, config=None, spec=SPEC, format="timm") -> Path:
     folder = tmp_path / "in"
     folder.mkdir(exist_ok=True)
-    values = {**theirs(home, spec), **(changes or {})}
+    values = {**theirs(format, spec), **(changes or {})}
     path = store(folder / "model.safetensors", values)
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
@@ -25,9 +26,9 @@ def written(tmp_path: Path, changes=None, config=None, spec=SPEC, home="timm") -
 
 
 def test_what_a_file_becomes(tmp_path: Path) -> None:
-    weights = read.read(written(tmp_path), **SAID)
+    weights = read_weights(written(tmp_path), **SAID)
     assert same(weights.tensors, tensors(SPEC))
-    assert (weights.home, weights.layout.table) == ("timm", "timm_vit")
+    assert (weights.format, weights.layout.table) == ("timm", "timm_vit")
     assert weights.card.classes == ("0", "1", "2", "3", "4")
     assert weights.card.images.size == weights.card.model.size == (32, 32)
     guessed, numbered = weights.notes
@@ -36,7 +37,7 @@ def test_what_a_file_becomes(tmp_path: Path) -> None:
 
 
 def test_a_thousand_logits_are_imagenets(tmp_path: Path) -> None:
-    weights = read.read(written(tmp_path, spec=replace(SPEC, classes=1000)), **SAID)
+    weights = read_weights(written(tmp_path, spec=replace(SPEC, classes=1000)), **SAID)
     assert weights.card.classes[:2] == ("tench", "goldfish")
     assert "numbered" not in " ".join(weights.notes)
 
@@ -44,24 +45,24 @@ def test_a_thousand_logits_are_imagenets(tmp_path: Path) -> None:
 def test_notes_say_what_was_met(tmp_path: Path) -> None:
     half = {name: x.half() for name, x in theirs("timm", SPEC).items()}
     zero = {"head.weight": torch.zeros(5, 32).half(), "head.bias": torch.zeros(5).half()}
-    notes = " ".join(read.read(written(tmp_path, {**half, **zero}), **SAID).notes)
+    notes = " ".join(read_weights(written(tmp_path, {**half, **zero}), **SAID).notes)
     assert "stored as float16; exact in float32" in notes
     assert "the head is all zeros" in notes and "cannot classify until it is fine-tuned" in notes
     double = {name: x.double() for name, x in theirs("timm", SPEC).items()}
-    notes = " ".join(read.read(written(tmp_path, double), **SAID).notes)
+    notes = " ".join(read_weights(written(tmp_path, double), **SAID).notes)
     assert "stored as float64; rounded to float32" in notes
     values = {f"params/img/{k}": x for k, x in theirs("google", HELD["google"]["token"]).items()}
     path = store(tmp_path / "two.npz", {**values, "params/txt/x": torch.ones(1)})
-    assert "1 tensors of other networks" in " ".join(read.read(path).notes)
+    assert "1 tensors of other networks" in " ".join(read_weights(path).notes)
     path = store(tmp_path / "sincos.npz", theirs("google", HELD["google"]["sincos"]))
-    notes = " ".join(read.read(path, size=(32, 32)).notes)
+    notes = " ".join(read_weights(path, size=(32, 32)).notes)
     assert "no table of positions; model.positions=sincos2d is taken" in notes
 
 
 def test_the_head_can_be_left_out(tmp_path: Path) -> None:
     path = written(tmp_path)
     changes = [*SAID["changes"], "model.classes=0"]
-    weights = read.read(path, size=(32, 32), changes=changes)
+    weights = read_weights(path, size=(32, 32), changes=changes)
     assert weights.card.model.classes == 0 and weights.card.classes == ()
     assert not [name for name in weights.tensors if "head" in name]
     assert "the head was left out (head.bias, head.weight)" in weights.notes
@@ -73,20 +74,20 @@ def test_dinov2s_classifier_reads_twice_the_width(tmp_path: Path) -> None:
     head = {"classifier.weight": torch.ones(5, 64), "classifier.bias": torch.ones(5)}
     path = store(tmp_path / "w.safetensors", {**values, **head})
     with pytest.raises(WeightsError, match=r"head reads 64 numbers.*--set model\.classes=0"):
-        read.read(path, **SAID)
-    weights = read.read(path, size=(32, 32), changes=["model.heads=4", "model.classes=0"])
+        read_weights(path, **SAID)
+    weights = read_weights(path, size=(32, 32), changes=["model.heads=4", "model.classes=0"])
     assert same(weights.tensors, tensors(spec))
 
 
 @pytest.mark.parametrize("change", ["optimizer.lr=1", "heads=4", "modelheads=4"])
 def test_changes_are_of_the_model_or_the_images(tmp_path: Path, change: str) -> None:
     with pytest.raises(UsageError, match=r"model\.NAME or images\.NAME"):
-        read.read(written(tmp_path), size=(32, 32), changes=["model.heads=4", change])
+        read_weights(written(tmp_path), size=(32, 32), changes=["model.heads=4", change])
 
 
 def test_changes_of_the_images(tmp_path: Path) -> None:
     changes = [*SAID["changes"], "images.crop=0.5", "images.mean=[0, 0, 0]"]
-    card = read.read(written(tmp_path), size=(32, 32), changes=changes).card
+    card = read_weights(written(tmp_path), size=(32, 32), changes=changes).card
     assert (card.images.crop, card.images.mean) == (0.5, (0, 0, 0))
 
 
@@ -115,48 +116,50 @@ BROKEN = [
 
 @pytest.mark.parametrize("config", BROKEN, ids=range(len(BROKEN)))
 def test_a_configuration_with_wrong_values(tmp_path: Path, config: dict[str, object]) -> None:
-    home = "transformers" if "model_type" in config else "timm"
-    folder = written(tmp_path, spec=HELD[home]["token"], config=config, home=home)
-    good = {**TIMM} if home == "timm" else {**HUGGING}
+    format = "transformers" if "model_type" in config else "timm"
+    folder = written(tmp_path, spec=HELD[format]["token"], config=config, format=format)
+    good = {**TIMM} if format == "timm" else {**HUGGING}
     with pytest.raises(WeightsError) as caught:
         convert(folder, tmp_path / "out")
     assert caught.value.exit_code == 4 and len(str(caught.value)) < 400
     assert not (tmp_path / "out").exists()
     (folder / "config.json").write_text(json.dumps(good))
-    assert read.read(folder).card.model.heads == 4
+    assert read_weights(folder).card.model.heads == 4
 
 
 def test_a_configuration_of_another_program_is_ignored(tmp_path: Path) -> None:
     config = {"lr": 3, "pretrained_cfg": "x", "label_names": 7, "model_args": []}
     folder = written(tmp_path, config=config)
-    weights = read.read(folder, **SAID)
+    weights = read_weights(folder, **SAID)
     assert weights.source.config is None
     config = {**config, "model_type": "llama"}  # of a language model in the same folder
-    assert read.read(written(tmp_path, config=config), **SAID).home == "timm"
+    assert read_weights(written(tmp_path, config=config), **SAID).format == "timm"
 
 
 def test_an_artifact_is_read_as_it_is(tmp_path: Path) -> None:
     folder = save_artifact(tmp_path / "a", SPEC)
-    weights = read.read(folder, changes=["model.norm_eps=0.001"])
+    weights = read_weights(folder, changes=["model.norm_eps=0.001"])
     assert weights.card.model == replace(SPEC, norm_eps=1e-3)
-    assert (weights.home, weights.layout, weights.source) == ("vitral", None, None)
+    assert (weights.format, weights.layout, weights.source) == ("vitral", None, None)
     with pytest.raises(UsageError, match="an artifact does"):
-        read.read(folder, size=(64, 64))
-    assert read.is_artifact(folder) and not read.is_artifact(tmp_path)
+        read_weights(folder, size=(64, 64))
+    assert is_artifact(folder) and not is_artifact(tmp_path)
 
 
 def test_an_artifact_remembers_its_file(tmp_path: Path) -> None:
     spec = HELD["transformers"]["dinov2"]
     path = store(tmp_path / "w.safetensors", theirs("transformers", spec))
     convert(path, tmp_path / "a", **SAID)
-    first = read.read(path, **SAID)
-    again = read.read(tmp_path / "a")
+    first = read_weights(path, **SAID)
+    again = read_weights(tmp_path / "a")
     assert again.layout == first.layout
-    assert same(again.kept, first.kept) and set(again.kept) == {"embeddings.mask_token"}
+    assert same(again.passthrough, first.passthrough) and set(again.passthrough) == {
+        "embeddings.mask_token"
+    }
     kept = tmp_path / "a" / artifact.KEPT
     kept.write_bytes(kept.read_bytes()[:-5])
     with pytest.raises(WeightsError, match=r"kept\.safetensors cannot be read"):
-        read.read(tmp_path / "a")
+        read_weights(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -178,8 +181,8 @@ def test_a_changed_network_forgets_its_file(tmp_path: Path) -> None:
     spec = HELD["timm"]["mean"]
     path = store(tmp_path / "w.safetensors", theirs("timm", spec))
     convert(path, tmp_path / "a", size=(32, 32), changes=["model.heads=4"])
-    assert read.read(tmp_path / "a").layout.variants == ("mean",)
-    changed = read.read(tmp_path / "a", changes=["model.pool=cls", "model.pool_norm=before"])
+    assert read_weights(tmp_path / "a").layout.variants == ("mean",)
+    changed = read_weights(tmp_path / "a", changes=["model.pool=cls", "model.pool_norm=before"])
     assert changed.layout is None
     convert(
         tmp_path / "a",
@@ -187,4 +190,4 @@ def test_a_changed_network_forgets_its_file(tmp_path: Path) -> None:
         to="timm",
         changes=["model.pool=cls", "model.pool_norm=before"],
     )
-    assert read.read(tmp_path / "b.safetensors", **SAID).card.model.pool == "cls"
+    assert read_weights(tmp_path / "b.safetensors", **SAID).card.model.pool == "cls"

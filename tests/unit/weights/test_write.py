@@ -25,32 +25,32 @@ from vitral.specs import ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.infer_spec import spec_of
+from vitral.weights.infer_spec import infer_spec
 from vitral.weights.read import Weights
-from vitral.weights.write import layout_for, settled, table_for
+from vitral.weights.write import layout_for, table_for, with_zero_rows
 
 ERF = of(GOOGLE, gelu="erf")
 
 
-def held(home, spec) -> Weights | None:
-    """A network as the home has it; None where it says that it cannot."""
+def held(format, spec) -> Weights | None:
+    """A network as the format has it; None where it says that it cannot."""
     names = tuple(map(str, range(spec.classes)))
     card = Card(model=spec, images=ImageSpec(size=spec.size), classes=names)
     try:
-        table = table_for(home, spec)
-        return settled(Weights(tensors=tensors(spec), card=card), table)[0]
+        table = table_for(format, spec)
+        return with_zero_rows(Weights(tensors=tensors(spec), card=card), table)[0]
     except WeightsError as error:
-        assert f"{home} cannot hold" in str(error) or "classes=0" in str(error)
+        assert f"{format} cannot hold" in str(error) or "classes=0" in str(error)
         return None
 
 
 @pytest.mark.parametrize("other", HELD)
-@pytest.mark.parametrize(("home", "name"), CASES)
-def test_what_a_home_accepts_comes_back_as_it_was(home, name, other):
-    """Over every pair of a network and a home: it is refused by name, or read back unchanged."""
-    weights = held(other, HELD[home][name])
-    if home == other:
-        assert weights is not None and weights.card.model == HELD[home][name]
+@pytest.mark.parametrize(("format", "name"), CASES)
+def test_what_a_home_accepts_comes_back_as_it_was(format, name, other):
+    """Over every pair of a network and a format: it is refused by name, or read back unchanged."""
+    weights = held(other, HELD[format][name])
+    if format == other:
+        assert weights is not None and weights.card.model == HELD[format][name]
     if weights is None:
         return
     spec = weights.card.model
@@ -58,12 +58,12 @@ def test_what_a_home_accepts_comes_back_as_it_was(home, name, other):
     file = table.write(weights.tensors, spec.heads, layout_for(table, spec), {})
     reading = table.read(file)
     assert same(reading.ours, weights.tensors)
-    found = spec_of(Source(path=Path("w"), tensors=file), table, reading, **said(spec))
+    found = infer_spec(Source(path=Path("w"), tensors=file), table, reading, **said(spec))
     assert replace(found, name=spec.name, resample=spec.resample) == spec
 
 
 @pytest.mark.parametrize(
-    ("home", "spec"),
+    ("format", "spec"),
     [
         ("transformers", of(GOOGLE, prefix_positions=False)),
         ("torchvision", of(ERF, prefix_positions=False)),
@@ -71,9 +71,9 @@ def test_what_a_home_accepts_comes_back_as_it_was(home, name, other):
     ],
     ids=["zeros", "zeros", "folded"],
 )
-def test_rows_of_positions_settle_without_changing_the_logits(home, spec):
-    weights = held(home, spec)
-    assert weights.card.model.prefix_positions is (home != "timm")
+def test_rows_of_positions_settle_without_changing_the_logits(format, spec):
+    weights = held(format, spec)
+    assert weights.card.model.prefix_positions is (format != "timm")
     answers = []
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, *spec.size, generator=generator, dtype=torch.double)
@@ -190,35 +190,35 @@ REFUSED = {
         "transformers has",
     ),
 }
-for _home in HELD:
-    REFUSED[f"{_home}, relative"] = (_home, of(ERF, positions="relative"), "")
-    REFUSED[f"{_home}, two tables"] = (_home, of(ERF, positions="learned2d"), "")
+for _format in HELD:
+    REFUSED[f"{_format}, relative"] = (_format, of(ERF, positions="relative"), "")
+    REFUSED[f"{_format}, two tables"] = (_format, of(ERF, positions="learned2d"), "")
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_a_home_cannot_express_is_refused_by_name(case):
-    home, spec, match = REFUSED[case]
-    with pytest.raises(WeightsError, match=f"^{home} cannot hold tiny: .*{match}"):
-        table_for(home, spec)
+    format, spec, match = REFUSED[case]
+    with pytest.raises(WeightsError, match=f"^{format} cannot hold tiny: .*{match}"):
+        table_for(format, spec)
 
 
 @pytest.mark.parametrize(
-    ("home", "spec", "change"),
+    ("format", "spec", "change"),
     [
         ("google", ERF, {"gelu": "tanh"}),
         ("torchvision", of(ERF, norm_eps=1e-12), {"norm_eps": 1e-6}),
         ("timm", of(TIMM, norm_eps=1e-12), {"norm_eps": 1e-6}),
     ],
 )
-def test_the_change_that_a_refusal_names_helps(home, spec, change):
+def test_the_change_that_a_refusal_names_helps(format, spec, change):
     (name, value), *_ = change.items()
     with pytest.raises(WeightsError, match=rf"--set model\.{name}={value} the model is changed"):
-        table_for(home, spec)
-    assert table_for(home, replace(spec, **change)).home == home
+        table_for(format, spec)
+    assert table_for(format, replace(spec, **change)).format == format
 
 
-def test_an_unknown_home():
-    with pytest.raises(WeightsError, match="no home 'keras'"):
+def test_an_unknown_format():
+    with pytest.raises(WeightsError, match="no format 'keras'"):
         table_for("keras", GOOGLE)
 
 

@@ -15,7 +15,8 @@ from vitral.errors import DataError, SpecError
 from vitral.model import ViT
 from vitral.specs import ImageSpec
 from vitral.training.recipe import Objective
-from vitral.weights import artifact, read
+from vitral.weights import artifact
+from vitral.weights.read import read_weights
 
 
 def loss(
@@ -174,7 +175,7 @@ class Teacher:
         the student that it does not know by name.
         """
         assert settings.teacher is not None
-        weights = read.read(settings.teacher, announce=announce)
+        weights = read_weights(settings.teacher, announce=announce)
         card = weights.card
         if card.model.channels != 3:
             raise SpecError(

@@ -1,6 +1,6 @@
-"""What the configuration files of each home say, and how to write them: a file a home.
+"""What the configuration files of each format say, and how to write them: a file a format.
 
-Every home has the same four functions, and `of` finds it by name:
+Every format has the same four functions, and `of` finds it by name:
     facts(config) -> fields of ModelSpec          classes(config, count) -> names, or None
     images(source, size) -> ImageSpec             files(card, table) -> configuration files to write
 """
@@ -14,12 +14,12 @@ from vitral.specs import ImageSpec
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats import google, timm, torchvision, transformers
-from vitral.weights.rename import Table
+from vitral.weights.rename import RenameTable
 
 NAMES = ("google", "timm", "torchvision", "transformers")
 
 
-class Home(Protocol):
+class Format(Protocol):
     """A module of this folder."""
 
     def facts(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,17 +31,17 @@ class Home(Protocol):
     def images(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """The preprocessing."""
 
-    def files(self, card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+    def files(self, card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
         """The configuration beside the weights, by file name; WeightsError if none."""
 
 
-def of(name: str) -> Home:
-    """The home of that name."""
-    homes: dict[str, Any] = {
+def of(name: str) -> Format:
+    """The format of that name."""
+    formats: dict[str, Any] = {
         "google": google,
         "timm": timm,
         "torchvision": torchvision,
         "transformers": transformers,
     }
-    home: Home = homes[name]
-    return home
+    format: Format = formats[name]
+    return format

@@ -10,7 +10,7 @@ from vitral.specs import ImageSpec
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import Table
+from vitral.weights.rename import RenameTable
 
 
 def facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,6 +28,6 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return preprocessing.google(size)
 
 
-def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
     """None."""
     return {}

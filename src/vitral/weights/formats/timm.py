@@ -14,7 +14,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import Table
+from vitral.weights.rename import RenameTable
 
 NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so)")
 BIT = re.compile(r"BiT-R(50x1|50x3|101x1|101x3|152x2|152x4)")
@@ -122,7 +122,7 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return replace(preprocessing.from_timm({**told, "input_size": (3, *size)}), size=size)
 
 
-def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
     """config.json, as timm's own save_for_hf writes it; create_model("local-dir:...") reads it."""
     spec = card.model
     architecture, arguments = architecture_of(spec)

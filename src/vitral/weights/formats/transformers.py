@@ -11,7 +11,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import Table
+from vitral.weights.rename import RenameTable
 
 GELUS = {"gelu": "erf", "gelu_python": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -70,7 +70,7 @@ def images(source: Source, size: tuple[int, int]) -> ImageSpec:
     return preprocessing.from_transformers(config)
 
 
-def files(card: Card, table: Table) -> dict[str, Mapping[str, Any]]:
+def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
     """config.json and preprocessor_config.json."""
     spec = card.model
     kinds = {
