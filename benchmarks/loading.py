@@ -45,7 +45,7 @@ from vitral.images import augment
 from vitral.images.preprocess import normalise
 from vitral.model import build
 from vitral.planning.choose import Request
-from vitral.planning.resolve import plan
+from vitral.planning.plan import plan
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training import optimizer

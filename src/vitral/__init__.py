@@ -12,7 +12,7 @@ from vitral.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from vitral.classifier import Classifier, create, load
-    from vitral.planning.resolve import train
+    from vitral.planning.plan import train
 
 __all__ = ["Classifier", "__version__", "create", "load", "train"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "Classifier": "vitral.classifier",
     "create": "vitral.classifier",
     "load": "vitral.classifier",
-    "train": "vitral.planning.resolve",
+    "train": "vitral.planning.plan",
 }
 
 

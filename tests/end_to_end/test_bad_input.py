@@ -22,7 +22,7 @@ QUICK = ("--model", "mu/8", "--size", "32", "--epochs", "1", "--set", "data.work
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained run."""
-    from vitral.planning.resolve import train
+    from vitral.planning.plan import train
 
     folder = tmp_path_factory.mktemp("run")
     data = draw_folder(folder / "photos", kinds=3, each=12)

@@ -9,10 +9,11 @@ import pytest
 from safetensors.torch import load_file
 
 from drawn import draw_folder
+from trained import train
 from vitral.errors import ModelError
 from vitral.planning.choose import Request
+from vitral.planning.plan import resume
 from vitral.planning.resolve import resolve
-from vitral.training import loop
 from vitral.training.display import Display
 from vitral.training.recipe import Recipe, override
 
@@ -44,7 +45,7 @@ def returns(given: Recipe, out: Path) -> int:
     """How often the run had to return; 4 where it gave up."""
     shown = Notes()
     try:
-        loop.train(given, out, display=shown)
+        train(given, out, display=shown)
     except ModelError:
         return 4
     return sum(note.startswith("returned") for note in shown.notes)
@@ -78,7 +79,7 @@ def test_it_returns_to_the_saved_state_and_not_to_the_start(photos: Path, tmp_pa
     shown = Notes()
     rising = ["schedule.warmup=40 steps", "optimizer.lr=1e6", "optimizer.weight_decay=0.5"]
     with pytest.raises(ModelError, match="3 times with half the learning rate"):
-        loop.train(override(given, rising), tmp_path / "run", display=shown)
+        train(override(given, rising), tmp_path / "run", display=shown)
     steps = [int(note.split()[3]) for note in shown.notes if note.startswith("returned")]
     assert len(steps) == 3
     assert all(step > 0 for step in steps), shown.notes
@@ -88,12 +89,12 @@ def test_it_returns_to_the_saved_state_and_not_to_the_start(photos: Path, tmp_pa
 def test_a_run_that_gets_no_better_stops_early(photos: Path, tmp_path: Path) -> None:
     given = recipe(photos, "length=100 epochs", "patience=3", "optimizer.lr=1e-9")
     shown = Notes()
-    run = loop.train(given, tmp_path / "run", display=shown)
+    run = train(given, tmp_path / "run", display=shown)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     scores = [line["val_accuracy"] for line in lines if "val_accuracy" in line]
     assert scores.index(max(scores)) == len(scores) - 4, "the best, and then three of patience"
     assert any(note.startswith("stopped early") for note in shown.notes)
-    again = loop.resume(tmp_path / "run", display=Notes())
+    again = resume(tmp_path / "run", display=Notes())
     assert again.evaluation.accuracy == run.evaluation.accuracy
 
 
@@ -102,6 +103,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data
 from vitral.planning.resolve import resolve
 from vitral.training import loop
 torch.set_num_threads(1)
@@ -112,7 +114,7 @@ torch.nn.Linear(8, 8)(torch.randn(2, 8)).sum().backward()
 if room := int(sys.argv[3]) * 1_000_000:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, held + room))
-loop.train(recipe, Path(sys.argv[2]))
+loop.train(recipe, open_data(recipe), None, Path(sys.argv[2]))
 """
 
 

@@ -25,7 +25,7 @@ from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from vitral.planning.choose import Request
-    from vitral.planning.resolve import Plan
+    from vitral.planning.plan import Plan
     from vitral.training.recipe import Recipe
     from vitral.training.run_folder import Run
 
@@ -37,18 +37,16 @@ def demo(
 ) -> None:
     """Train on the built-in handwritten digits, write a report, explain one image."""
     from vitral.classifier import load
-    from vitral.data.datasets import open_dataset
     from vitral.images.preprocess import decode
     from vitral.planning.choose import Request
-    from vitral.planning.resolve import resolve
-    from vitral.training.loop import train as run_recipe
+    from vitral.planning.plan import plan
+    from vitral.training import loop
     from vitral.training.run_folder import default_path
 
-    recipe = resolve(Request(data="digits"))
-    path = out_ or default_path("digits", recipe.model.name)
-    run = run_recipe(recipe, path, device=device)
-    digits = open_dataset("digits", val_fraction=recipe.data.val_fraction)
-    image = decode(digits.val.read(0))
+    planned = plan(Request(data="digits"))
+    path = out_ or default_path("digits", planned.recipe.model.name)
+    run = loop.train(planned.recipe, planned.data, planned.weights, path, device=device)
+    image = decode(planned.data.val.read(0))
     image.save(path / "digit.png")
     answer = load(path).predict(path / "digit.png")
     load(path).explain(path / "digit.png").save(path / "explained.png")
@@ -175,19 +173,19 @@ def train(
 
 
 def _go_on(run: Path, where: Where) -> None:
-    from vitral.training import loop
+    from vitral.planning.plan import resume
     from vitral.training.run_folder import read
 
     if where.devices is not None and not where.started:
         read(run)  # a wrong folder is told before processes start
         _launched(where, run, _words("--devices"))
-    _summary(loop.resume(run, device=where.device, shard=where.shard, log=where.log))
+    _summary(resume(run, device=where.device, shard=where.shard, log=where.log))
 
 
 def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
     """A new run: planned, then rehearsed, started in several processes, or trained."""
     from vitral.planning.dry_run import check
-    from vitral.planning.resolve import plan
+    from vitral.planning.plan import plan
     from vitral.training import loop
     from vitral.training.loggers import Trackers
     from vitral.training.run_folder import check_new, default_path
@@ -221,8 +219,9 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         _launched(where, path, words if where.out else [*words, "--out", str(path)])
     run = loop.train(
         recipe,
+        planned.data,
+        planned.weights,
         path,
-        data=planned.data,
         heading=planned.line,
         device=where.device,
         shard=where.shard,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vitral import catalog
-from vitral.data.datasets import Dataset
 from vitral.errors import UsageError
 from vitral.planning.choose import Facts, Request
 from vitral.planning.choose import choose as choose_recipe
@@ -20,10 +17,7 @@ from vitral.recipes import TEACHER, WEIGHTS, named, names
 from vitral.specs import ImageSpec, ModelSpec, Noise
 from vitral.specs.augment import Augment
 from vitral.training.duration import Duration, epochs
-from vitral.training.loop import train as run_recipe
 from vitral.training.recipe import Objective, Recipe, Schedule, override
-from vitral.training.run_folder import Run, default_path
-from vitral.training.session import open_data
 from vitral.weights.artifact import Card
 from vitral.weights.read import read_weights
 
@@ -36,44 +30,6 @@ NOT_SET = {
 AS_THE_WEIGHTS = ("finetune", "finetune-small", "lora", "probe")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A run that has not begun.
-
-    Attributes:
-        name, reason: of the recipe that was chosen.
-        recipe: with everything that was asked.
-        origins: dotted field -> where its value comes from.
-        data: the open images.
-    """
-
-    name: str
-    reason: str
-    recipe: Recipe
-    origins: Mapping[str, str]
-    data: Dataset
-
-    @property
-    def line(self) -> str:
-        """What a person should read before the run."""
-        return f"recipe {self.name}: {self.reason}"
-
-
-def plan(request: Request) -> Plan:
-    """Open the data, choose the recipe by it, and apply what was asked.
-
-    Raises UsageError or SpecError for a request that makes no recipe, DataError for unusable data,
-    WeightsError for weights that cannot be read.
-    """
-    card = _card(request)
-    data = open_data(_stages(request, None, card)[-1][1])
-    facts = Facts.of(data)
-    name, reason = choose(request, facts, card)
-    stages = _stages(request, facts, card)
-    where = origins_of(stages, request)
-    return Plan(name=name, reason=reason, recipe=stages[-1][1], origins=where, data=data)
-
-
 def choose(
     request: Request, facts: Facts | None = None, card: Card | None = None
 ) -> tuple[str, str]:
@@ -82,7 +38,7 @@ def choose(
     `card` is that of the weights to start from, if it has been read.
     """
     if request.recipe is None:
-        card = card or _card(request)
+        card = card or card_of(request)
     return choose_recipe(request, facts, None if card is None else card.model)
 
 
@@ -92,23 +48,24 @@ def resolve(request: Request, facts: Facts | None = None) -> Recipe:
     With `facts` of the data it is chosen by them, and fitted to them. `--set` is applied last and
     wins.
     """
-    return _stages(request, facts, _card(request))[-1][1]
+    return stages(request, facts, card_of(request))[-1][1]
 
 
 def origins(request: Request, facts: Facts | None = None) -> dict[str, str]:
     """Dotted field -> where its value comes from: "recipe finetune", "--epochs", "default", ..."""
-    return origins_of(_stages(request, facts, _card(request)), request)
+    return origins_of(stages(request, facts, card_of(request)), request)
 
 
-def _card(request: Request) -> Card | None:
+def card_of(request: Request) -> Card | None:
+    """The card of the weights of --from."""
     if request.start is None:
         return None
     if request.model is not None:
         raise UsageError("The weights of --from bring their model; leave --model out.")
-    return read_weights(request.start, announce=_announce).card
+    return read_weights(request.start, announce=print).card
 
 
-def _stages(request: Request, facts: Facts | None, card: Card | None) -> Stages:
+def stages(request: Request, facts: Facts | None, card: Card | None) -> Stages:
     """The recipe as it is, and after each thing that changes it."""
     name, _ = choose(request, facts, card)
     stages: Stages = [(f"recipe {name}", _first(name))]
@@ -243,48 +200,6 @@ def _network(
     if len(images.mean) != 3:
         images = replace(images, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     return model, images
-
-
-def _announce(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def train(  # noqa: PLR0913 - one argument per option of the command
-    data: str | Path,
-    *,
-    start: str | Path | None = None,
-    model: str | None = None,
-    epochs: float | None = None,
-    size: int | tuple[int, int] | None = None,
-    recipe: str | None = None,
-    out: str | Path | None = None,
-    changes: Sequence[str] = (),
-) -> Run:
-    """Train on a folder of class folders or a built-in source; the same as `vitral train`.
-
-    Args:
-        data: the folder, or "digits" or "shapes".
-        start: weights to fine-tune: a run, an artifact, a checkpoint or an id like "timm/...".
-        model: a name of the catalogue such as "S/16"; size: pixels, or (height, width).
-        epochs: passes over the images; recipe: a name from `vitral.recipes.names()`, or the
-            recipe.json of a run.
-        out: the run folder; by default a new dated one under runs/.
-        changes: assignments such as "optimizer.lr=3e-4", as after --set.
-
-    Returns the run: its `path`, and the `evaluation` of its best weights.
-    """
-    asked = Request(
-        data=str(data),
-        start=None if start is None else str(start),
-        recipe=recipe,
-        model=model,
-        size=size,
-        epochs=epochs,
-        changes=changes,
-    )
-    planned = plan(asked)
-    path = Path(out) if out is not None else default_path(str(data), planned.recipe.model.name)
-    return run_recipe(planned.recipe, path, data=planned.data, heading=planned.line)
 
 
 def _shortened(recipe: Recipe, amount: float) -> Recipe:

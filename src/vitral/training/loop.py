@@ -1,8 +1,12 @@
 """The one training loop.
 
-train(recipe, Path("run"))      a new run folder
-resume(Path("run"))             goes on with the very next step; on a CPU the final weights are
-                                bit-equal to those of a run that was never interrupted
+train(recipe, data, weights, Path("run"))   a new run folder
+resume(data, weights, Path("run"))          goes on with the very next step; on a CPU the final
+                                            weights are bit-equal to those of a run that was never
+                                            interrupted
+
+Nothing is opened here: the images and the weights to start from are handed down by
+`vitral.planning`.
 
 Under torchrun every process calls the same function, and all return the same run.
 """
@@ -26,17 +30,19 @@ from vitral.training.loggers import Trackers
 from vitral.training.recipe import Recipe
 from vitral.training.recovery import begin, returned, smaller_parts
 from vitral.training.run_folder import Run
-from vitral.training.session import Session, open_data, start
+from vitral.training.session import Session, start
 from vitral.training.step import Diverged, Learnt, step, steps_left
+from vitral.weights.read import Weights
 
 LOG_LINES = 400  # lines of metrics.jsonl that a whole run writes, whatever its length
 
 
 def train(  # noqa: PLR0913 - each has a name at every call
     recipe: Recipe,
+    data: Dataset,
+    weights: Weights | None,
     out: Path,
     *,
-    data: Dataset | None = None,
     heading: str | None = None,
     device: str | None = None,
     display: Display | None = None,
@@ -46,9 +52,10 @@ def train(  # noqa: PLR0913 - each has a name at every call
     """Train `recipe` from its first step into a new run folder.
 
     Args:
-        recipe: what to do.
+        recipe: what to do; its `start` says where `weights` are from and is not read here.
+        data: its images.
+        weights: those to continue; None draws new ones.
         out: the folder; where torchrun has started the processes again, one that exists goes on.
-        data: the recipe's images, if they are open already.
         heading: a line to show first, once nothing stands in the way.
         device: such as "cuda:1"; by default the fastest.
         display: who shows it.
@@ -61,10 +68,9 @@ def train(  # noqa: PLR0913 - each has a name at every call
     """
     with joined(device, alone=not shard) as ranks, torch.random.fork_rng(_devices(ranks)):
         display = display or Display(quiet=not ranks.first)
-        data = data or open_data(recipe)
         recipe = run_folder.complete(recipe, data)
         if ranks.restarts and ranks.of_first(run_folder.holds(out, recipe)):
-            return _go_on(out, ranks, display, shard, log)
+            return _go_on(data, weights, out, ranks, display, shard, log)
         with ranks.writing() as first:
             if first:
                 run_folder.check_new(out, recipe.data.source)
@@ -72,7 +78,7 @@ def train(  # noqa: PLR0913 - each has a name at every call
         if heading is not None:
             display.note(heading)
         trackers = _trackers(log, out, recipe, ranks, display)
-        session = start(recipe, data, out, ranks, display, trackers=trackers, shard=shard)
+        session = start(recipe, data, weights, out, ranks, display, trackers=trackers, shard=shard)
         with ranks.writing() as first:
             if first:
                 run_folder.create(out, recipe, data)
@@ -88,6 +94,8 @@ def train(  # noqa: PLR0913 - each has a name at every call
 
 
 def resume(
+    data: Dataset,
+    weights: Weights | None,
     out: Path,
     *,
     device: str | None = None,
@@ -97,11 +105,14 @@ def resume(
 ) -> Run:
     """Go on with the run in `out` from its newest whole state (or from the start, if none).
 
-    The number of processes, and whether they shard the network, may be another than before.
+    `data` are its images; `weights` those that it began from, which only a run without a whole
+    state needs. The number of processes, and whether they shard the network, may be another than
+    before.
     Raises UsageError when `out` is no run, DataError when the data changed since it began.
     """
     with joined(device, alone=not shard) as ranks, torch.random.fork_rng(_devices(ranks)):
-        return _go_on(out, ranks, display or Display(quiet=not ranks.first), shard, log)
+        display = display or Display(quiet=not ranks.first)
+        return _go_on(data, weights, out, ranks, display, shard, log)
 
 
 def _trackers(
@@ -114,9 +125,16 @@ def _devices(ranks: Ranks) -> list[torch.device]:
     return [ranks.device] if ranks.device.type == "cuda" else []
 
 
-def _go_on(out: Path, ranks: Ranks, display: Display, shard: bool, log: Sequence[str]) -> Run:
+def _go_on(
+    data: Dataset,
+    weights: Weights | None,
+    out: Path,
+    ranks: Ranks,
+    display: Display,
+    shard: bool,
+    log: Sequence[str],
+) -> Run:
     recipe, fingerprint = run_folder.read(out)
-    data = open_data(recipe)
     if data.fingerprint != fingerprint:
         raise DataError(
             f"The images in {recipe.data.source} changed since {out} began, so it cannot go on "
@@ -126,7 +144,7 @@ def _go_on(out: Path, ranks: Ranks, display: Display, shard: bool, log: Sequence
         for slot in state.damaged(out / "state"):
             display.note(f"passed over: state/{slot} is not whole")
         trackers = _trackers(log, out, recipe, ranks, display)
-        session = begin(recipe, data, out, ranks, display, trackers, shard)
+        session = begin(recipe, data, weights, out, ranks, display, trackers, shard=shard)
         display.note(f"resuming {out} at step {session.progress.step} of {session.total}")
         return _shown_and_fit(session)
 

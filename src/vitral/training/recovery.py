@@ -19,6 +19,7 @@ from vitral.training.recipe import Recipe
 from vitral.training.session import Session, start
 from vitral.training.step import Diverged
 from vitral.weights import artifact
+from vitral.weights.read import Weights
 
 RETRIES = 3  # returns to the last saved state after a step that is not finite
 
@@ -26,35 +27,39 @@ RETRIES = 3  # returns to the last saved state after a step that is not finite
 def begin(  # noqa: PLR0913 - each has a name at every call
     recipe: Recipe,
     data: Dataset,
+    weights: Weights | None,
     out: Path,
     ranks: Ranks,
     display: Display,
     trackers: Trackers,
-    shard: bool,
     *,
+    shard: bool,
     before: int | None = None,
 ) -> Session:
     """The session where its newest whole state left it, or at its start.
 
-    With `before`, a state of that step or a later one is thrown away first.
+    `weights` are those that the run began from, for where it has to begin again. With `before`, a
+    state of that step or a later one is thrown away first.
     """
 
-    def first_state(of: Recipe) -> Session:
+    def first_state(of: Recipe, from_: Weights | None) -> Session:
         torch.manual_seed(recipe.seed)
-        return start(of, data, out, ranks, display, trackers=trackers, shard=shard)
+        return start(of, data, from_, out, ranks, display, trackers=trackers, shard=shard)
 
     with ranks.writing() as first:
         if first and before is not None:
             state.forget(out / "state", before)
     there = state.progress_of(out / "state") is not None
-    begun = replace(recipe, start=None) if there else recipe  # what it started from is in there
-    session = first_state(begun)
+    if there:  # what it started from is in there
+        session = first_state(replace(recipe, start=None), None)
+    else:
+        session = first_state(recipe, _first_weights(recipe, weights, out))
     like = partial(state.target, model=session.model, average=session.average)
     saved = state.load(out / "state", like if session.sharded else None) if there else None
     if there and saved is None:
         display.note("no whole state is left: the run begins again")
-        session = first_state(recipe)
-    session.recipe = recipe
+        session = first_state(recipe, _first_weights(recipe, weights, out))
+    session.recipe, session.weights = recipe, weights
     if saved:
         tensors, session.progress = saved
         state.scatter(tensors, session.model, session.average, session.optimizer)
@@ -64,6 +69,16 @@ def begin(  # noqa: PLR0913 - each has a name at every call
         if first:
             run_folder.rewind(out, session.progress.step)
     return session
+
+
+def _first_weights(recipe: Recipe, weights: Weights | None, out: Path) -> Weights | None:
+    """Those that the run began from; ModelError where they are not at hand."""
+    if weights is None and recipe.start is not None:  # this sitting began from a saved state
+        raise ModelError(
+            f"No state of {out} is left to go back to. Begin again from {recipe.start}: "
+            f"vitral train --resume {out}"
+        )
+    return weights
 
 
 def keep_or_choose_again(session: Session) -> None:
@@ -93,11 +108,12 @@ def returned(session: Session, error: Diverged) -> Session:
     session = begin(
         before.recipe,
         before.data,
+        before.weights,
         before.out,
         before.ranks,
         Display(quiet=True),  # it has introduced itself
         before.trackers,
-        before.sharded,
+        shard=before.sharded,
         before=step if step == before.returned_to else None,  # that state itself was bad
     )
     session.returned_to = session.progress.step

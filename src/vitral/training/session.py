@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.datasets import Dataset, open_dataset
+from vitral.data.datasets import Dataset
 from vitral.data.loader import steps_per_epoch
 from vitral.data.sources import Arrays, Problem
 from vitral.engines.torch_engine import uses_bf16
-from vitral.errors import DataError, MachineError
+from vitral.errors import MachineError
 from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.model import ViT
 from vitral.training import finetuning, memory, run_folder, schedule, state
@@ -28,7 +28,7 @@ from vitral.training.objectives import classification
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
 from vitral.weights.adapt import adapt
-from vitral.weights.read import read_weights
+from vitral.weights.read import Weights
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class Session:
     """A run in memory: what the loop reads and changes.
 
     Attributes:
-        recipe, data, out: what is run, on what, into which folder.
+        recipe, data, weights, out: what is run, on what, from which weights, into which folder.
         ranks: this process among all.
         model: the network; forward: what a step calls, its logits per head on all processes.
         average, optimizer, progress: the rest of the state.
-        weights: of the classes in the loss; teacher: whose logits it learns from.
+        class_weights: in the loss; teacher: whose logits it learns from.
         display, trackers: who is told.
         sharded: whether each process holds a piece of the network alone.
         evaluation: the last one.
@@ -50,6 +50,7 @@ class Session:
 
     recipe: Recipe
     data: Dataset
+    weights: Weights | None
     out: Path
     ranks: Ranks
     model: ViT
@@ -60,7 +61,7 @@ class Session:
     display: Display
     trackers: Trackers
     sharded: bool = False
-    weights: Tensor | None = None
+    class_weights: Tensor | None = None
     teacher: classification.Teacher | None = None
     evaluation: Evaluation | MultiLabelEvaluation | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
@@ -149,32 +150,10 @@ def loading_processes(recipe: Recipe, beside: int) -> int:
     return max(1, min(16, cores() // beside - 1))
 
 
-def open_data(recipe: Recipe) -> Dataset:
-    """The recipe's images, split and checked."""
-    data = open_dataset(
-        recipe.data.source,
-        seed=recipe.data.split_seed,
-        val_fraction=recipe.data.val_fraction,
-        size=max(recipe.images.size),
-        count=recipe.data.count,
-        allow_unreadable=recipe.data.allow_unreadable,
-    )
-    if data.multi_label and (recipe.objective.loss == "softmax" or recipe.tune == "probe"):
-        raise DataError(
-            f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
-            f"class for itself: --set objective.loss=bce (and without --tune probe)."
-        )
-    if data.multi_label and recipe.objective.teacher is not None:
-        raise DataError(
-            f"{data.source} gives several labels to an image, and a teacher answers with one. "
-            f"Leave objective.teacher out."
-        )
-    return data
-
-
-def start(
+def start(  # noqa: PLR0913 - each has a name at every call
     recipe: Recipe,
     data: Dataset,
+    weights: Weights | None,
     out: Path,
     ranks: Ranks,
     display: Display,
@@ -184,16 +163,17 @@ def start(
 ) -> Session:
     """The first state of a run, the same in all processes; the caller seeds torch.
 
-    `shard` gives each process a piece of the network instead of all of it.
+    `weights` are those to continue; None draws new ones. `shard` gives each process a piece of the
+    network instead of all of it.
     """
-    model = _network(recipe, data, ranks, display)
+    model = _network(recipe, data, weights, ranks, display)
     bf16 = uses_bf16(recipe.precision, ranks.device, recipe.model.width)
     if recipe.compile:
         wrap.compiled(model)
     if shard:
         wrap.shard(model, ranks, bf16=bf16)
     labels, goal, teacher = np.asarray(data.train.labels), recipe.objective, None
-    weights = classification.class_weights(labels, len(data.classes), goal)
+    counts = classification.class_weights(labels, len(data.classes), goal)
     if goal.teacher is not None:
         teacher = classification.Teacher.read(
             goal, recipe.images, data.classes, ranks.device, announce=display.note
@@ -201,6 +181,7 @@ def start(
     session = Session(
         recipe=recipe,
         data=data,
+        weights=weights,
         out=out,
         ranks=ranks,
         model=model,
@@ -211,7 +192,7 @@ def start(
         display=display,
         trackers=trackers or Trackers((), out, {}),
         sharded=shard,
-        weights=None if weights is None else weights.to(ranks.device),
+        class_weights=None if counts is None else counts.to(ranks.device),
         teacher=teacher,
     )
     if recipe.tune != "probe":
@@ -221,13 +202,14 @@ def start(
     return session
 
 
-def _network(recipe: Recipe, data: Dataset, ranks: Ranks, display: Display) -> ViT:
+def _network(
+    recipe: Recipe, data: Dataset, weights: Weights | None, ranks: Ranks, display: Display
+) -> ViT:
     """With its first weights, and with what is to be tuned of it."""
     try:
         model = finetuning.untuned(recipe)
         fresh_head = True
-        if recipe.start is not None:
-            weights = read_weights(recipe.start, announce=display.note)
+        if weights is not None:
             tensors, notes = adapt(weights, recipe.model, data.classes)
             model.load_state_dict(tensors)
             fresh_head = not bool(tensors["head.weight"].any())

@@ -149,6 +149,11 @@ def progress_of(folder: Path) -> Progress | None:
     return max(found, key=lambda progress: progress.step, default=None)
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a whole slot is there."""
+    return any(_read_progress(folder, slot) and _whole(folder, slot) for slot in SLOTS)
+
+
 def damaged(folder: Path) -> list[str]:
     """Slots that are there and not whole."""
     there = [s for s in SLOTS if _file(folder, s).exists() or (folder / s).exists()]

@@ -141,7 +141,7 @@ def _learn(
         outputs,
         targets,
         recipe.objective,
-        weights=session.weights,
+        weights=session.class_weights,
         taught=taught,
         multi_label=session.data.multi_label,
     )

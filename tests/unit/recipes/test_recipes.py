@@ -17,7 +17,8 @@ from vitral.data.loader import steps_per_epoch
 from vitral.errors import SpecError, UsageError
 from vitral.model import ViT, build
 from vitral.planning.choose import Facts, Request
-from vitral.planning.resolve import choose, origins, plan, resolve, train
+from vitral.planning.plan import plan, train
+from vitral.planning.resolve import choose, origins, resolve
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
 from vitral.specs import ImageSpec
 from vitral.training import optimizer, schedule

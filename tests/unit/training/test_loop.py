@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from drawn import draw_folder
+from trained import train
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data, resume
 from vitral.planning.resolve import resolve
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
@@ -55,7 +57,7 @@ def equal(a: Path, b: Path) -> bool:
 
 
 def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
-    run = loop.train(recipe, tmp_path / "run", display=quiet())
+    run = train(recipe, tmp_path / "run", display=quiet())
     names = {path.name for path in run.path.iterdir()}
     assert names == {
         ".lock",
@@ -86,7 +88,7 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(
 ) -> None:
     before = torch.random.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        loop.train(replace(recipe, seed=seed), tmp_path / name, display=quiet())
+        train(replace(recipe, seed=seed), tmp_path / name, display=quiet())
     assert torch.equal(before, torch.random.get_rng_state()), "the caller's random state moved"
     assert equal(tmp_path / "a", tmp_path / "b")
     assert not equal(tmp_path / "a", tmp_path / "c")
@@ -95,7 +97,7 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(
 def test_workers_change_nothing(recipe: Recipe, tmp_path: Path) -> None:
     for workers in (0, 2):
         changed = override(recipe, [f"data.workers={workers}", "length=1 epochs"])
-        loop.train(changed, tmp_path / str(workers), display=quiet())
+        train(changed, tmp_path / str(workers), display=quiet())
     assert equal(tmp_path / "0", tmp_path / "2")
 
 
@@ -125,14 +127,14 @@ class Stop(Display):
 def test_ctrl_c_saves_and_a_resume_ends_at_the_same_bits(
     recipe: Recipe, tmp_path: Path, after: int
 ) -> None:
-    loop.train(recipe, tmp_path / "whole", display=quiet())
+    train(recipe, tmp_path / "whole", display=quiet())
     with pytest.raises(Interrupted, match=f"after step {after} of 8.*--resume"):
-        loop.train(recipe, tmp_path / "run", display=Stop(after))
+        train(recipe, tmp_path / "run", display=Stop(after))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     saved = state.load(tmp_path / "run" / "state")
     assert saved
     assert saved[1].step == after
-    resumed = loop.resume(tmp_path / "run", display=quiet())
+    resumed = resume(tmp_path / "run", display=quiet())
     assert equal(tmp_path / "whole", tmp_path / "run")
     whole = (tmp_path / "whole" / "predictions.csv").read_text()
     assert (resumed.path / "predictions.csv").read_text() == whole
@@ -147,21 +149,21 @@ def test_ctrl_c_saves_and_a_resume_ends_at_the_same_bits(
 
 
 def test_a_finished_run_resumes_to_itself(recipe: Recipe, tmp_path: Path) -> None:
-    loop.train(recipe, tmp_path / "run", display=quiet())
+    train(recipe, tmp_path / "run", display=quiet())
     before = weights(tmp_path / "run")
-    again = loop.resume(tmp_path / "run", display=quiet())
+    again = resume(tmp_path / "run", display=quiet())
     assert all(torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
     assert again.evaluation.samples > 0
 
 
 def test_a_changed_data_set_is_not_resumed(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
-    loop.train(replace(recipe, length=epochs(1)), tmp_path / "run", display=quiet())
+    train(replace(recipe, length=epochs(1)), tmp_path / "run", display=quiet())
     extra = next(photos.rglob("*.jpg"))
     new = extra.with_name("new.jpg")
     new.write_bytes(extra.read_bytes())
     try:
         with pytest.raises(DataError, match="changed since"):
-            loop.resume(tmp_path / "run", display=quiet())
+            resume(tmp_path / "run", display=quiet())
     finally:
         new.unlink()
 
@@ -169,19 +171,19 @@ def test_a_changed_data_set_is_not_resumed(recipe: Recipe, photos: Path, tmp_pat
 def test_a_step_that_is_not_finite_is_not_applied(recipe: Recipe, tmp_path: Path) -> None:
     changed = override(recipe, WILD)
     with pytest.raises(ModelError, match=r"Step \d+ is not finite.*optimizer.lr=") as caught:
-        loop.train(changed, tmp_path / "run", display=quiet())
+        train(changed, tmp_path / "run", display=quiet())
     assert "first bad tensor" in str(caught.value)
     assert "3 times with half the learning rate" in str(caught.value)
 
 
 def test_select_last_keeps_the_last_whatever_came_before(recipe: Recipe, tmp_path: Path) -> None:
-    run = loop.train(replace(recipe, select="last"), tmp_path / "run", display=quiet())
+    run = train(replace(recipe, select="last"), tmp_path / "run", display=quiet())
     best = load_file(run.path / "best" / "model.safetensors")
     assert all(torch.equal(best[key], value) for key, value in weights(run.path).items())
 
 
 def test_select_best_keeps_the_best(recipe: Recipe, tmp_path: Path) -> None:
-    run = loop.train(recipe, tmp_path / "run", display=quiet())
+    run = train(recipe, tmp_path / "run", display=quiet())
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     accuracies = [line["val_accuracy"] for line in lines if "val_accuracy" in line]
     assert run.evaluation.accuracy == max(accuracies)
@@ -193,7 +195,7 @@ def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
     victim = sorted(photos.rglob("*.jpg"))[3]
     content = victim.read_bytes()
     try:
-        data = loop.open_data(recipe)
+        data = open_data(recipe)
         victim.unlink()
         chosen = folder_session(recipe, data, tmp_path)
         loop.fit(chosen)
@@ -206,22 +208,22 @@ def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session
     complete = run_folder.complete(recipe, data)  # type: ignore[arg-type]
     run_folder.create(tmp_path / "run", complete, data)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    return loop.start(complete, data, tmp_path / "run", ALONE, Display())  # type: ignore[arg-type]
+    return loop.start(complete, data, None, tmp_path / "run", ALONE, Display())  # type: ignore[arg-type]
 
 
 def test_resume_before_any_state_starts_over(recipe: Recipe, tmp_path: Path) -> None:
-    loop.train(recipe, tmp_path / "run", display=quiet())
-    loop.train(recipe, tmp_path / "begun", display=quiet())
+    train(recipe, tmp_path / "run", display=quiet())
+    train(recipe, tmp_path / "begun", display=quiet())
     for slot in (tmp_path / "begun" / "state").iterdir():
         slot.write_bytes(b"")
-    loop.resume(tmp_path / "begun", display=quiet())
+    resume(tmp_path / "begun", display=quiet())
     assert equal(tmp_path / "run", tmp_path / "begun")
     with pytest.raises(UsageError, match="not a run folder"):
-        loop.resume(tmp_path / "nothing", display=quiet())
+        resume(tmp_path / "nothing", display=quiet())
 
 
 def test_a_length_in_steps(recipe: Recipe, tmp_path: Path) -> None:
-    run = loop.train(replace(recipe, length=steps(3)), tmp_path / "run", display=quiet())
+    run = train(replace(recipe, length=steps(3)), tmp_path / "run", display=quiet())
     saved = state.load(run.path / "state")
     assert saved
     assert saved[1].step == 3
@@ -229,18 +231,18 @@ def test_a_length_in_steps(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_lost_best_is_chosen_again(recipe: Recipe, tmp_path: Path) -> None:
-    loop.train(recipe, tmp_path / "run", display=quiet())
+    train(recipe, tmp_path / "run", display=quiet())
     (tmp_path / "run" / "best" / "model.safetensors").write_bytes(b"lost")
-    run = loop.resume(tmp_path / "run", display=quiet())
+    run = resume(tmp_path / "run", display=quiet())
     assert load_file(run.path / "best" / "model.safetensors")
 
 
 def test_a_damaged_slot_is_named(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loop.train(recipe, tmp_path / "run", display=quiet())
+    train(recipe, tmp_path / "run", display=quiet())
     (tmp_path / "run" / "state" / "a.safetensors").write_bytes(b"half")
-    loop.resume(tmp_path / "run", display=Display())
+    resume(tmp_path / "run", display=Display())
     assert "state/a is not whole" in capsys.readouterr().err
 
 
@@ -250,24 +252,24 @@ def test_a_run_goes_on_from_another_folder(
     monkeypatch.chdir(photos.parent)
     relative = replace(recipe, data=replace(recipe.data, source=photos.name))
     with pytest.raises(Interrupted):
-        loop.train(relative, tmp_path / "run", display=Stop(2))
+        train(relative, tmp_path / "run", display=Stop(2))
     monkeypatch.chdir(tmp_path)
-    loop.resume(tmp_path / "run", display=quiet())
+    resume(tmp_path / "run", display=quiet())
 
 
 def test_one_process_at_a_time(recipe: Recipe, tmp_path: Path) -> None:
-    loop.train(recipe, tmp_path / "run", display=quiet())
+    train(recipe, tmp_path / "run", display=quiet())
     with (
         run_folder.locked(tmp_path / "run", ALONE),
         pytest.raises(UsageError, match="Another process"),
     ):
-        loop.resume(tmp_path / "run", display=quiet())
+        resume(tmp_path / "run", display=quiet())
 
 
 def test_a_run_that_never_saved_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
     changed = override(recipe, WILD)
     with pytest.raises(ModelError, match="not finite"):
-        loop.train(changed, tmp_path / "run", display=quiet())
+        train(changed, tmp_path / "run", display=quiet())
     assert not (tmp_path / "run").exists()
 
 
@@ -281,10 +283,10 @@ def test_training_stops_at_too_many_damaged_images_in_a_split_of_ones_own(tmp_pa
     asked = {"data": str(tmp_path / "photos"), "model": "mu/8", "size": 32, "epochs": 1, "batch": 8}
     recipe = resolve(Request(**asked, changes=["data.workers=0"]))
     with pytest.raises(DataError, match="cannot be read, more than 1 %"):
-        loop.train(recipe, tmp_path / "run", display=quiet())
+        train(recipe, tmp_path / "run", display=quiet())
     assert not (tmp_path / "run").exists()
     allowed = resolve(Request(**asked, changes=["data.workers=0", "data.allow_unreadable=true"]))
-    assert loop.train(allowed, tmp_path / "run", display=quiet()).path.exists()
+    assert train(allowed, tmp_path / "run", display=quiet()).path.exists()
 
 
 def test_a_kill_in_the_first_moment_costs_nothing(recipe: Recipe, tmp_path: Path) -> None:
@@ -292,9 +294,9 @@ def test_a_kill_in_the_first_moment_costs_nothing(recipe: Recipe, tmp_path: Path
     out.mkdir()
     (out / ".recipe.json.writing").write_text('{"recipe": {')
     recipe = override(recipe, ["length=2 steps", "schedule.warmup=0 steps"])
-    loop.train(recipe, out, display=quiet())
+    train(recipe, out, display=quiet())
     assert not (out / ".recipe.json.writing").exists()
     seen = sheet.read_bytes()
     sheet.unlink()  # killed after recipe.json and before this
-    loop.resume(out, display=quiet())
+    resume(out, display=quiet())
     assert sheet.read_bytes() == seen

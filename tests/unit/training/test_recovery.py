@@ -8,12 +8,13 @@ from safetensors.torch import load_file
 from drawn import draw_folder
 from vitral.errors import ModelError
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data
 from vitral.planning.resolve import resolve
 from vitral.training import recovery, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
 from vitral.training.loop import run_steps, save_state
-from vitral.training.session import Session, open_data, start
+from vitral.training.session import Session, start
 from vitral.training.step import Diverged
 
 SMALL = ["data.workers=0", "precision=fp32", "schedule.warmup=0 epochs", "length=9 steps"]
@@ -27,7 +28,7 @@ def session(tmp_path: Path) -> Session:
     recipe, out = run_folder.complete(recipe, data), tmp_path / "run"
     torch.manual_seed(recipe.seed)
     ranks = Ranks(torch.device("cpu"))
-    begun = start(recipe, data, out, ranks, Display(quiet=True))
+    begun = start(recipe, data, None, out, ranks, Display(quiet=True))
     run_folder.create(out, recipe, data)
     return begun
 
@@ -89,8 +90,8 @@ def test_a_run_without_a_whole_state_begins_as_it_began(
         content = bytearray(slot.read_bytes())
         content[-5] ^= 1
         slot.write_bytes(content)
-    places = (session.out, session.ranks, Display(), session.trackers, False)
-    again = recovery.begin(session.recipe, session.data, *places)
+    places = (session.out, session.ranks, Display(), session.trackers)
+    again = recovery.begin(session.recipe, session.data, None, *places, shard=False)
     assert "no whole state is left: the run begins again" in capsys.readouterr().err
     assert again.progress.step == 0
     assert all(p.equal(first[name]) for name, p in again.model.named_parameters())

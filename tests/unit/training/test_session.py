@@ -5,18 +5,19 @@ import pytest
 import torch
 
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data
 from vitral.planning.resolve import resolve
 from vitral.training import run_folder
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.session import Session, open_data, start
+from vitral.training.session import Session, start
 
 
 def begin(tmp_path: Path, *changes: str, data: str = "digits") -> Session:
     recipe = resolve(Request(data=data, changes=changes))
     opened = open_data(recipe)
     recipe = run_folder.complete(recipe, opened)
-    return start(recipe, opened, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
+    return start(recipe, opened, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
 
 
 def test_lengths(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import torch
 from drawn import draw_folder
 from vitral.data.loader import Batch
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data
 from vitral.planning.resolve import resolve
 from vitral.training import run_folder
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.session import Session, open_data, start
+from vitral.training.session import Session, start
 from vitral.training.step import Diverged, step, steps_left
 
 CHANGES = [
@@ -40,7 +41,7 @@ def begin(photos: Path, out: Path, *changes: str) -> Session:
     data = open_data(recipe)
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
-    session = start(recipe, data, out, Ranks(torch.device("cpu")), Display(quiet=True))
+    session = start(recipe, data, None, out, Ranks(torch.device("cpu")), Display(quiet=True))
     torch.nn.init.normal_(session.model.get_parameter("head.weight"))
     return session
 

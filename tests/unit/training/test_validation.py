@@ -13,11 +13,12 @@ from vitral.errors import DataError
 from vitral.evaluation import Evaluation, read_predictions
 from vitral.evaluation.calibration import fit
 from vitral.planning.choose import Request
+from vitral.planning.plan import open_data
 from vitral.planning.resolve import resolve
 from vitral.training import run_folder, validation
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.session import Session, open_data, start
+from vitral.training.session import Session, start
 from vitral.weights import artifact
 
 
@@ -29,7 +30,7 @@ def begin(tmp_path: Path) -> Session:
     data = open_data(recipe)
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
-    session = start(recipe, data, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
+    session = start(recipe, data, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
     torch.nn.init.normal_(session.model.get_parameter("head.weight"))
     return session
 
@@ -131,7 +132,7 @@ def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path:
 
     recipe = run_folder.complete(recipe, data)
     ranks, out = Ranks(torch.device("cpu")), tmp_path / "run"
-    session = start(recipe, data, out, ranks, Told(quiet=True))
+    session = start(recipe, data, None, out, ranks, Told(quiet=True))
     assert len(validation.look(session, session.model).keys) == 134
     validation.look(session, session.model)
     assert [line for line in told if "cannot be" in line or "damaged" in line] == [

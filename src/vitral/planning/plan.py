@@ -1,0 +1,163 @@
+"""A run before it begins: its images are opened once, its first weights read once, then it is run.
+
+    planned = plan(Request(data="photos/", start="timm/NAME"))
+    loop.train(planned.recipe, planned.data, planned.weights, Path("run"))
+
+`train` is what `vitral.train` means; `resume` goes on with a run folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitral.data.datasets import Dataset, open_dataset
+from vitral.errors import DataError, UsageError
+from vitral.planning.choose import Facts, Request
+from vitral.planning.origins import of as origins_of
+from vitral.planning.resolve import choose, stages
+from vitral.training import loop, run_folder, state
+from vitral.training.display import Display
+from vitral.training.recipe import Recipe
+from vitral.training.run_folder import Run
+from vitral.weights.read import Weights, read_weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run that has not begun.
+
+    Attributes:
+        name, reason: of the recipe that was chosen.
+        recipe: with everything that was asked.
+        origins: dotted field -> where its value comes from.
+        data: the open images.
+        weights: what the recipe's `start` names; None where new ones are drawn.
+    """
+
+    name: str
+    reason: str
+    recipe: Recipe
+    origins: Mapping[str, str]
+    data: Dataset
+    weights: Weights | None
+
+    @property
+    def line(self) -> str:
+        """What a person should read before the run."""
+        return f"recipe {self.name}: {self.reason}"
+
+
+def plan(request: Request) -> Plan:
+    """Open the data, choose the recipe by it, and apply what was asked.
+
+    Raises UsageError or SpecError for a request that makes no recipe, DataError for unusable data,
+    WeightsError for weights that cannot be read.
+    """
+    if request.start is not None and request.model is not None:
+        raise UsageError("The weights of --from bring their model; leave --model out.")
+    weights = None if request.start is None else first_weights(request.start)
+    card = None if weights is None else weights.card
+    data = open_data(stages(request, None, card)[-1][1])
+    facts = Facts.of(data)
+    name, reason = choose(request, facts, card)
+    steps = stages(request, facts, card)
+    recipe = steps[-1][1]
+    if recipe.start != request.start:  # named by a recipe.json, or by --set
+        weights = None if recipe.start is None else first_weights(recipe.start)
+    return Plan(
+        name=name,
+        reason=reason,
+        recipe=recipe,
+        origins=origins_of(steps, request),
+        data=data,
+        weights=weights,
+    )
+
+
+def open_data(recipe: Recipe) -> Dataset:
+    """The recipe's images, split and checked."""
+    data = open_dataset(
+        recipe.data.source,
+        seed=recipe.data.split_seed,
+        val_fraction=recipe.data.val_fraction,
+        size=max(recipe.images.size),
+        count=recipe.data.count,
+        allow_unreadable=recipe.data.allow_unreadable,
+    )
+    if data.multi_label and (recipe.objective.loss == "softmax" or recipe.tune == "probe"):
+        raise DataError(
+            f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
+            f"class for itself: --set objective.loss=bce (and without --tune probe)."
+        )
+    if data.multi_label and recipe.objective.teacher is not None:
+        raise DataError(
+            f"{data.source} gives several labels to an image, and a teacher answers with one. "
+            f"Leave objective.teacher out."
+        )
+    return data
+
+
+def first_weights(start: str) -> Weights:
+    """Weights to start from; a download is announced on the standard error."""
+    return read_weights(start, announce=lambda line: print(line, file=sys.stderr))
+
+
+def train(  # noqa: PLR0913 - one argument per option of the command
+    data: str | Path,
+    *,
+    start: str | Path | None = None,
+    model: str | None = None,
+    epochs: float | None = None,
+    size: int | tuple[int, int] | None = None,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    changes: Sequence[str] = (),
+) -> Run:
+    """Train on a folder of class folders or a built-in source; the same as `vitral train`.
+
+    Args:
+        data: the folder, or "digits" or "shapes".
+        start: weights to fine-tune: a run, an artifact, a checkpoint or an id like "timm/...".
+        model: a name of the catalogue such as "S/16"; size: pixels, or (height, width).
+        epochs: passes over the images; recipe: a name from `vitral.recipes.names()`, or the
+            recipe.json of a run.
+        out: the run folder; by default a new dated one under runs/.
+        changes: assignments such as "optimizer.lr=3e-4", as after --set.
+
+    Returns the run: its `path`, and the `evaluation` of its best weights.
+    """
+    asked = Request(
+        data=str(data),
+        start=None if start is None else str(start),
+        recipe=recipe,
+        model=model,
+        size=size,
+        epochs=epochs,
+        changes=changes,
+    )
+    planned = plan(asked)
+    path = Path(out or run_folder.default_path(str(data), planned.recipe.model.name))
+    return loop.train(planned.recipe, planned.data, planned.weights, path, heading=planned.line)
+
+
+def resume(
+    out: Path,
+    *,
+    device: str | None = None,
+    display: Display | None = None,
+    shard: bool = False,
+    log: Sequence[str] = (),
+) -> Run:
+    """Go on with the run in `out`; see `vitral.training.loop.resume`.
+
+    The weights that it began from are read only where no whole state is left.
+    """
+    recipe, _ = run_folder.read(out)
+    data = open_data(recipe)
+    weights = None
+    if recipe.start is not None and not state.is_there(out / "state"):
+        weights = first_weights(recipe.start)
+    return loop.resume(data, weights, out, device=device, display=display, shard=shard, log=log)
