@@ -183,11 +183,11 @@ def _go_on(run: Path, where: Where) -> None:
 
 
 def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
-    """A new run: planned, then rehearsed, started in several processes, or trained."""
+    """A new run: planned, then shown (a dry run), started in several processes, or trained."""
     from vitral.planning.dry_run import check
     from vitral.planning.plan import plan
     from vitral.training import loop
-    from vitral.training.loggers import Trackers
+    from vitral.training.loggers import Loggers
     from vitral.training.run_folder import check_new, default_path
 
     if not asked.data and asked.recipe is None:
@@ -207,9 +207,9 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     recipe = planned.recipe
     if where.out is not None and not where.started:
         check_new(where.out, recipe.data.source)
-    Trackers(where.log, Path(), {})  # a wrong name is told before processes start
+    Loggers(where.log, Path(), {})  # a wrong name is told before processes start
     if dry_run:
-        _rehearse(planned, where, as_json)
+        _show_dry_run(planned, where, as_json)
         return
     path = where.out or default_path(recipe.data.source, recipe.model.name)
     if where.devices is not None and not where.started:
@@ -272,10 +272,10 @@ def _launched(where: Where, run: Path, words: list[str]) -> None:
 def _fastest(recipe: Recipe, where: Where) -> Recipe:
     """The recipe with its steps in the parts that this machine computes fastest."""
     from vitral.engines.torch_engine import best_device
-    from vitral.planning.dry_run import fastest_part
+    from vitral.planning.dry_run import fastest_micro_batch
 
     most = max(1, recipe.data.batch // (where.devices or 1))
-    part = fastest_part(recipe, best_device(where.device), most)
+    part = fastest_micro_batch(recipe, best_device(where.device), most)
     complain(
         f"batch  {recipe.data.batch} in parts of {part} per process, the fastest measured here",
         plain=True,
@@ -283,7 +283,7 @@ def _fastest(recipe: Recipe, where: Where) -> Recipe:
     return replace(recipe, accumulate=-(-most // part))
 
 
-def _rehearse(planned: Plan, where: Where, as_json: bool) -> None:
+def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
     from vitral.cli.tables import origin_lines
     from vitral.engines.torch_engine import best_device
     from vitral.planning import dry_run
@@ -291,7 +291,7 @@ def _rehearse(planned: Plan, where: Where, as_json: bool) -> None:
 
     device, recipe = best_device(where.device), complete(planned.recipe, planned.data)
     origins = {**planned.origins, "model.classes": "the data"}
-    found = dry_run.rehearse(
+    found = dry_run.dry_run(
         recipe, planned.data, device, where.devices or 1, out=where.out or Path(), shard=where.shard
     )
     if as_json:

@@ -29,7 +29,7 @@ USABLE = 0.9  # share of the free memory that is tried; beyond it a CPU's proces
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class StepCosts:
     """What real steps took.
 
     Attributes:
@@ -48,13 +48,13 @@ class Measured:
     memory: int
 
 
-def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> Measured | None:
+def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> StepCosts | None:
     """What learning, validating and reading take on `device`; None where the network does not fit.
 
     The images learnt at once grow to `part`, unless time or memory end before.
     """
     needed, free = _needed(recipe, device), USABLE * memory.free_on(device)
-    trial = None if needed.total > free else Trial.begun(recipe, device)
+    trial = None if needed.total > free else Benchmark.begun(recipe, device)
     if trial is None:
         return None
     images, grown, backward, began = 1, 1, math.inf, time.monotonic()
@@ -72,7 +72,7 @@ def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> M
     most = memory.peak(device)
     if not (forward and learnt and update):
         return None
-    return Measured(
+    return StepCosts(
         images=images,
         forward=median(forward) / images,
         backward=backward,
@@ -82,13 +82,13 @@ def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> M
     )
 
 
-def fastest_part(recipe: Recipe, device: torch.device, most: int) -> int:
+def fastest_micro_batch(recipe: Recipe, device: torch.device, most: int) -> int:
     """How many images, of 1, 2, 4, ... up to `most`, are learnt fastest at once, per image.
 
     The search ends where the memory does, where it gets more than 5 % slower, or after 16 seconds.
     Raises MachineError where not even one image fits.
     """
-    trial, began = Trial.begun(recipe, device), time.monotonic()
+    trial, began = Benchmark.begun(recipe, device), time.monotonic()
     if trial is None:
         raise MachineError(
             f"{recipe.model.name} does not fit into the memory of {device}, not even with one "
@@ -119,7 +119,7 @@ def _needed(recipe: Recipe, device: torch.device) -> memory.Memory:
     return memory.arithmetic(recipe, 1, device, bf16=bf16)
 
 
-class Trial:
+class Benchmark:
     """A network with new weights on a device, and the parts of a step on random images."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
@@ -130,7 +130,7 @@ class Trial:
         self.images = torch.zeros(0)
 
     @classmethod
-    def begun(cls, recipe: Recipe, device: torch.device) -> Trial | None:
+    def begun(cls, recipe: Recipe, device: torch.device) -> Benchmark | None:
         """After a first step, which is slower than those that follow; None: out of memory."""
         try:
             trial = cls(recipe, device)

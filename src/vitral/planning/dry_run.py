@@ -1,6 +1,6 @@
 """A run before it begins: what it needs and how long it takes (`--dry-run`, `--batch auto`).
 
-    found = rehearse(recipe, open_data(recipe), torch.device("cpu"))
+    found = dry_run(recipe, open_data(recipe), torch.device("cpu"))
     print("\n".join(lines(found)))
 
 Memory comes from arithmetic, as the run holds it; a few real steps on random images, with new
@@ -20,7 +20,7 @@ import torch
 from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
 from vitral.engines.torch_engine import uses_bf16
-from vitral.planning.benchmark import Measured, fastest_part, measure
+from vitral.planning.benchmark import StepCosts, fastest_micro_batch, measure
 from vitral.storage.files import size
 from vitral.training import finetuning, memory, schedule
 from vitral.training.display import clock
@@ -28,11 +28,11 @@ from vitral.training.memory import Memory
 from vitral.training.recipe import Recipe
 from vitral.training.session import cores, loading_processes
 
-__all__ = ["Rehearsal", "check", "fastest_part", "lines", "rehearse"]
+__all__ = ["DryRun", "check", "dry_run", "fastest_micro_batch", "lines"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rehearsal:
+class DryRun:
     """The numbers of a dry run.
 
     Attributes:
@@ -60,7 +60,7 @@ class Rehearsal:
     part: int
     memory: Memory
     free_memory: int
-    measured: Measured | None
+    measured: StepCosts | None
     step_seconds: float | None
     seconds: float | None
     state_bytes: int
@@ -88,7 +88,7 @@ def check(recipe: Recipe, data: Dataset, processes: int = 1) -> None:
         check_shares(min(batch, count), processes, recipe.accumulate)
 
 
-def rehearse(
+def dry_run(
     recipe: Recipe,
     data: Dataset,
     device: torch.device,
@@ -96,7 +96,7 @@ def rehearse(
     *,
     out: Path = Path(),
     shard: bool = False,
-) -> Rehearsal:
+) -> DryRun:
     """Arithmetic for the whole run, and a few steps of it on random images; nothing is written.
 
     Args:
@@ -124,7 +124,7 @@ def rehearse(
     with torch.device("meta"):
         trainable = finetuning.trainable(memory.network(recipe))
     folder = next(place for place in (out, *out.absolute().parents) if place.exists())
-    found = Rehearsal(
+    found = DryRun(
         parameters=recipe.model.parameters,
         trainable=trainable,
         gflops=recipe.model.flops() / 1e9,
@@ -148,7 +148,7 @@ def rehearse(
     return found if measured is None else _timed(found, measured, recipe, device)
 
 
-def lines(found: Rehearsal) -> list[str]:
+def lines(found: DryRun) -> list[str]:
     """For the terminal."""
     parts = [f"{name} {size(value)}" for name, value in asdict(found.memory).items() if value > 5e5]
     named = f" ({', '.join(parts)})" if parts else ""
@@ -180,7 +180,7 @@ def _steps(recipe: Recipe, epoch: int) -> int:
     return 1 if recipe.tune == "probe" else max(1, recipe.length.in_steps(epoch))
 
 
-def _times(found: Rehearsal) -> list[str]:
+def _times(found: DryRun) -> list[str]:
     seen = found.measured
     if seen is None or found.seconds is None or found.step_seconds is None:
         return [f"time      not measured: the network does not fit into {found.device}'s memory"]
@@ -195,7 +195,7 @@ def _times(found: Rehearsal) -> list[str]:
     ]
 
 
-def _timed(found: Rehearsal, seen: Measured, recipe: Recipe, device: torch.device) -> Rehearsal:
+def _timed(found: DryRun, seen: StepCosts, recipe: Recipe, device: torch.device) -> DryRun:
     """With the time of a step and of the whole run."""
     readers = max(1, loading_processes(recipe, found.processes))
 

@@ -1,7 +1,7 @@
 """Where else the numbers of a run go: tensorboard, wandb, mlflow, trackio (`--log NAME`).
 
-    with Trackers(("tensorboard",), out, recipe.to_dict(), note=display.note) as trackers:
-        trackers.log({"step": 10, "loss": 1.5})
+    with Loggers(("tensorboard",), out, recipe.to_dict(), note=display.note) as loggers:
+        loggers.log({"step": 10, "loss": 1.5})
 
 metrics.jsonl has everything whatever happens here: the libraries work in a thread of their own, so
 that training waits for none of them, and one that fails is told of once and then left alone.
@@ -36,7 +36,7 @@ CLOSING_SECONDS = 60.0  # for what is still on its way at the end of a run
 
 
 @dataclass(frozen=True, slots=True)
-class Tracker:
+class Logger:
     """One library's run: `log(step, scalars)` writes, `close()` flushes."""
 
     name: str
@@ -60,8 +60,8 @@ class _Run:
     identity: str
 
 
-class Trackers:
-    """All trackers of a run; a context manager.
+class Loggers:
+    """All loggers of a run; a context manager.
 
     Args:
         names: libraries; none is fine.
@@ -69,7 +69,7 @@ class Trackers:
             name, and its metrics.jsonl where it goes on: steps after that are replaced
             (tensorboard) or come a second time with the same numbers.
         recipe: the resolved recipe as plain values, kept with the run where the library can.
-        note: takes the one line about a tracker that failed.
+        note: takes the one line about a logger that failed.
 
     Raises UsageError for an unknown name, MachineError for a library that is not installed, and on
     entering for one that cannot begin; where a run goes on, that is a note as well.
@@ -91,8 +91,8 @@ class Trackers:
         self.names, self.note = tuple(dict.fromkeys(names)), note
         self.out, self.recipe = out, recipe
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.open: list[Tracker] = []
-        self.thread = threading.Thread(target=self._work, name="trackers", daemon=True)
+        self.open: list[Logger] = []
+        self.thread = threading.Thread(target=self._work, name="loggers", daemon=True)
 
     def __enter__(self) -> Self:
         run = _Run(self.out, self.recipe, _last_step(self.out), _identity(self.out))
@@ -118,7 +118,7 @@ class Trackers:
             self.lines.put(None)
             self.thread.join(CLOSING_SECONDS)
             if self.thread.is_alive():  # a daemon: it does not keep the process
-                waiting = ", ".join(tracker.name for tracker in self.open)
+                waiting = ", ".join(logger.name for logger in self.open)
                 self.note(f"{waiting} did not finish in {CLOSING_SECONDS:.0f} s and was left.")
 
     def log(self, line: dict[str, Any]) -> None:
@@ -129,12 +129,12 @@ class Trackers:
     def _work(self) -> None:
         while (line := self.lines.get()) is not None:
             scalars = _scalars(line)
-            for tracker in list(self.open):
+            for logger in list(self.open):
                 try:
-                    tracker.log(line["step"], scalars)
-                except Exception as error:  # a tracker must never stop a run
-                    self.open.remove(tracker)
-                    self._lost(tracker.name, error)
+                    logger.log(line["step"], scalars)
+                except Exception as error:  # a logger must never stop a run
+                    self.open.remove(logger)
+                    self._lost(logger.name, error)
         self._close()
 
     def _close(self) -> None:
@@ -151,7 +151,7 @@ class Trackers:
         )
 
 
-def _begin(name: str, run: _Run) -> Tracker:
+def _begin(name: str, run: _Run) -> Logger:
     """The library's own run, a new one or the one that goes on."""
     match name:
         case "tensorboard":
@@ -166,7 +166,7 @@ def _begin(name: str, run: _Run) -> Tracker:
             raise UsageError(f"There is no tracker '{name}'.")
 
 
-def _tensorboard(run: _Run) -> Tracker:
+def _tensorboard(run: _Run) -> Logger:
     """Events in `out`/tensorboard; what was written of steps that are done again is hidden."""
     library: Any = importlib.import_module("torch.utils.tensorboard")
     folder, newest = str(run.out / "tensorboard"), run.step
@@ -182,10 +182,10 @@ def _tensorboard(run: _Run) -> Tracker:
             writer.add_scalar(name, value, step)
         writer.flush()  # the writer's own two minutes are long for who watches
 
-    return Tracker("tensorboard", log, lambda: writer.close())  # noqa: PLW0108 - the newest one
+    return Logger("tensorboard", log, lambda: writer.close())  # noqa: PLW0108 - the newest one
 
 
-def _wandb(run: _Run) -> Tracker:
+def _wandb(run: _Run) -> Logger:
     """A run of the project `vitral`, or of WANDB_PROJECT; WANDB_MODE=offline writes into `out`."""
     library: Any = importlib.import_module("wandb")
     settings = library.Settings(silent=True, console="off", finish_timeout=CLOSING_SECONDS / 2)
@@ -201,12 +201,12 @@ def _wandb(run: _Run) -> Tracker:
     # its own count of steps would refuse those that are done again after a resume
     opened.define_metric("step")
     opened.define_metric("*", step_metric="step")
-    return Tracker(
+    return Logger(
         "wandb", lambda step, scalars: opened.log({"step": step, **scalars}), opened.finish
     )
 
 
-def _mlflow(run: _Run) -> Tracker:
+def _mlflow(run: _Run) -> Logger:
     """A run of the experiment `vitral`, or of MLFLOW_EXPERIMENT_NAME, where MLflow is set to."""
     library: Any = importlib.import_module("mlflow")
     entities: Any = importlib.import_module("mlflow.entities")
@@ -231,10 +231,10 @@ def _mlflow(run: _Run) -> Tracker:
         metrics = [entities.Metric(name, value, now, step) for name, value in scalars.items()]
         client.log_batch(number, metrics=metrics)
 
-    return Tracker("mlflow", log, lambda: client.set_terminated(number))
+    return Logger("mlflow", log, lambda: client.set_terminated(number))
 
 
-def _trackio(run: _Run) -> Tracker:
+def _trackio(run: _Run) -> Logger:
     """A run of the project `vitral`, in Trackio's own folder or the Space that it is set to."""
     library: Any = importlib.import_module("trackio")
     with contextlib.redirect_stdout(None):  # six lines that belong to no table of ours
@@ -251,7 +251,7 @@ def _trackio(run: _Run) -> Tracker:
         with contextlib.redirect_stdout(None):
             opened.finish()
 
-    return Tracker("trackio", lambda step, scalars: opened.log(scalars, step=step), close)
+    return Logger("trackio", lambda step, scalars: opened.log(scalars, step=step), close)
 
 
 def _identity(out: Path) -> str:

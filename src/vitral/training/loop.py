@@ -26,7 +26,7 @@ from vitral.training import linear_probe, memory, run_folder, sample_sheet, stat
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks, joined
 from vitral.training.interrupts import interrupts
-from vitral.training.loggers import Trackers
+from vitral.training.loggers import Loggers
 from vitral.training.recipe import Recipe
 from vitral.training.recovery import begin, returned, smaller_parts
 from vitral.training.run_folder import Run
@@ -77,8 +77,8 @@ def train(  # noqa: PLR0913 - each has a name at every call
         torch.manual_seed(recipe.seed)
         if heading is not None:
             display.note(heading)
-        trackers = _trackers(log, out, recipe, ranks, display)
-        session = start(recipe, data, weights, out, ranks, display, trackers=trackers, shard=shard)
+        loggers = _loggers(log, out, recipe, ranks, display)
+        session = start(recipe, data, weights, out, ranks, display, loggers=loggers, shard=shard)
         with ranks.writing() as first:
             if first:
                 run_folder.create(out, recipe, data)
@@ -115,10 +115,10 @@ def resume(
         return _go_on(data, weights, out, ranks, display, shard, log)
 
 
-def _trackers(
+def _loggers(
     names: Sequence[str], out: Path, recipe: Recipe, ranks: Ranks, display: Display
-) -> Trackers:
-    return Trackers(names if ranks.first else (), out, recipe.to_dict(), note=display.note)
+) -> Loggers:
+    return Loggers(names if ranks.first else (), out, recipe.to_dict(), note=display.note)
 
 
 def _devices(ranks: Ranks) -> list[torch.device]:
@@ -143,8 +143,8 @@ def _go_on(
     with run_folder.locked(out, ranks):
         for slot in state.damaged(out / "state"):
             display.note(f"passed over: state/{slot} is not whole")
-        trackers = _trackers(log, out, recipe, ranks, display)
-        session = begin(recipe, data, weights, out, ranks, display, trackers, shard=shard)
+        loggers = _loggers(log, out, recipe, ranks, display)
+        session = begin(recipe, data, weights, out, ranks, display, loggers, shard=shard)
         display.note(f"resuming {out} at step {session.progress.step} of {session.total}")
         return _shown_and_fit(session)
 
@@ -163,7 +163,7 @@ def _shown_and_fit(session: Session) -> Run:
 
 def fit(session: Session) -> Run:
     """All remaining steps, then the artifacts, predictions.csv and report.html."""
-    with session.display, session.trackers, interrupts() as asked:
+    with session.display, session.loggers, interrupts() as asked:
         while True:
             try:
                 run_steps(session, asked)

@@ -14,7 +14,7 @@ from vitral.errors import MachineError, ModelError, WeightsError
 from vitral.training import run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.loggers import Trackers
+from vitral.training.loggers import Loggers
 from vitral.training.recipe import Recipe
 from vitral.training.session import Session, start
 from vitral.training.step import Diverged
@@ -31,7 +31,7 @@ def begin(  # noqa: PLR0913 - each has a name at every call
     out: Path,
     ranks: Ranks,
     display: Display,
-    trackers: Trackers,
+    loggers: Loggers,
     *,
     shard: bool,
     before: int | None = None,
@@ -44,7 +44,7 @@ def begin(  # noqa: PLR0913 - each has a name at every call
 
     def first_state(of: Recipe, from_: Weights | None) -> Session:
         torch.manual_seed(recipe.seed)
-        return start(of, data, from_, out, ranks, display, trackers=trackers, shard=shard)
+        return start(of, data, from_, out, ranks, display, loggers=loggers, shard=shard)
 
     with ranks.writing() as first:
         if first and before is not None:
@@ -112,7 +112,7 @@ def returned(session: Session, error: Diverged) -> Session:
         before.out,
         before.ranks,
         Display(quiet=True),  # it has introduced itself
-        before.trackers,
+        before.loggers,
         shard=before.sharded,
         before=step if step == before.returned_to else None,  # that state itself was bad
     )

@@ -23,7 +23,7 @@ from vitral.training.display import Display
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import Ranks
 from vitral.training.ema import Average
-from vitral.training.loggers import Trackers
+from vitral.training.loggers import Loggers
 from vitral.training.objectives import classification
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
@@ -41,7 +41,7 @@ class Session:
         model: the network; forward: what a step calls, its logits per head on all processes.
         average, optimizer, progress: the rest of the state.
         class_weights: in the loss; teacher: whose logits it learns from.
-        display, trackers: who is told.
+        display, loggers: who is told.
         sharded: whether each process holds a piece of the network alone.
         evaluation: the last one.
         failed: files that could not be read so far.
@@ -59,7 +59,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     progress: state.Progress
     display: Display
-    trackers: Trackers
+    loggers: Loggers
     sharded: bool = False
     class_weights: Tensor | None = None
     teacher: classification.Teacher | None = None
@@ -158,7 +158,7 @@ def start(  # noqa: PLR0913 - each has a name at every call
     ranks: Ranks,
     display: Display,
     *,
-    trackers: Trackers | None = None,
+    loggers: Loggers | None = None,
     shard: bool = False,
 ) -> Session:
     """The first state of a run, the same in all processes; the caller seeds torch.
@@ -190,7 +190,7 @@ def start(  # noqa: PLR0913 - each has a name at every call
         optimizer=build_optimizer(model, recipe.optimizer),
         progress=state.Progress(),
         display=display,
-        trackers=trackers or Trackers((), out, {}),
+        loggers=loggers or Loggers((), out, {}),
         sharded=shard,
         class_weights=None if counts is None else counts.to(ranks.device),
         teacher=teacher,

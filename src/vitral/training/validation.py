@@ -201,4 +201,4 @@ def log(session: Session, line: dict[str, object]) -> None:
     with session.ranks.writing() as first:
         if first:
             run_folder.log(session.out, line)
-            session.trackers.log(line)
+            session.loggers.log(line)

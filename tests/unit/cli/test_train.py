@@ -56,7 +56,7 @@ def test_the_processes_get_what_was_measured(
     launched: list[list[str]],
     batch: list[str],
 ) -> None:
-    monkeypatch.setattr(dry_run, "fastest_part", lambda *_: 4)
+    monkeypatch.setattr(dry_run, "fastest_micro_batch", lambda *_: 4)
     words = ["--set", "data.batch=24", "--model", "mu/8", "--size=32", "--out", str(tmp_path / "r")]
     asked = ["train", str(photos), *batch, *words]
     code, _, err = vitral(*asked, "--devices", 2)

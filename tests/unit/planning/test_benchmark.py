@@ -11,7 +11,7 @@ from networks import TINY, tiny_bit
 from vitral.data.datasets import open_dataset
 from vitral.errors import MachineError
 from vitral.planning import benchmark
-from vitral.planning.benchmark import Trial, fastest_part, measure
+from vitral.planning.benchmark import Benchmark, fastest_micro_batch, measure
 from vitral.specs import ImageSpec, Noise
 from vitral.training import memory
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe
@@ -34,7 +34,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_trial_learns_and_validates() -> None:
-    tried = Trial.begun(RECIPE, CPU)
+    tried = Benchmark.begun(RECIPE, CPU)
     assert tried is not None
     before = {name: p.detach().clone() for name, p in tried.model.named_parameters()}
     tried.learn(3)
@@ -87,9 +87,9 @@ def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory, "free_on", lambda device: needed.total - 1)
     assert measure(recipe, open_dataset("digits"), CPU, 8) is None
     huge = replace(recipe, model=replace(RECIPE.model, width=1 << 23, heads=1, mlp_width=1 << 23))
-    assert Trial.begun(huge, CPU) is None
+    assert Benchmark.begun(huge, CPU) is None
     with pytest.raises(MachineError, match="does not fit into the memory of cpu"):
-        fastest_part(huge, CPU, 4)
+        fastest_micro_batch(huge, CPU, 4)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_fastest_part(
     seconds: dict[int, float | None], most: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(self: Trial, part: partial[None], most: float) -> list[float]:
+    def told(self: Benchmark, part: partial[None], most: float) -> list[float]:
         took = seconds[part.args[0]]
         return [] if took is None else [9.0, took]
 
-    monkeypatch.setattr(Trial, "seconds", told)  # a clock that every machine agrees on
-    assert fastest_part(RECIPE, CPU, most) == expected
+    monkeypatch.setattr(Benchmark, "seconds", told)  # a clock that every machine agrees on
+    assert fastest_micro_batch(RECIPE, CPU, most) == expected
 
 
 def test_the_end_of_memory_is_an_answer_and_other_errors_are_not() -> None:
-    tried = Trial.begun(RECIPE, CPU)
+    tried = Benchmark.begun(RECIPE, CPU)
     assert tried is not None
     assert tried.seconds(lambda: torch.empty(1 << 60, dtype=torch.uint8).sum() and None, 1.0) == []
     with pytest.raises(RuntimeError, match="shapes"):
@@ -131,5 +131,5 @@ def test_a_gpu_is_measured(tmp_path: Path) -> None:
     needed = memory.arithmetic(RECIPE, 64, device, bf16=True)
     assert found.images == 64
     assert 0.5 * needed.total < found.memory < 2 * needed.total
-    assert fastest_part(RECIPE, device, 256) >= 64
+    assert fastest_micro_batch(RECIPE, device, 256) >= 64
     assert torch.cuda.max_memory_allocated() < needed.total

@@ -14,7 +14,7 @@ from networks import TINY
 from vitral.data.datasets import Dataset, open_dataset
 from vitral.errors import UsageError
 from vitral.planning import benchmark
-from vitral.planning.dry_run import check, lines, rehearse
+from vitral.planning.dry_run import check, dry_run, lines
 from vitral.specs import ImageSpec
 from vitral.training import memory, state
 from vitral.training.duration import epochs, steps
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arithmetic_of_a_run(digits: Dataset, tmp_path: Path) -> None:
-    found = rehearse(RECIPE, digits, CPU, out=tmp_path / "not" / "yet")
+    found = dry_run(RECIPE, digits, CPU, out=tmp_path / "not" / "yet")
     epoch = len(digits.train) // 64
     assert found.parameters == found.trainable == RECIPE.model.parameters
     assert found.gflops == RECIPE.model.flops() / 1e9
@@ -79,7 +79,7 @@ def test_parts_and_steps(
     part: int,
     ran: int,
 ) -> None:
-    found = rehearse(replace(RECIPE, **changes), digits, CPU, processes)
+    found = dry_run(replace(RECIPE, **changes), digits, CPU, processes)
     assert (found.part, found.steps) == (part, ran)
     if "tune" in changes:
         assert found.images == len(digits.train)
@@ -89,7 +89,7 @@ def test_parts_and_steps(
 def test_what_would_end_the_run_is_refused(digits: Dataset) -> None:
     thin = replace(RECIPE, accumulate=33)
     with pytest.raises(UsageError, match="64 images cannot be shared by 2 processes in 33 parts"):
-        rehearse(thin, digits, CPU, 2)
+        dry_run(thin, digits, CPU, 2)
     few = replace(RECIPE, data=Data(source="digits", batch=5000), accumulate=800)
     with pytest.raises(UsageError, match="step of 1438 images"):
         check(few, digits, 2)
@@ -100,19 +100,19 @@ def test_what_would_end_the_run_is_refused(digits: Dataset) -> None:
 
 def test_the_classes_are_those_of_the_data(digits: Dataset) -> None:
     other = replace(RECIPE, model=replace(RECIPE.model, classes=1000))
-    assert rehearse(other, digits, CPU).parameters == RECIPE.model.parameters
+    assert dry_run(other, digits, CPU).parameters == RECIPE.model.parameters
 
 
 def test_a_sharded_process_holds_its_piece(digits: Dataset) -> None:
-    whole = rehearse(RECIPE, digits, CPU, 4)
-    piece = rehearse(RECIPE, digits, CPU, 4, shard=True)
+    whole = dry_run(RECIPE, digits, CPU, 4)
+    piece = dry_run(RECIPE, digits, CPU, 4, shard=True)
     assert piece.memory.weights == whole.memory.weights // 4
     assert piece.memory.activations == whole.memory.activations
     assert piece.state_bytes == pytest.approx(whole.state_bytes, abs=16)
 
 
 def test_the_terminal_is_told(digits: Dataset) -> None:
-    found = rehearse(RECIPE, digits, CPU, 2)
+    found = dry_run(RECIPE, digits, CPU, 2)
     text = "\n".join(lines(found))
     assert "66 steps, 4,224 images seen; 4 validations of 359 images" in text
     assert "with 32 images at once" in text
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told_by_arithmetic_alone(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_on", lambda device: 1_000)
-    found = rehearse(RECIPE, digits, CPU)
+    found = dry_run(RECIPE, digits, CPU)
     assert found.measured is found.seconds is found.step_seconds is None
     assert found.memory.total > 1_000
 
@@ -138,8 +138,8 @@ def test_what_does_not_fit_is_told_by_arithmetic_alone(
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "lamb"])
 def test_a_saved_state_has_the_size_that_was_told(digits: Dataset, kind: Any) -> None:
     recipe = replace(RECIPE, optimizer=Optimizer(kind=kind))
-    tried = benchmark.Trial.begun(recipe, CPU)
+    tried = benchmark.Benchmark.begun(recipe, CPU)
     assert tried is not None
     tensors = state.gather(tried.model, tried.average, tried.optimizer)
     held = sum(tensor.nbytes for tensor in tensors.values() if tensor.ndim)
-    assert rehearse(recipe, digits, CPU).state_bytes == held
+    assert dry_run(recipe, digits, CPU).state_bytes == held

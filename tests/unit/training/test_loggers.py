@@ -15,7 +15,7 @@ import pytest
 
 from vitral.errors import MachineError, UsageError
 from vitral.training import loggers
-from vitral.training.loggers import Trackers
+from vitral.training.loggers import Loggers
 
 RECIPE = {"optimizer": {"kind": "adamw", "lr": 0.001}, "schedule": {"drops": [0.3, 0.6]}, "ema": 0}
 
@@ -36,14 +36,14 @@ def run(tmp_path: Path) -> Path:
 def killed_and_resumed(out: Path, name: str) -> list[str]:
     """Steps 1 to 5 of which metrics.jsonl keeps 1 to 3; then 4 to 7. Returns the notes."""
     notes: list[str] = []
-    with Trackers((name,), out, RECIPE, note=notes.append) as first:
+    with Loggers((name,), out, RECIPE, note=notes.append) as first:
         for step in range(1, 6):
             line = {"step": step, "loss": 1 / step, "accuracy": None, "lr": 0.5, "epoch": step / 4}
             first.log(line)
             if step <= 3:
                 with (out / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
-    with Trackers((name,), out, RECIPE, note=notes.append) as second:
+    with Loggers((name,), out, RECIPE, note=notes.append) as second:
         for step in range(4, 8):
             second.log({"step": step, "loss": 10.0 * step})
         second.log({"step": 7, "val_accuracy": 0.5, "val_interval": [0.4, 0.6], "val_loss": 0.25})
@@ -78,7 +78,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(run: Path) -> None:
 def test_tensorboard_when_a_run_returns_to_an_earlier_state(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Trackers(("tensorboard",), run, RECIPE) as found:
+    with Loggers(("tensorboard",), run, RECIPE) as found:
         for step in (1, 2, 3, 4, 2, 3):
             found.log({"step": step, "loss": float(step)})
     seen = EventAccumulator(str(run / "tensorboard"))
@@ -140,11 +140,11 @@ def test_a_library_that_is_not_there_or_not_known(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="did you mean 'wandb'"):
-        Trackers(("wandd",), run, {})
+        Loggers(("wandd",), run, {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match=r"needs mlflow: pip install 'vitral\[mlflow\]'"):
-        Trackers(("mlflow",), run, {})
-    with Trackers((), run, {}) as none:
+        Loggers(("mlflow",), run, {})
+    with Loggers((), run, {}) as none:
         none.log({"step": 1, "loss": 1.0})
 
 
@@ -192,7 +192,7 @@ def test_one_that_fails_is_told_of_once_and_training_goes_on(
     run: Path, library: Callable[..., types.ModuleType]
 ) -> None:
     there, notes = library(ends=3), list[str]()
-    with Trackers(("trackio",), run, {}, note=notes.append) as found:
+    with Loggers(("trackio",), run, {}, note=notes.append) as found:
         for step in range(1, 9):
             found.log({"step": step, "loss": 1.0})
     assert there.steps == [1, 2]
@@ -204,7 +204,7 @@ def test_everything_is_flushed_before_the_end(
     run: Path, library: Callable[..., types.ModuleType]
 ) -> None:
     there = library()
-    with Trackers(("trackio",), run, {}) as found:
+    with Loggers(("trackio",), run, {}) as found:
         for step in range(200):
             found.log({"step": step, "loss": 1.0})
     assert there.steps == list(range(200))
@@ -218,7 +218,7 @@ def test_one_that_hangs_is_left(
     notes: list[str] = []
     monkeypatch.setattr(loggers, "CLOSING_SECONDS", 0.1)
     began = time.monotonic()
-    with Trackers(("trackio",), run, {}, note=notes.append) as found:
+    with Loggers(("trackio",), run, {}, note=notes.append) as found:
         found.log({"step": 1, "loss": 1.0})
     assert time.monotonic() - began < 3
     assert notes == ["trackio did not finish in 0 s and was left."]
@@ -232,10 +232,10 @@ def test_one_that_cannot_begin_stops_a_new_run_alone(
     (run / "tensorboard").write_text("a file where the folder belongs")
     with (
         pytest.raises(MachineError, match=r"tensorboard cannot begin \(File"),
-        Trackers(("tensorboard",), run, {}, note=notes.append),
+        Loggers(("tensorboard",), run, {}, note=notes.append),
     ):
         pass
     (run / "metrics.jsonl").write_text('{"step": 12, "loss": 1.0}\n')
-    with Trackers(("tensorboard",), run, {}, note=notes.append) as found:
+    with Loggers(("tensorboard",), run, {}, note=notes.append) as found:
         found.log({"step": 13, "loss": 1.0})
     assert len(notes) == 1

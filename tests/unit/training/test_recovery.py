@@ -90,7 +90,7 @@ def test_a_run_without_a_whole_state_begins_as_it_began(
         content = bytearray(slot.read_bytes())
         content[-5] ^= 1
         slot.write_bytes(content)
-    places = (session.out, session.ranks, Display(), session.trackers)
+    places = (session.out, session.ranks, Display(), session.loggers)
     again = recovery.begin(session.recipe, session.data, None, *places, shard=False)
     assert "no whole state is left: the run begins again" in capsys.readouterr().err
     assert again.progress.step == 0
