@@ -56,7 +56,7 @@ INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
 
 def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
     """(B, rows, columns), or (B, H, W) from the package: at least 0."""
-    prefix = model.num_prefix
+    prefix = model.spec.prefix
     pool: Literal["cls", "mean"] = "cls" if model.spec.pool == "cls" else "mean"
     match method:
         case "occlusion (default)" | "relevance":
@@ -81,7 +81,7 @@ def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSp
 
 def as_channels(model: ViT, tokens: Tensor) -> Tensor:
     """The usual reshape transform: (B, T, D) to (B, D, rows, columns), prefix left out."""
-    return tokens[:, model.num_prefix :].unflatten(1, model.spec.grid).permute(0, 3, 1, 2)
+    return tokens[:, model.spec.prefix :].unflatten(1, model.spec.grid).permute(0, 3, 1, 2)
 
 
 def last_norm(model: ViT) -> nn.Module:

@@ -26,7 +26,7 @@ from checkpoints import same, stored
 from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.model import ViT
-from vitral.specs import Noise
+from vitral.specs import Dropouts
 from vitral.weights import artifact
 from vitral.weights.convert import convert
 from vitral.weights.write import layout_for, table_for
@@ -343,7 +343,7 @@ def shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
 
 def written(format: str, spec: Any, **layout: Any) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        ours = ViT(spec, Noise()).state_dict()
+        ours = ViT(spec, Dropouts()).state_dict()
     # a bias of the keys that is not zero has no place in DINOv3, so that one is looked into
     ours |= {name: torch.zeros(x.shape) for name, x in ours.items() if name.endswith("qkv.bias")}
     table = table_for(format, spec)

@@ -118,7 +118,7 @@ def reader(
     distillation token, every patch alike, or what the probe of a MAP head attends to.
 
     Args:
-        weights: of `model.attending(images)`; the one beyond the blocks, if any, pools.
+        weights: of `model.forward_with_attention(images)`; one beyond the blocks, if any, pools.
     """
     count = spec.prefix + grid[0] * grid[1]
     share = weights[0].new_zeros(len(weights[0]), count)

@@ -191,7 +191,7 @@ def _explained(
     needs = bool(spec.classes) and (asked.details or asked.method in ("occlusion", "relevance"))
     with torch.set_grad_enabled(needs):  # the images ask for a gradient where no parameter does
         ready = images.detach().clone().requires_grad_(needs)
-        logits, weights = network.attending(ready, any_size=True)
+        logits, weights = network.forward_with_attention(ready, any_size=True)
         targets = _targets(logits, names, asked)
         relevant = None
         if needs:

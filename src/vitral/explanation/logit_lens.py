@@ -22,7 +22,7 @@ def lens(model: nn.Module, images: Tensor) -> Tensor:
     depths = range(network.spec.depth + 1)
     with torch.no_grad():
         tokens = network.features(images, depths, any_size=True).per_block
-        return torch.stack([network.decoded(tokens[index]) for index in depths], dim=1)
+        return torch.stack([network.logits_from_tokens(tokens[index]) for index in depths], dim=1)
 
 
 def projections(model: nn.Module, images: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def projections(model: nn.Module, images: Tensor, layer: int) -> tuple[Tensor, T
         cosines (B, patches, patches): of query (row) and key (column), mean over the heads.
     """
     network: Any = model
-    prefix: int = network.num_prefix
+    prefix: int = network.spec.prefix
     lengths, cosines = [], torch.empty(0)
     with torch.no_grad():
         for block in range(network.spec.depth):

@@ -24,7 +24,7 @@ from vitral.errors import DataError, ModelError
 from vitral.explanation.attention import attention_distance, looked, patches_only, rollout
 from vitral.explanation.explain import as_pictures
 from vitral.explanation.figures import model as model_figures
-from vitral.model import place
+from vitral.model import position_context
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.storage import files
 
@@ -109,12 +109,12 @@ def position_similarity(model: nn.Module) -> Array:
         raise ModelError(reason)
     with torch.no_grad():
         if spec.positions == "rope2d":
-            where = place(spec, spec.grid, like)
-            assert where is not None
-            assert where.turn is not None
-            table = where.turn.transpose(0, 1).flatten(1)  # (2, N, d) -> (N, 2 d)
+            context = position_context(spec, spec.grid, like)
+            assert context is not None
+            assert context.cos_sin is not None
+            table = context.cos_sin.transpose(0, 1).flatten(1)  # (2, N, d) -> (N, 2 d)
         else:
-            table = network.positions(spec.grid, like)[0, network.num_prefix :]
+            table = network.positions(spec.grid, like)[0, network.spec.prefix :]
         unit = F.normalize(table.double().cpu(), dim=1)
     return (unit @ unit.T).clamp(-1, 1).numpy().reshape(*spec.grid, *spec.grid)
 
@@ -153,7 +153,7 @@ def looking(
             if done < _SHOWN:
                 # a "map" head weighs the patches by a probe of its own; their mean stands in for it
                 read = rolled[0].new_zeros(rolled[0].shape[:2])
-                prefix = network.num_prefix
+                prefix = network.spec.prefix
                 first = 1 + spec.distillation_token
                 tokens = slice(first) if spec.pool == "cls" else slice(prefix, None)
                 read[:, tokens] = 1
@@ -263,10 +263,10 @@ def _looked(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     products: list[Tensor | None] = [None, None]
     with torch.no_grad():
         seen = network.features(images, range(spec.depth))
-        where = place(spec, seen.grid, seen.patches)
+        context = position_context(spec, seen.grid, seen.patches)
         for index, block in enumerate(network.blocks):
-            weights = block.attention.weights(block.norm1(seen.per_block[index]), where).float()
-            among = patches_only(weights, network.num_prefix)
+            weights = block.attention.weights(block.norm1(seen.per_block[index]), context).float()
+            among = patches_only(weights, network.spec.prefix)
             distances.append(_distance(among, seen.grid, spec.stride).cpu())
             for i, residual in enumerate((True, False)):
                 step, before = rollout([weights], residual), products[i]

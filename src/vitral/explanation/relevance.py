@@ -26,7 +26,7 @@ def relevance(
     itself: then `reader`).
 
     Args:
-        logits, weights: of `model.attending(images)`, still in their graph.
+        logits, weights: of `model.forward_with_attention(images)`, still in their graph.
         targets: int64 (B,), the class to explain.
         reader: (B, T), how much of the output is read from each token (`attention.reader`).
         depth: number of blocks; weights beyond it pool.

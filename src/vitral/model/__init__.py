@@ -7,11 +7,20 @@ import torch
 from vitral.errors import SpecError
 from vitral.model.initialise import initialise
 from vitral.model.layers import StepSamples, fuses
-from vitral.model.positions import place, sincos2d
+from vitral.model.positions import position_context, sincos2d
 from vitral.model.vit import Features, ViT
-from vitral.specs import ModelSpec, Noise
+from vitral.specs import Dropouts, ModelSpec
 
-__all__ = ["Features", "StepSamples", "ViT", "build", "fuses", "initialise", "place", "sincos2d"]
+__all__ = [
+    "Features",
+    "StepSamples",
+    "ViT",
+    "build",
+    "fuses",
+    "initialise",
+    "position_context",
+    "sincos2d",
+]
 
 
 def build(
@@ -26,23 +35,23 @@ def build(
 ) -> ViT:
     """The network of a spec, initialised as in the authors' code, on torch's default device.
 
-    The spec decides the weights; the rates are `vitral.specs.Noise`, for training alone, refused
+    The spec decides the weights; the rates are `vitral.specs.Dropouts`, for training alone, refused
     outside [0, 1) and for a BiT. `checkpointing` recomputes blocks in the backward pass. Under
     `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
     """
-    noise = Noise(
+    dropouts = Dropouts(
         drop_path=drop_path,
         drop_path_rule=drop_path_rule,
         dropout=dropout,
         attention_dropout=attention_dropout,
         patch_dropout=patch_dropout,
     )
-    if spec.is_resnet and noise != Noise():
+    if spec.is_resnet and dropouts != Dropouts():
         raise SpecError(
             f"{spec.name} is a ResNet without blocks; it takes no dropout or drop path."
         )
     with torch.device("meta"):  # torch's own first values would be drawn only to be replaced
-        network = ViT(spec, noise, checkpointing=checkpointing)
+        network = ViT(spec, dropouts, checkpointing=checkpointing)
     network.to_empty(device=torch.get_default_device())
     initialise(network)
     return network

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitral.errors import ModelError
-from vitral.model.positions import Place, rotate
-from vitral.specs import ModelSpec, Noise
+from vitral.model.positions import PositionContext, rotate
+from vitral.specs import Dropouts, ModelSpec
 
 LONGEST, LONGEST_AT_ONCE = 1024, 256  # tokens whose attention is written out: to learn, or not
 
@@ -28,11 +28,11 @@ class StepSamples(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention: [q, k, v] = z U_qkv, A = softmax(q k^T / sqrt(D_h)), A v U_msa."""
 
-    def __init__(self, spec: ModelSpec, noise: Noise, *, pooling: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, dropouts: Dropouts, *, pooling: bool = False) -> None:
         super().__init__()
         self.heads, self.inner = spec.heads, spec.attention_width
         head_width = self.inner // self.heads
-        self.scale, self.dropout = head_width**-0.5, noise.attention_dropout
+        self.scale, self.dropout = head_width**-0.5, dropouts.attention_dropout
         self.qkv = nn.Linear(spec.width, 3 * self.inner, bias=spec.biases == "all")
         self.out = nn.Linear(self.inner, spec.width, bias=spec.biases != "none")
         self.turns = spec.positions == "rope2d" and not pooling
@@ -45,64 +45,73 @@ class Attention(nn.Module):
             self.relative = nn.Parameter(torch.empty(2 * positions - 1, head_width))
 
     def forward(
-        self, x: Tensor, place: Place | None = None, kept: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        context: PositionContext | None = None,
+        attention_out: list[Tensor] | None = None,
     ) -> Tensor:
-        """(B, T, width) to the same; the softmax that it goes through is added to `kept`."""
-        q, k, v = self.project(x, place)
-        if kept is not None:  # a fused kernel has no softmax to differentiate by
-            kept.append(self._softmax(q, k, place))
-            return self.out((kept[-1].to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        """(B, T, width) to the same; the softmax it goes through is appended to `attention_out`."""
+        q, k, v = self.project(x, context)
+        if attention_out is not None:  # a fused kernel has no softmax to differentiate by
+            attention_out.append(self._softmax(q, k, context))
+            return self.out((attention_out[-1].to(v.dtype) @ v).transpose(1, 2).flatten(2))
         dropout = self.dropout if self.training else 0.0
-        mixed = attended(q, k, v, self._relative(q, place), dropout)
+        mixed = attended(q, k, v, self._relative(q, context), dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))  # b h t d -> b t (h d)
 
-    def weights(self, x: Tensor, place: Place | None = None) -> Tensor:
+    def weights(self, x: Tensor, context: PositionContext | None = None) -> Tensor:
         """The softmax inside `forward`, (B, heads, T, T), row = query; in float32 or better.
 
         Rows sum to 1; weights @ v, the heads joined, through `out` is forward(x). x is normed.
-        Rotated and relative positions need their place, `vitral.model.place(spec, grid, tokens)`.
+        Rotated and relative positions need `position_context(spec, grid, tokens)`.
         """
-        q, k, _ = self.project(x, place)
-        return self._softmax(q, k, place)
+        q, k, _ = self.project(x, context)
+        return self._softmax(q, k, context)
 
-    def _softmax(self, q: Tensor, k: Tensor, place: Place | None) -> Tensor:
-        relative, precise = self._relative(q, place), torch.promote_types(q.dtype, torch.float32)
+    def _softmax(self, q: Tensor, k: Tensor, context: PositionContext | None) -> Tensor:
+        relative, precise = self._relative(q, context), torch.promote_types(q.dtype, torch.float32)
         with torch.autocast(q.device.type, enabled=False):  # as the fused kernels accumulate
             logits = (q.to(precise) * self.scale) @ k.to(precise).mT
         return (logits if relative is None else logits + relative).softmax(-1)
 
-    def project(self, x: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, context: PositionContext | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as they meet, (B, heads, T, head_width) each."""
         parts = self.qkv(x).chunk(3, dim=-1)  # each b t (h d) -> b h t d
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.turns:
-            if place is None or place.turn is None:
-                raise ModelError("Rotated attention needs place(spec, grid, tokens) of its tokens.")
-            q, k = rotate(q, place.turn), rotate(k, place.turn)
+            if context is None or context.cos_sin is None:
+                raise ModelError(
+                    "Rotated attention needs position_context(spec, grid, tokens) of its tokens."
+                )
+            q, k = rotate(q, context.cos_sin), rotate(k, context.cos_sin)
         return q, k, v
 
-    def _relative(self, q: Tensor, place: Place | None) -> Tensor | None:
+    def _relative(self, q: Tensor, context: PositionContext | None) -> Tensor | None:
         """Content query times the key of each offset (appendix D.4), scaled as content logits are.
 
         Where the paper is silent, as Shaw et al. 2018: one table per block for all its heads.
         """
         if self.relative is None:
             return None
-        if place is None or place.offsets is None:
-            raise ModelError("Relative attention needs place(spec, grid, tokens) with the tokens.")
-        offsets = place.offsets.clamp(min=0).expand(*q.shape[:2], -1, -1)
+        if context is None or context.relative_index is None:
+            raise ModelError(
+                "Relative attention needs position_context(spec, grid, tokens) with the tokens."
+            )
+        offsets = context.relative_index.clamp(min=0).expand(*q.shape[:2], -1, -1)
         logits = (q @ self.relative.T * self.scale).gather(-1, offsets)
-        return logits.masked_fill(place.offsets < 0, 0)
+        return logits.masked_fill(context.relative_index < 0, 0)
 
 
 class Mlp(nn.Module):
     """Dense, GELU, dense."""
 
-    def __init__(self, spec: ModelSpec, noise: Noise) -> None:
+    def __init__(self, spec: ModelSpec, dropouts: Dropouts) -> None:
         super().__init__()
-        self.gelu, self.dropout = "tanh" if spec.gelu == "tanh" else "none", noise.dropout
+        self.gelu, self.dropout = "tanh" if spec.gelu == "tanh" else "none", dropouts.dropout
         self.fc1 = nn.Linear(spec.width, spec.mlp_width, bias=spec.biases != "none")
         self.fc2 = nn.Linear(spec.mlp_width, spec.width, bias=spec.biases != "none")
 
@@ -115,26 +124,27 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """z' = MSA(LN(z)) + z, then MLP(LN(z')) + z' (equations 2 and 3)."""
 
-    def __init__(self, spec: ModelSpec, noise: Noise, index: int) -> None:
+    def __init__(self, spec: ModelSpec, dropouts: Dropouts, index: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.attention = Attention(spec, noise)
+        self.attention = Attention(spec, dropouts)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.mlp = Mlp(spec, noise)
+        self.mlp = Mlp(spec, dropouts)
         scaled = spec.layer_scale is not None
         self.scale1 = nn.Parameter(torch.empty(spec.width)) if scaled else None
         self.scale2 = nn.Parameter(torch.empty(spec.width)) if scaled else None
-        self.dropout, self.drop_path = noise.dropout, noise.drop_path_of(index, spec.depth)
+        self.dropout, self.drop_path = dropouts.dropout, dropouts.drop_path_of(index, spec.depth)
 
     def forward(
         self,
         x: Tensor,
-        place: Place | None = None,
-        kept: list[Tensor] | None = None,
+        context: PositionContext | None = None,
+        attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> Tensor:
-        """(B, T, width) to the same; see `Attention.forward` for `kept`."""
-        x = x + self._branch(self.attention(self.norm1(x), place, kept), self.scale1, samples)
+        """(B, T, width) to the same; see `Attention.forward` for `attention_out`."""
+        mixed = self.attention(self.norm1(x), context, attention_out)
+        x = x + self._branch(mixed, self.scale1, samples)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)
 
     def _branch(self, x: Tensor, scale: Tensor | None, samples: StepSamples | None) -> Tensor:
@@ -152,23 +162,23 @@ class AttentionPool(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.probe = nn.Parameter(torch.empty(1, 1, spec.width))
-        self.attention = Attention(spec, Noise(), pooling=True)
+        self.attention = Attention(spec, Dropouts(), pooling=True)
         self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.mlp = Mlp(spec, Noise())
+        self.mlp = Mlp(spec, Dropouts())
 
-    def forward(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
-        """(B, T, width) to (B, width); `kept` is given the probe's softmax, (B, heads, 1, T)."""
+    def forward(self, x: Tensor, attention_out: list[Tensor] | None = None) -> Tensor:
+        """(B, T, width) to (B, width); the probe's softmax, (B, heads, 1, T), is appended."""
         qkv, heads, inner = self.attention.qkv, self.attention.heads, self.attention.inner
         weight = qkv.weight.split([inner, 2 * inner])  # the probe alone asks, the tokens answer
         bias = (None, None) if qkv.bias is None else qkv.bias.split([inner, 2 * inner])
         q = F.linear(self.probe.expand(x.shape[0], -1, -1), weight[0], bias[0])
         k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
         q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if kept is None:
+        if attention_out is None:
             x = self.attention.out(attended(q, k, v).flatten(1))
         else:
-            kept.append((q * self.attention.scale @ k.mT).softmax(-1))
-            x = self.attention.out((kept[-1] @ v).flatten(1))
+            attention_out.append((q * self.attention.scale @ k.mT).softmax(-1))
+            x = self.attention.out((attention_out[-1] @ v).flatten(1))
         return x + self.mlp(self.norm(x))
 
 

@@ -24,31 +24,38 @@ RULES: dict[str, dict[str, Any]] = {  # how each code base moves learned positio
 }
 
 
-class Place(NamedTuple):
+class PositionContext(NamedTuple):
     """What attention is told where positions are not in the tokens themselves.
 
-    `turn` (2, N, head_width) holds cosines and sines for the last N queries and keys, `offsets`
-    (T, T) the row of the relative table for each query and key, negative for none. Where every
-    image has patches of its own they are (2, B, 1, N, head_width) and (B, 1, T, T).
+    `cos_sin` (2, N, head_width) holds cosines and sines for the last N queries and keys,
+    `relative_index` (T, T) the row of the relative table for each query and key, negative for none.
+    Where every image has patches of its own they are (2, B, 1, N, head_width) and (B, 1, T, T).
     """
 
-    turn: Tensor | None = None
-    offsets: Tensor | None = None
+    cos_sin: Tensor | None = None
+    relative_index: Tensor | None = None
 
-    def of(self, kept: Tensor, prefix: int) -> "Place":
-        """The place of some of the tokens: (B, T) indices that begin with the whole prefix."""
-        turn = None if self.turn is None else self.turn[:, kept[:, None, prefix:] - prefix]
-        pairs = (kept[:, None, :, None], kept[:, None, None, :])
-        return Place(turn, None if self.offsets is None else self.offsets[pairs])
+    def of(self, chosen: Tensor, prefix: int) -> "PositionContext":
+        """The context of some of the tokens: (B, T) indices that begin with the whole prefix."""
+        cos_sin, index = self.cos_sin, self.relative_index
+        if cos_sin is not None:
+            cos_sin = cos_sin[:, chosen[:, None, prefix:] - prefix]
+        if index is not None:
+            index = index[chosen[:, None, :, None], chosen[:, None, None, :]]
+        return PositionContext(cos_sin, index)
 
 
-def place(spec: ModelSpec, grid: Grid, like: Tensor) -> Place | None:
+def position_context(spec: ModelSpec, grid: Grid, like: Tensor) -> PositionContext | None:
     """What attention needs to know on that grid: a rotation, offsets, or nothing."""
-    if spec.positions == "relative" and grid != spec.grid:
-        raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
-    if spec.positions == "relative":
-        return Place(offsets=raster_offsets(spec, like))
-    return Place(turn=rotation(spec, grid, like)) if spec.positions == "rope2d" else None
+    match spec.positions:
+        case "relative" if grid != spec.grid:
+            raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
+        case "relative":
+            return PositionContext(relative_index=relative_index(spec, like))
+        case "rope2d":
+            return PositionContext(cos_sin=rotation(spec, grid, like))
+        case _:
+            return None
 
 
 class Positions(nn.Module):
@@ -130,15 +137,15 @@ def rotation(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
+def rotate(x: Tensor, cos_sin: Tensor) -> Tensor:
     """The last N of (B, heads, T, head_width) turned; the tokens before the patches stay."""
-    prefix, patches = x.tensor_split([x.shape[2] - turn.shape[-2]], dim=2)
+    prefix, patches = x.tensor_split([x.shape[2] - cos_sin.shape[-2]], dim=2)
     first, second = patches.chunk(2, dim=-1)
-    turned = patches * turn[0] + torch.cat([-second, first], dim=-1) * turn[1]
+    turned = patches * cos_sin[0] + torch.cat([-second, first], dim=-1) * cos_sin[1]
     return torch.cat([prefix, turned.to(x.dtype)], dim=2)
 
 
-def raster_offsets(spec: ModelSpec, like: Tensor) -> Tensor:
+def relative_index(spec: ModelSpec, like: Tensor) -> Tensor:
     """(T, T): p_query - p_key as a row of the relative table, negative without a position."""
     count = spec.position_prefix + spec.grid[0] * spec.grid[1]
     prefix, patches = torch.arange(count, device=like.device).tensor_split([spec.position_prefix])

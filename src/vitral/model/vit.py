@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
 from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, dropped, uniform
-from vitral.model.positions import Grid, Place, Positions, place
+from vitral.model.positions import Grid, PositionContext, Positions, position_context
 from vitral.model.resnet import ResNet
-from vitral.specs import ModelSpec, Noise
+from vitral.specs import Dropouts, ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,16 +32,16 @@ class Features:
 
 
 class ViT(nn.Module):
-    """The spec decides the weights, the noise what training adds; see `vitral.model.build`.
+    """The spec decides the weights, the dropouts what training adds; see `vitral.model.build`.
 
     A spec with a ResNet of kind "v1" puts it before the patches (hybrid); one of kind "v2" is the
-    whole network (BiT): its cells are the tokens, and there are no blocks. `num_prefix` tokens
+    whole network (BiT): its cells are the tokens, and there are no blocks. `spec.prefix` tokens
     stand before the patches: class, distillation, registers.
     """
 
-    def __init__(self, spec: ModelSpec, noise: Noise, *, checkpointing: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, dropouts: Dropouts, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.spec, self.noise, self.num_prefix = spec, noise, spec.prefix
+        self.spec, self.dropouts = spec, dropouts
         self.checkpointing = checkpointing
         self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
         inputs = spec.resnet.outputs if spec.resnet else spec.channels
@@ -54,7 +54,7 @@ class ViT(nn.Module):
         )
         added = spec.positions not in ("none", "relative", "rope2d")
         self.positions = Positions(spec) if added else None
-        self.blocks = nn.ModuleList(Block(spec, noise, index) for index in range(spec.depth))
+        self.blocks = nn.ModuleList(Block(spec, dropouts, index) for index in range(spec.depth))
         self.pool = AttentionPool(spec) if spec.pool == "map" else None
         hidden, distilled = spec.representation, spec.distillation_token
         self.pre_logits = nn.Linear(spec.width, hidden) if hidden else None
@@ -81,16 +81,18 @@ class ViT(nn.Module):
         """
         return self._answers(self._read(images, any_size, samples=samples))
 
-    def attending(self, images: Tensor, *, any_size: bool = False) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_attention(
+        self, images: Tensor, *, any_size: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         """`forward`, and the attention it went through, in the graph: d logits / d A exists.
 
         One (B, heads, T, T) per block, row = query; where the head reads no token of its own, one
         more that pools: (B, 1, 1, T) of a mean, each patch 1 / N, or (B, heads, 1, T) of the probe.
         """
-        kept: list[Tensor] = []
-        return _mean(self._answers(self._read(images, any_size, kept))), kept
+        attention_out: list[Tensor] = []
+        return _mean(self._answers(self._read(images, any_size, attention_out))), attention_out
 
-    def decoded(self, tokens: Tensor) -> Tensor:
+    def logits_from_tokens(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of tokens (B, T, width) after any block, read as the last's are."""
         return _mean(self._answers(self._ended(tokens)))
 
@@ -107,16 +109,16 @@ class ViT(nn.Module):
         """
         if unknown := sorted(set(blocks) - set(range(self.spec.depth + 1))):
             raise ModelError(f"Blocks are 0 to {self.spec.depth}; there is no {unknown[0]}.")
-        tokens, tables, where, grid = self._embed(images, any_size)
-        tokens, entered = self._run(tokens, tables, where, blocks)
+        tokens, tables, context, grid = self._embed(images, any_size)
+        tokens, entered = self._run(tokens, tables, context, blocks)
         if self.spec.pool_norm == "before" or self.spec.pool == "cls":
             tokens = self.norm(tokens)
         first = self.spec.class_token + self.spec.distillation_token
         return Features(
             cls=tokens[:, 0] if self.spec.class_token else None,
             distillation=tokens[:, 1] if self.spec.distillation_token else None,
-            registers=tokens[:, first : self.num_prefix],
-            patches=tokens[:, self.num_prefix :],
+            registers=tokens[:, first : self.spec.prefix],
+            patches=tokens[:, self.spec.prefix :],
             grid=grid,
             per_block=entered,
         )
@@ -132,9 +134,9 @@ class ViT(nn.Module):
         if unknown := sorted(set(wanted) - set(range(self.spec.depth))):
             raise ModelError(f"Blocks are numbered from 0; {self.spec.name} has no {unknown[0]}.")
         seen = self.features(images, wanted, any_size=any_size)
-        where = place(self.spec, seen.grid, seen.patches)
+        context = position_context(self.spec, seen.grid, seen.patches)
         parts = {index: self._attention(index, seen.per_block[index]) for index in wanted}
-        return [attention.weights(x, where) for attention, x in map(parts.__getitem__, wanted)]
+        return [attention.weights(x, context) for attention, x in map(parts.__getitem__, wanted)]
 
     def queries_keys_values(
         self, images: Tensor, block: int, *, any_size: bool = False
@@ -144,7 +146,7 @@ class ViT(nn.Module):
             raise ModelError(f"Blocks are 0 to {self.spec.depth - 1}; there is no {block}.")
         seen = self.features(images, [block], any_size=any_size)
         attention, x = self._attention(block, seen.per_block[block])
-        return attention.project(x, place(self.spec, seen.grid, seen.patches))
+        return attention.project(x, position_context(self.spec, seen.grid, seen.patches))
 
     def _attention(self, index: int, entered: Tensor) -> tuple[Attention, Tensor]:
         """The attention of a block, and what it reads of the tokens that entered the block."""
@@ -155,12 +157,13 @@ class ViT(nn.Module):
     def resized(self, size: tuple[int, int]) -> "ViT":
         """A copy for images of another size (height, width); spec.resample moves the positions."""
         spec, weights = replace(self.spec, size=size), self.state_dict()
-        place(self.spec, spec.grid, next(self.parameters()))  # raises where nothing can move them
+        like = next(self.parameters())
+        position_context(self.spec, spec.grid, like)  # raises where nothing can move them
         if self.positions is not None:
             moved = self.positions.on(spec.grid)
             weights |= {f"positions.{name}": table.detach() for name, table in moved.items()}
         with torch.device("meta"):
-            model = ViT(spec, self.noise, checkpointing=self.checkpointing)
+            model = ViT(spec, self.dropouts, checkpointing=self.checkpointing)
         model.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
         for name, parameter in self.named_parameters():
             model.get_parameter(name).requires_grad_(parameter.requires_grad)
@@ -168,8 +171,8 @@ class ViT(nn.Module):
 
     def _embed(
         self, images: Tensor, any_size: bool
-    ) -> tuple[Tensor, Tensor | None, Place | None, Grid]:
-        """Equation 1: the tokens; the tables added at blocks; attention's place; the grid."""
+    ) -> tuple[Tensor, Tensor | None, PositionContext | None, Grid]:
+        """Equation 1: the tokens; the tables added at blocks; attention's context; the grid."""
         self.spec.check_images(images.shape, any_size)
         maps = self.patches(self.stem(images))
         grid = (maps.shape[2], maps.shape[3])
@@ -183,16 +186,16 @@ class ViT(nn.Module):
         tables = None if self.positions is None else self.positions(grid, tokens)
         if tables is not None and self.spec.positions_at == "stem":
             tokens, tables = tokens + tables, None
-        tokens = dropped(tokens, self.noise.dropout, self.training)
-        return tokens, tables, place(self.spec, grid, tokens), grid
+        tokens = dropped(tokens, self.dropouts.dropout, self.training)
+        return tokens, tables, position_context(self.spec, grid, tokens), grid
 
     def _run(
         self,
         x: Tensor,
         tables: Tensor | None,
-        where: Place | None,
+        context: PositionContext | None,
         wanted: Collection[int] = (),
-        kept: list[Tensor] | None = None,
+        attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
@@ -202,9 +205,9 @@ class ViT(nn.Module):
             if index in wanted:
                 entered[index] = x
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, where, None, samples, use_reentrant=False)
+                x = checkpoint(block, x, context, None, samples, use_reentrant=False)
             else:
-                x = block(x, where, kept, samples)
+                x = block(x, context, attention_out, samples)
         if self.spec.depth in wanted:
             entered[self.spec.depth] = x
         return x, entered
@@ -213,53 +216,55 @@ class ViT(nn.Module):
         self,
         images: Tensor,
         any_size: bool,
-        kept: list[Tensor] | None = None,
+        attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
         """What each head reads, (B, representation or width)."""
-        tokens, tables, where, grid = self._embed(images, any_size)
-        if self.training and self.noise.patch_dropout:
+        tokens, tables, context, grid = self._embed(images, any_size)
+        if self.training and self.dropouts.patch_dropout:
             chosen = self._kept_patches(tokens, grid, samples)
             tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
             tables = None if tables is None else tables[:, chosen]
-            where = None if where is None else where.of(chosen, self.num_prefix)
-        tokens, _ = self._run(tokens, tables, where, (), kept, samples)
-        return self._ended(tokens, kept)
+            context = None if context is None else context.of(chosen, self.spec.prefix)
+        tokens, _ = self._run(tokens, tables, context, (), attention_out, samples)
+        return self._ended(tokens, attention_out)
 
-    def _ended(self, tokens: Tensor, kept: list[Tensor] | None = None) -> tuple[Tensor, ...]:
+    def _ended(
+        self, tokens: Tensor, attention_out: list[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """What each head reads of the tokens that leave the last block."""
-        pooled = self._pooled(tokens, kept)
+        pooled = self._pooled(tokens, attention_out)
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
         return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[:, 1]))
 
     def _kept_patches(self, tokens: Tensor, grid: Grid, samples: StepSamples | None) -> Tensor:
         """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
         count, (batch, _, _), device = grid[0] * grid[1], tokens.shape, tokens.device
-        keep = max(1, round(count * (1 - self.noise.patch_dropout)))
+        keep = max(1, round(count * (1 - self.dropouts.patch_dropout)))
         numbers = uniform(tokens, (count,), samples)
         patches = numbers.argsort(1)[:, :keep].sort(1).values
-        prefix = torch.arange(self.num_prefix, device=device).expand(batch, -1)
-        return torch.cat([prefix, patches + self.num_prefix], dim=1)
+        prefix = torch.arange(self.spec.prefix, device=device).expand(batch, -1)
+        return torch.cat([prefix, patches + self.spec.prefix], dim=1)
 
     def _answers(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         heads = (self.head, self.distillation_head)
         return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
 
-    def _pooled(self, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+    def _pooled(self, x: Tensor, attention_out: list[Tensor] | None = None) -> Tensor:
         """(B, width): equation 4, or the other ways to end."""
         if self.spec.pool == "cls":
             return self.norm(x[:, 0])  # of one token alone: before and after are the same
         x = self.norm(x) if self.spec.pool_norm == "before" else x
         match self.spec.pool:
-            case "mean" if kept is not None:  # attention whose weights are all the same
-                share = x.new_full((len(x), 1, 1, x.shape[1]), 1 / (x.shape[1] - self.num_prefix))
-                share[..., : self.num_prefix] = 0
-                kept.append(share.requires_grad_(torch.is_grad_enabled()))
+            case "mean" if attention_out is not None:  # attention whose weights are all the same
+                share = x.new_full((len(x), 1, 1, x.shape[1]), 1 / (x.shape[1] - self.spec.prefix))
+                share[..., : self.spec.prefix] = 0
+                attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
                 x = (share[:, 0] @ x)[:, 0]
             case "mean":
-                x = x[:, self.num_prefix :].mean(1)
+                x = x[:, self.spec.prefix :].mean(1)
             case "map" if self.pool is not None:
-                x = self.pool(x, kept)
+                x = self.pool(x, attention_out)
             case _:
                 raise ModelError(f"There is no pool '{self.spec.pool}'.")
         return self.norm(x) if self.spec.pool_norm == "after" else x

@@ -14,7 +14,7 @@ from vitral.planning.choose import choose as choose_recipe
 from vitral.planning.origins import Stages
 from vitral.planning.origins import of as origins_of
 from vitral.recipes import TEACHER, WEIGHTS, named, names
-from vitral.specs import ImageSpec, ModelSpec, Noise
+from vitral.specs import Dropouts, ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
 from vitral.training.duration import Duration, epochs
 from vitral.training.recipe import Objective, Recipe, Schedule, override
@@ -86,7 +86,7 @@ def stages(request: Request, facts: Facts | None, card: Card | None) -> Stages:
     label = f"--model {request.model}" if request.model else "the weights" if card else "--size"
     recipe = replace(recipe, model=model, images=images, start=start)
     if model.is_resnet:  # no residual branches of a transformer to drop
-        recipe = replace(recipe, noise=Noise())
+        recipe = replace(recipe, noise=Dropouts())
     stages.append((label, recipe))
     recipe = _asked(recipe, request)
     if request.epochs is not None:
@@ -124,7 +124,7 @@ def _solved(recipe: Recipe) -> Recipe:
         schedule=Schedule(kind="constant", warmup=epochs(0)),
         objective=Objective(),
         augment=Augment(crop="none", flip=0.0),
-        noise=Noise(),
+        noise=Dropouts(),
         length=epochs(1),
         evaluate_every=epochs(1),
         ema=0.0,

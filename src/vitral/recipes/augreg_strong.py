@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.augreg_light import recipe as light
-from vitral.specs import Noise
+from vitral.specs import Dropouts
 
 recipe = replace(
     light,
     model=catalog.model("B/16"),
     augment=replace(light.augment, randaugment=(2, 20), mixup=0.8),
-    noise=Noise(dropout=0.1, drop_path=0.1, drop_path_rule="linear"),
+    noise=Dropouts(dropout=0.1, drop_path=0.1, drop_path_rule="linear"),
 )

@@ -7,7 +7,7 @@ Result: 81.4 % on ImageNet.
 """
 
 from vitral import catalog
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
@@ -19,6 +19,6 @@ recipe = Recipe(
     optimizer=Optimizer(kind="lamb", lr=4e-3, weight_decay=0.05, clip=1.0),
     schedule=Schedule(warmup=epochs(5), start=2.5e-4, end=2.5e-3),  # from 1e-6 and to 1e-5
     objective=Objective(loss="bce"),
-    noise=Noise(drop_path=0.05, drop_path_rule="constant"),
+    noise=Dropouts(drop_path=0.05, drop_path_rule="constant"),
     length=epochs(800),
 )

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.deit3 import recipe as small
-from vitral.specs import Noise
+from vitral.specs import Dropouts
 from vitral.training.recipe import Schedule, epochs
 
 recipe = replace(
@@ -22,5 +22,5 @@ recipe = replace(
     images=replace(small.images, size=(192, 192)),
     optimizer=replace(small.optimizer, lr=3e-3),
     schedule=Schedule(warmup=epochs(5), start=1 / 3000, end=1 / 300),  # from 1e-6 and to 1e-5
-    noise=Noise(drop_path=0.2, drop_path_rule="constant"),
+    noise=Dropouts(drop_path=0.2, drop_path_rule="constant"),
 )

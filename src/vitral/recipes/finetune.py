@@ -12,7 +12,7 @@ import math
 from dataclasses import replace
 
 from vitral import catalog
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
 
@@ -25,7 +25,7 @@ recipe = Recipe(
     optimizer=Optimizer(lr=5e-4, weight_decay=0.05, layer_decay=0.75),
     schedule=Schedule(warmup=epochs(2)),
     objective=Objective(label_smoothing=0.1),
-    noise=Noise(drop_path=0.1),
+    noise=Dropouts(drop_path=0.1),
     length=epochs(20),
     ema=0.999,
 )

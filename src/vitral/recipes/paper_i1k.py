@@ -8,7 +8,7 @@ Result: 77.91 % on ImageNet after fine-tuning (Table 5; L/16 76.53).
 """
 
 from vitral import catalog
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Optimizer, Recipe, Schedule, epochs, steps
 
@@ -19,7 +19,7 @@ recipe = Recipe(
     augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
     optimizer=Optimizer(lr=3e-3, weight_decay=0.3, clip=1.0),
     schedule=Schedule(kind="cosine", warmup=steps(10_000)),
-    noise=Noise(dropout=0.1),
+    noise=Dropouts(dropout=0.1),
     length=epochs(300),
     select="last",
 )

@@ -10,7 +10,7 @@ Result: 83.97 % on ImageNet after paper-finetune (Table 5; L/16 85.15).
 """
 
 from vitral import catalog
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs, steps
 
@@ -22,7 +22,7 @@ recipe = Recipe(
     optimizer=Optimizer(lr=1e-3, weight_decay=0.03, clip=0.0),  # clipped on ImageNet only
     schedule=Schedule(kind="linear", warmup=steps(10_000)),
     objective=Objective(loss="sigmoid", head_bias=-10.0),
-    noise=Noise(dropout=0.1),
+    noise=Dropouts(dropout=0.1),
     length=epochs(90),
     select="last",
 )

@@ -68,7 +68,7 @@ def activations(model: ViT, device: torch.device, *, bf16: bool) -> int:
     that learns keep nothing. A stem's are counted. Rather too many than too few: without class
     token the CPU's norms read bfloat16, and the frozen kernels of LoRA do not need their inputs.
     """
-    spec, noise, cell = model.spec, model.noise, 2 if bf16 else 4
+    spec, noise, cell = model.spec, model.dropouts, 2 if bf16 else 4
     tokens, width, inner, mlp = spec.tokens, spec.width, spec.attention_width, spec.mlp_width
     tokens -= round(noise.patch_dropout * (tokens - spec.prefix))
     token = 8 * width + cell * (2 * width + 4 * inner + 2 * mlp)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from vitral.errors import SpecError
-from vitral.specs import ImageSpec, ModelSpec, Noise
+from vitral.specs import Dropouts, ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
 from vitral.specs.fields import assign, choice, from_mapping
 from vitral.training.duration import Duration, epochs, steps
@@ -211,7 +211,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     objective: Objective = field(default_factory=Objective)
-    noise: Noise = field(default_factory=Noise)
+    noise: Dropouts = field(default_factory=Dropouts)
     tune: str = "full"
     length: Duration = field(default=epochs(20))
     evaluate_every: Duration = field(default=epochs(1))

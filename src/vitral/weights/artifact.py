@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
-from vitral.specs import Calibration, ImageSpec, ModelSpec, Noise
+from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
 from vitral.specs.fields import choice
 from vitral.storage import files
 
@@ -132,7 +132,7 @@ def load(folder: Path) -> tuple[nn.Module, Card]:
 def network(tensors: Mapping[str, Tensor], spec: ModelSpec) -> ViT:
     """The network of a spec with these tensors, in evaluation mode."""
     with torch.device("meta"):  # first values would be drawn only to be replaced
-        model = ViT(spec, Noise())
+        model = ViT(spec, Dropouts())
     model.load_state_dict(dict(tensors), assign=True)
     return model.eval()
 
@@ -225,7 +225,7 @@ def locate(run: str | Path) -> Path:
 def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
     """Raise WeightsError unless the tensors have exactly the names and shapes of the network."""
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in ViT(spec, Noise()).state_dict().items()}
+        expected = {name: tuple(t.shape) for name, t in ViT(spec, Dropouts()).state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if set(expected) != set(found):
         raise WeightsError(

@@ -47,14 +47,14 @@ def test_every_kind_of_network_is_explained(changes):
     found = explain(model, images(model), question=Question(steps=2))
     assert len(found) == 2
     rows, columns = model.spec.grid
-    tokens = rows * columns + model.num_prefix
+    tokens = rows * columns + model.spec.prefix
     for explanation in found:
         inside = explanation.inside
         assert explanation.method == "occlusion"
         np.testing.assert_array_equal(inside.occlusion, explanation.heat)
         assert explanation.target == explanation.top(1)[0][0]
         assert explanation.grid == (rows, columns)
-        assert len(explanation.prefix) == model.num_prefix
+        assert len(explanation.prefix) == model.spec.prefix
         assert inside.attention.shape == (2, 3, tokens, tokens)
         for rows_of in (inside.attention, inside.rollout, inside.plain):
             np.testing.assert_allclose(rows_of.sum(-1), 1, atol=1e-5)

@@ -27,7 +27,7 @@ def by_the_book(model: ViT, images: torch.Tensor, target: int) -> torch.Tensor:
     """Whole matrices, one image at a time: R <- R + A_bar R from the first, rows of A_bar even."""
     rows = []
     for image in images[:, None]:
-        logits, weights = model.attending(image)
+        logits, weights = model.forward_with_attention(image)
         slopes = torch.autograd.grad(logits[0, target], weights)
         bars = [(s * w).clamp(min=0).mean(1)[0] for s, w in zip(slopes, weights, strict=True)]
         sums = [bar.sum(-1, keepdim=True) for bar in bars]
@@ -48,13 +48,13 @@ def by_the_book(model: ViT, images: torch.Tensor, target: int) -> torch.Tensor:
 def test_rows_carried_backwards_are_the_matrices_of_the_paper(changes):
     spec = tiny(**changes)
     model, images = randomised(spec), pictures(spec, batch=3)
-    logits, weights = model.attending(images.requires_grad_())
+    logits, weights = model.forward_with_attention(images.requires_grad_())
     targets = torch.full((3,), 2)
     read = reader(spec, spec.grid, weights, None)
     torch.testing.assert_close(read.sum(1), torch.ones(3, dtype=read.dtype))
     found = relevance(logits, weights, targets, read, spec.depth)
     torch.testing.assert_close(found, by_the_book(model, images.detach(), 2))
-    logits, weights = model.attending(images)
+    logits, weights = model.forward_with_attention(images)
     steep = relevance(1000 * logits, weights, targets, read, spec.depth)
     torch.testing.assert_close(steep, found)  # however steep the logit, each row counts alike
     assert not found.requires_grad
@@ -64,10 +64,12 @@ def test_the_gradient_is_that_of_the_equations():
     """∂logit / ∂A of the paper's own lines, with a disturbance of A to differentiate by."""
     spec = tiny(depth=1)
     model, images = randomised(spec), pictures(spec, batch=1)
-    _, weights = model.attending(images)
-    slope = torch.autograd.grad(model.attending(images)[0][0, 1], weights[0], allow_unused=True)[0]
+    _, weights = model.forward_with_attention(images)
+    slope = torch.autograd.grad(
+        model.forward_with_attention(images)[0][0, 1], weights[0], allow_unused=True
+    )[0]
     assert slope is None  # of another graph: the weights belong to their own forward
-    logits, weights = model.attending(images)
+    logits, weights = model.forward_with_attention(images)
     slope = torch.autograd.grad(logits[0, 1], weights[0])[0]
     w = dict(model.state_dict())
     a = weights[0].detach().requires_grad_()

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from vitral.errors import ModelError
 from vitral.model import build
 from vitral.model.layers import LONGEST, LONGEST_AT_ONCE, Attention, Block, attended, fuses
-from vitral.model.positions import place
-from vitral.specs import ModelSpec, Noise
+from vitral.model.positions import position_context
+from vitral.specs import Dropouts, ModelSpec
 
 CASES = [
     tiny(),
@@ -26,13 +26,13 @@ def test_weights_are_the_softmax_inside_forward(spec):
     network = randomised(spec)
     attention = network.blocks[0].attention
     x = torch.randn(3, spec.tokens, spec.width, dtype=torch.float64)
-    where = place(spec, spec.grid, x)
-    weights = attention.weights(x, where)
+    context = position_context(spec, spec.grid, x)
+    weights = attention.weights(x, context)
     assert weights.shape == (3, spec.heads, spec.tokens, spec.tokens)
     assert (weights.sum(-1) - 1).abs().max() < 1e-12 and weights.min() >= 0
-    _, _, v = attention.project(x, where)
+    _, _, v = attention.project(x, context)
     again = attention.out((weights @ v).transpose(1, 2).flatten(2))
-    assert (again - attention(x, where)).abs().max() < 1e-12
+    assert (again - attention(x, context)).abs().max() < 1e-12
 
 
 def test_weights_of_half_precision_still_sum_to_one():
@@ -46,16 +46,16 @@ def test_relative_logits_are_the_sum_written_out():
     spec = tiny(positions="relative", depth=1)
     attention = randomised(spec).blocks[0].attention
     x = torch.randn(1, spec.tokens, spec.width, dtype=torch.float64)
-    where = place(spec, spec.grid, x)
-    q, k, _ = attention.project(x, where)
+    context = position_context(spec, spec.grid, x)
+    q, k, _ = attention.project(x, context)
     count = spec.tokens
     expected = torch.empty(count, count, dtype=torch.float64)
     for i in range(count):
         for j in range(count):
             relative = attention.relative[i - j + count - 1]
             expected[i, j] = q[0, 1, i] @ (k[0, 1, j] + relative) / 8**0.5
-    assert (attention.weights(x, where)[0, 1] - expected.softmax(-1)).abs().max() < 1e-12
-    with pytest.raises(ModelError, match="needs place"):
+    assert (attention.weights(x, context)[0, 1] - expected.softmax(-1)).abs().max() < 1e-12
+    with pytest.raises(ModelError, match="needs position_context"):
         attention(x)
 
 
@@ -150,7 +150,7 @@ def test_attention_of_16_bits_is_written_out_on_the_cpu(monkeypatch, spec, casts
     """torch's fused kernel is slow there; the numbers stay those of float64, to 16 bits."""
     exact = randomised(spec).blocks[0].attention
     x = torch.randn(3, spec.tokens, spec.width, dtype=torch.float64).bfloat16()
-    wanted = exact(x.double(), place(spec, spec.grid, x.double()))
+    wanted = exact(x.double(), position_context(spec, spec.grid, x.double()))
     called = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -159,11 +159,11 @@ def test_attention_of_16_bits_is_written_out_on_the_cpu(monkeypatch, spec, casts
     attention = exact.float() if casts else exact.bfloat16()
     x = x.float() if casts else x
     with torch.autocast("cpu", torch.bfloat16, enabled=casts):
-        found = attention(x, place(spec, spec.grid, x))
+        found = attention(x, position_context(spec, spec.grid, x))
     assert not called
     assert found.dtype == torch.bfloat16
     assert ((found - wanted).norm() / wanted.norm()).item() < 0.02
-    exact.float()(x.float(), place(spec, spec.grid, x.float()))
+    exact.float()(x.float(), position_context(spec, spec.grid, x.float()))
     assert called
 
 
@@ -225,7 +225,9 @@ def test_map_pooling_against_torchs_own_attention():
 
 
 def test_biases_are_where_the_spec_says():
-    everywhere, some, none = (Block(tiny(biases=b), Noise(), 0) for b in ("all", "no_qkv", "none"))
+    everywhere = Block(tiny(biases="all"), Dropouts(), 0)
+    some = Block(tiny(biases="no_qkv"), Dropouts(), 0)
+    none = Block(tiny(biases="none"), Dropouts(), 0)
     assert everywhere.attention.qkv.bias is not None
     assert some.attention.qkv.bias is None and some.attention.out.bias is not None
     linear = (none.attention.qkv, none.attention.out, none.mlp.fc1, none.mlp.fc2)
@@ -233,7 +235,7 @@ def test_biases_are_where_the_spec_says():
 
 
 def test_attention_takes_a_head_width_of_its_own():
-    attention = Attention(tiny(head_width=5), Noise())
+    attention = Attention(tiny(head_width=5), Dropouts())
     assert attention.qkv.weight.shape == (60, 32) and attention.out.weight.shape == (32, 20)
     assert attention.scale == pytest.approx(5**-0.5)
 
@@ -283,7 +285,7 @@ def test_weights_are_float32_under_autocast():
 
 def test_rotation_is_never_left_out_silently():
     attention, x = sharp(replace(SHARP, positions="rope2d"))
-    with pytest.raises(ModelError, match="place"):
+    with pytest.raises(ModelError, match="position_context"):
         attention(x)
-    with pytest.raises(ModelError, match="place"):
+    with pytest.raises(ModelError, match="position_context"):
         attention.weights(x)

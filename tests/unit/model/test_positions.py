@@ -9,8 +9,8 @@ from vitral.errors import ModelError
 from vitral.model import build
 from vitral.model.positions import (
     RULES,
-    place,
-    raster_offsets,
+    position_context,
+    relative_index,
     resample,
     rotate,
     rotation,
@@ -178,14 +178,14 @@ def test_rope_keeps_lengths_and_depends_on_differences():
 
 
 def test_raster_offsets_skip_what_has_no_position():
-    with_class = raster_offsets(tiny(registers=1), DOUBLE)  # class, register, 2x3 patches
+    with_class = relative_index(tiny(registers=1), DOUBLE)  # class, register, 2x3 patches
     assert with_class.shape == (8, 8)
     assert (with_class[1] == -1).all() and (with_class[:, 1] == -1).all()
     assert with_class[0, 0] == with_class[7, 7] == 6 and with_class[7, 0] == 12
-    with_both = raster_offsets(tiny(registers=1, register_positions=True), DOUBLE)
+    with_both = relative_index(tiny(registers=1, register_positions=True), DOUBLE)
     rows = torch.arange(8)
     assert torch.equal(with_both, rows[:, None] - rows + 7)
-    patches_only = raster_offsets(tiny(prefix_positions=False), DOUBLE)
+    patches_only = relative_index(tiny(prefix_positions=False), DOUBLE)
     assert (patches_only[0] == -1).all() and patches_only[1, 6] == 0 and patches_only[6, 1] == 10
 
 
@@ -196,4 +196,4 @@ def test_relative_positions_cannot_be_resized_and_say_so():
         network(images, any_size=True)
     with pytest.raises(ModelError, match="cannot be resized"):
         network.resized((48, 48))
-    assert place(spec, spec.grid, DOUBLE).offsets.shape == (7, 7)
+    assert position_context(spec, spec.grid, DOUBLE).relative_index.shape == (7, 7)

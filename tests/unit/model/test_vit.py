@@ -221,7 +221,7 @@ def test_features_carry_the_grid_and_what_enters_each_block():
     assert features.grid == (2, 3) and features.patches.shape == (2, 6, 32)
     assert features.registers.shape == (2, 2, 32) and features.cls.shape == (2, 32)
     assert features.distillation.shape == (2, 32)
-    assert network.num_prefix == 4
+    assert network.spec.prefix == 4
     assert list(features.per_block) == [0, 1, 2]
     through = network.blocks[0](features.per_block[0])
     assert torch.allclose(through, features.per_block[1], atol=1e-12)
@@ -340,7 +340,7 @@ def test_bit_is_a_stem_and_a_head():
     network, images = randomised(spec), pictures(spec)
     features = network.features(images)
     assert features.grid == spec.grid == (4, 6) and features.patches.shape == (2, 24, 256)
-    assert features.cls is None and network.num_prefix == 0
+    assert features.cls is None and network.spec.prefix == 0
     assert torch.allclose(network(images), network.head(features.patches.mean(1)), atol=1e-12)
     assert network.attention_weights(images) == []
     other = pictures(tiny(size=(40, 33), patch=1))
@@ -476,7 +476,7 @@ def test_attending_is_forward_with_its_attention_in_the_graph(positions):
         model, images = randomised(spec, seed=next(turn)), pictures(spec)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        logits, weights = model.attending(images.requires_grad_())
+        logits, weights = model.forward_with_attention(images.requires_grad_())
         torch.testing.assert_close(logits, model(images))
         blocks, pooling = weights[: spec.depth], weights[spec.depth :]
         for block, expected in zip(blocks, model.attention_weights(images), strict=True):
@@ -487,7 +487,7 @@ def test_attending_is_forward_with_its_attention_in_the_graph(positions):
         slopes = torch.autograd.grad(logits[:, 2].sum(), weights)
         assert all(slope.isfinite().all() and slope.abs().max() > 0 for slope in slopes)
         with torch.no_grad():
-            torch.testing.assert_close(model.attending(images)[0], logits.detach())
+            torch.testing.assert_close(model.forward_with_attention(images)[0], logits.detach())
 
 
 def test_decoded_reads_tokens_as_the_last_are_read():
@@ -495,4 +495,4 @@ def test_decoded_reads_tokens_as_the_last_are_read():
         spec = tiny(**end)
         model, images = randomised(spec), pictures(spec)
         tokens = model.features(images, [spec.depth]).per_block[spec.depth]
-        torch.testing.assert_close(model.decoded(tokens), model(images))
+        torch.testing.assert_close(model.logits_from_tokens(tokens), model(images))

@@ -12,7 +12,7 @@ from vitral.data.datasets import open_dataset
 from vitral.errors import MachineError
 from vitral.planning import benchmark
 from vitral.planning.benchmark import Benchmark, fastest_micro_batch, measure
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.training import memory
 from vitral.training.recipe import Data, Objective, Optimizer, Recipe
 
@@ -21,7 +21,7 @@ RECIPE = Recipe(
     model=replace(TINY, size=(32, 32)),
     images=ImageSpec(size=(32, 32)),
     data=Data(source="digits", batch=16),
-    noise=Noise(drop_path=0.1),
+    noise=Dropouts(drop_path=0.1),
     ema=0.9,
 )
 
@@ -54,7 +54,7 @@ def test_a_trial_learns_and_validates() -> None:
         replace(RECIPE, tune="lora:2", precision="bf16"),
         replace(RECIPE, checkpointing=True, optimizer=Optimizer(kind="lamb", clip=0.0)),
         replace(RECIPE, objective=Objective(loss="bce"), ema=0.0),
-        replace(RECIPE, model=tiny_bit(size=(32, 32)), noise=Noise()),
+        replace(RECIPE, model=tiny_bit(size=(32, 32)), noise=Dropouts()),
     ],
     ids=["full", "probe", "lora", "lamb", "bce", "bit"],
 )

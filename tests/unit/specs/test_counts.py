@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitral.catalog import model, names
 from vitral.model import ViT
-from vitral.specs import ModelSpec, Noise
+from vitral.specs import Dropouts, ModelSpec
 
 PATCHES = (32, 16, 14, 8)
 TABLE = """
@@ -91,7 +91,7 @@ SPREAD = [
 
 def on_meta(spec: ModelSpec) -> ViT:
     with torch.device("meta"):
-        return ViT(spec, Noise()).eval()
+        return ViT(spec, Dropouts()).eval()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

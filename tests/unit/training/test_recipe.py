@@ -5,7 +5,7 @@ import pytest
 
 from vitral import catalog, recipes
 from vitral.errors import SpecError
-from vitral.specs import ImageSpec, Noise
+from vitral.specs import Dropouts, ImageSpec
 from vitral.training.recipe import (
     Objective,
     Optimizer,
@@ -29,7 +29,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         optimizer=Optimizer(kind="sgd", momentum=0.8),
         schedule=Schedule(kind="rsqrt", warmup=steps(5), cooldown=epochs(1.5)),
         objective=Objective(loss="bce", teacher="runs/large", distill="soft"),
-        noise=Noise(drop_path=0.2, drop_path_rule="constant"),
+        noise=Dropouts(drop_path=0.2, drop_path_rule="constant"),
         tune="lora:4",
         patience=3,
         accumulate=2,
@@ -53,7 +53,7 @@ def test_override(recipe: Recipe) -> None:
     changes = ["schedule.kind=staircase", "schedule.drops=[0.5]", "schedule.warmup=5 steps"]
     changed = override(recipe, [*changes, "noise.dropout=0.1", "patience=2", "tune=last:1"])
     assert changed.schedule == Schedule(kind="staircase", drops=(0.5,), warmup=steps(5))
-    assert (changed.noise, changed.patience, changed.tune) == (Noise(dropout=0.1), 2, "last:1")
+    assert (changed.noise, changed.patience, changed.tune) == (Dropouts(dropout=0.1), 2, "last:1")
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,13 @@ def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> Non
     session.recipe = replace(session.recipe, noise=replace(session.recipe.noise, drop_path=0.0))
     for block in session.model.blocks:
         block.drop_path = 0.0
-    session.model.noise = replace(session.model.noise, patch_dropout=0.0)
+    session.model.dropouts = replace(session.model.dropouts, patch_dropout=0.0)
     first, second = parts(session)
     lost = replace(second, images=second.images[:2], labels=second.labels[:2])
     learnt = step(session, [first, lost])
     assert learnt.images == 8
     fresh = begin(photos, tmp_path, "augment.mixup=0", "augment.cutmix=0", "noise.drop_path=0")
-    fresh.model.noise = replace(fresh.model.noise, patch_dropout=0.0)
+    fresh.model.dropouts = replace(fresh.model.dropouts, patch_dropout=0.0)
     together = replace(
         first,
         images=torch.cat([first.images, lost.images]),

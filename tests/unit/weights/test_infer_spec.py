@@ -10,7 +10,7 @@ from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.images import augment
 from vitral.model import ViT
-from vitral.specs import ModelSpec, Noise
+from vitral.specs import Dropouts, ModelSpec
 from vitral.weights import artifact
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.infer_spec import check_complete, detect_format, format_of_config, infer_spec
@@ -66,7 +66,7 @@ def test_where_nothing_is_said_the_homes_code_decides(format, name):
 
 def spec_from_meta(format: str, spec: ModelSpec) -> ModelSpec:
     with torch.device("meta"):
-        ours = ViT(spec, Noise()).state_dict()
+        ours = ViT(spec, Dropouts()).state_dict()
     table = table_for(format, spec)
     values = table.write(ours, spec.heads, layout_for(table, spec), {})
     return infer_spec(source(values), table, table.read(values))

@@ -1,4 +1,4 @@
-"""Noise: what training adds to the forward pass; no part of a ModelSpec, for it owns no weights."""
+"""Dropouts: what training leaves out of a forward pass; no part of a ModelSpec (no weights)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitral.specs.fields import choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Noise:
+class Dropouts:
     """Rates of what is dropped in training; all 0 by default, and silent in evaluation.
 
     Attributes:
@@ -34,7 +34,7 @@ class Noise:
             rate = getattr(self, name)
             if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise SpecError(f"{name} is a rate of at least 0 and below 1, not {rate!r}.")
-        choice(self, "drop_path_rule", Noise)
+        choice(self, "drop_path_rule", Dropouts)
 
     def drop_path_of(self, block: int, depth: int) -> float:
         """The rate of one block, counted from 0."""
