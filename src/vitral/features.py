@@ -26,6 +26,7 @@ from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import joined, probes
 from vitral.evaluation.probes import SEEDS, SHOTS, ProbeKind, ProbeResult, probe_score
 from vitral.specs import ImageSpec
+from vitral.wording import first_lines
 
 FEW_SHOT_CROP = 224 / 256
 MOST_NOTES = 5  # images left out that the notes of a probe name
@@ -137,9 +138,9 @@ def probe(
     else:
         found = _whole(eyes, opened, test.vectors, truth, kind)
     lost = [problem for problem in opened.problems if problem.code in LEFT_OUT] + eyes.failed
-    more = (f"... and {len(lost) - MOST_NOTES} more images left out",) * (len(lost) > MOST_NOTES)
-    named = (f"left out  {problem.path}: {problem.reason}" for problem in lost[:MOST_NOTES])
-    return replace(found, notes=(*found.notes, *named, *more))
+    named = (f"left out  {problem.path}: {problem.reason}" for problem in lost)
+    notes = first_lines(named, MOST_NOTES, " images left out")
+    return replace(found, notes=(*found.notes, *notes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from vitral.errors import ModelError, SpecError
 from vitral.specs import ModelSpec, ResNetSpec
-from vitral.specs.fields import suggest
+from vitral.wording import did_you_mean
 
 __all__ = ["model", "names", "size_of"]
 
@@ -37,7 +36,7 @@ def model(name: str, **changes: Any) -> ModelSpec:
     known = {field.name for field in fields(ModelSpec)}
     for change in changes:
         if change not in known:
-            raise SpecError(f"ModelSpec has no field '{change}'; {suggest(change, known)}")
+            raise SpecError(f"ModelSpec has no field '{change}'; {did_you_mean(change, known)}")
     return ModelSpec(**_merged({"name": name, **values}, changes))
 
 
@@ -80,9 +79,7 @@ def _values(name: str) -> dict[str, Any]:
         return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
     if (found := BIT.fullmatch(name)) and found["depth"] in table["bit"]:
         return _bit(tuple(table["bit"][found["depth"]]), int(found["factor"]))
-    folded = {known.casefold(): known for known in names()}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
-    hint = f"did you mean '{folded[close[0]]}'?" if close else "`vitral models` lists what exists."
+    hint = did_you_mean(name, names(), "`vitral models` lists what exists.")
     raise ModelError(f"There is no model '{name}'; {hint}")
 
 

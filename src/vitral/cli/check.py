@@ -11,6 +11,7 @@ import typer
 from vitral.cli import tables
 from vitral.cli.app import AsJson, app, complain, out, print_json, progress
 from vitral.errors import DataError
+from vitral.wording import first_lines
 
 Source = Annotated[
     str,
@@ -62,10 +63,9 @@ def shard(
             out_,
             lambda folder: left_out.extend(write_shards.pack(folder, opened, size=most, tick=tick)),
         )
-    for problem in left_out[:5]:
-        complain(f"{problem.path}: {problem.reason}")
-    if len(left_out) > 5:
-        complain(f"... and {len(left_out) - 5} more; see: vitral check {data}")
+    skipped = (f"{problem.path}: {problem.reason}" for problem in left_out)
+    for line in first_lines(skipped, what=f"; see: vitral check {data}"):
+        complain(line)
     count = len(list(out_.glob("*.tar")))
     out.print(
         f"{out_}: {len(opened.train):,} train and {len(opened.val):,} {opened.val.name} images of "

@@ -24,6 +24,7 @@ from vitral.cli.app import (
     spare,
 )
 from vitral.errors import UsageError
+from vitral.wording import first_lines
 
 if TYPE_CHECKING:
     from vitral.classifier import Classifier
@@ -162,10 +163,8 @@ def _refuse_places(csv: Path | None, report: Path | None, lang: str | None, data
 
 def _tell(*problems: Problem) -> None:
     """The first of the images that were left out."""
-    for problem in problems[:5]:
-        complain(f"{problem.path}: {problem.reason}")
-    if len(problems) > 5:
-        complain(f"... and {len(problems) - 5:,} more")
+    for line in first_lines(f"{problem.path}: {problem.reason}" for problem in problems):
+        complain(line)
 
 
 def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> None:

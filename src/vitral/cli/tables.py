@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from vitral.wording import listed
+
 if TYPE_CHECKING:
     from vitral.data.check import Check
     from vitral.evaluation import (
@@ -68,7 +70,8 @@ def evaluation_lines(
     """
     if unknown:
         who = "that not both models know" if both else "it does not know"
-        told = _few([f"{name} ({count:,})" for name, count in sorted(unknown.items())])
+        counts = (f"{name} ({count:,})" for name, count in sorted(unknown.items()))
+        told = listed(counts, MOST_EXAMPLES)
         yield f"left out   {sum(unknown.values()):,} images of classes {who}: {told}"
     # a class of evaluation cannot be asked for here: it would read numpy for `vitral models`
     if evaluation.headline == "accuracy":
@@ -114,7 +117,8 @@ def _multi_label(evaluation: MultiLabelEvaluation) -> Iterator[str | Table]:
     micro, macro = 100 * evaluation.f1_micro, 100 * evaluation.f1_macro
     yield f"{'F1 at 0.5':<22}  micro {micro:.2f} %, macro {macro:.2f} %"
     if evaluation.without_positives:
-        yield f"{'not scored':<22}  {_few(evaluation.without_positives)}: no image has it"
+        names = listed(evaluation.without_positives, MOST_EXAMPLES)
+        yield f"{'not scored':<22}  {names}: no image has it"
     worst = sorted(evaluation.per_class, key=lambda score: score.average_precision or 0.0)
     yield _label_scores(
         evaluation.per_class if len(worst) <= MOST_COLUMNS else worst[:MOST_COLUMNS]
@@ -192,11 +196,6 @@ def _share(name: str, share: float, interval: tuple[float, float], width: int = 
     return f"{name:<{width}}  {100 * share:.2f} %  (95 %: {low:.2f} to {high:.2f})"
 
 
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - MOST_EXAMPLES
-    return ", ".join(names[:MOST_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
-
-
 def _label_scores(scores: Sequence[LabelScore]) -> Table:
     table = Table(header_style="bold")
     for column in ("class", "images", "average precision", "precision", "recall", "F1"):
@@ -233,10 +232,8 @@ def check_lines(check: Check) -> Iterator[str]:
     """What `vitral check` found: layout, classes, sizes, split, problems, and whether to train."""
     kinds = f"{len(check.classes)} class{'es' * (len(check.classes) != 1)}"
     yield f"{check.source}: {check.images:,} images, {kinds}, {check.layout}"
-    shown = list(check.classes.items())[:MOST_COLUMNS]
-    more = len(check.classes) - len(shown)
-    names = ", ".join(f"{name} {count:,}" for name, count in shown)
-    yield f"classes   {names}{f' and {more} more' if more else ''}"
+    counts = (f"{name} {count:,}" for name, count in check.classes.items())
+    yield f"classes   {listed(counts, MOST_COLUMNS)}"
     yield f"balance   {check.balance:.1f} images of the largest class for one of the smallest"
     if check.sizes is not None:
         least, median, most = (f"{height}x{width}" for height, width in check.sizes)

@@ -19,7 +19,7 @@ from vitral.data.layouts import Layout
 from vitral.data.near_duplicates import Tick
 from vitral.data.problems import (
     BUILT_IN,
-    closest,
+    closest_class,
     divided_copies,
     empty,
     existing,
@@ -35,6 +35,7 @@ from vitral.data.shapes import KINDS, label_of
 from vitral.data.sources import UNTOLD, Arrays, Found, Problem, Scenes, Split
 from vitral.data.splits import Copies, copies, stratified
 from vitral.errors import DataError, UsageError
+from vitral.wording import listed
 
 _FIRST_VAL = 1 << 40  # scenes of shapes from here on are never used for training
 
@@ -203,7 +204,7 @@ def labelled(
         name = min(unknown)
         raise DataError(
             f"{source} has a class '{name}' that the model does not know; "
-            f"{closest(name, classes)} Rename or remove that class, train again with "
+            f"{closest_class(name, classes)} Rename or remove that class, train again with "
             f"it, or leave its images out with --allow-unknown."
         )
     return split
@@ -253,10 +254,9 @@ def _without(
     if strange.any():
         split = split.select(np.flatnonzero(~strange))
     if not len(split):
-        name, few = min(unknown), ", ".join(sorted(unknown)[:5])
         raise DataError(
-            f"{source} has none of the model's classes, but {few}; "
-            f"{closest(name, names[:count])} Choose other images or another model."
+            f"{source} has none of the model's classes, but {listed(sorted(unknown))}; "
+            f"{closest_class(min(unknown), names[:count])} Choose other images or another model."
         )
     if split.labels.ndim > 1:
         split = replace(split, labels=split.labels[:, :count])

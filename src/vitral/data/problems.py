@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from vitral.data.folders import named_like_an_image, visible_folders
 from vitral.data.sources import LEFT_OUT, Found, Problem
 from vitral.errors import DataError
+from vitral.wording import closest, did_you_mean, listed
 
 BUILT_IN = ("digits", "shapes")
 
@@ -41,23 +41,15 @@ def sibling(path: Path, names: Sequence[str] = BUILT_IN) -> str:
         neighbours = [child.name for child in path.parent.iterdir()]
     except OSError:
         neighbours = []
-    near = difflib.get_close_matches(path.name, [*neighbours, *names], n=1)
-    if not near:
+    near = closest(path.name, [*neighbours, *names])
+    if near is None:
         return f"give an existing path{', or one of ' if names else ''}{', '.join(names)}."
-    found = near[0] if near[0] in names else str(path.parent / near[0])
-    return f"did you mean {found}?"
+    return f"did you mean {near if near in names else path.parent / near}?"
 
 
-def closest(name: str, known: Sequence[str]) -> str:
-    """'did you mean …?' with the closest of the known names, or what is known."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"it knows {listed(known)}."
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first five names, and how many more there are."""
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+def closest_class(name: str, classes: Sequence[str]) -> str:
+    """Suggests the class that was meant, or says which classes there are."""
+    return did_you_mean(name, classes, f"it knows {listed(classes)}.")
 
 
 def refuse_rows(found: Found, where: str, allowed: bool) -> None:
@@ -124,7 +116,7 @@ def refuse_strangers(held: Found, classes: Sequence[str], where: str) -> None:
         name, count = min(strangers.items())
         raise DataError(
             f"{where} has a class '{name}' ({count} images) that the training images do not "
-            f"have; {closest(name, classes)} Rename or remove it."
+            f"have; {closest_class(name, classes)} Rename or remove it."
         )
 
 

@@ -6,7 +6,7 @@ evaluation.accuracy, evaluation.interval                 # 0.9452, (0.9376, 0.95
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from vitral.evaluation import calibration as calibrating
 from vitral.evaluation.calibration import ReliabilityReport
 from vitral.evaluation.intervals import macro_f1, wilson
 from vitral.specs import Calibration
+from vitral.wording import listed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,7 +263,7 @@ def _check(
     if outside or not np.issubdtype(truth.dtype, np.integer):
         raise DataError(
             f"Labels are class numbers from 0 to {count - 1}; "
-            f"{_listed([f'{keys[i]} has {truth[i]}' for i in outside]) or truth.dtype} is not."
+            f"{listed([f'{keys[i]} has {truth[i]}' for i in outside], 3) or truth.dtype} is not."
         )
 
 
@@ -286,12 +287,12 @@ def check_outputs(
         )
     if len(set(classes)) != count:
         twice = sorted({name for name in classes if list(classes).count(name) > 1})
-        raise DataError(f"Class names must differ, but {_listed(twice)} occur more than once.")
+        raise DataError(f"Class names must differ, but {listed(twice, 3)} occur more than once.")
     bad: list[int] = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
     if bad:
         raise ModelError(
             f"The model gives numbers that are not finite for {len(bad)} of {samples} samples "
-            f"({_listed([keys[i] for i in bad])}); its weights are damaged or it diverged."
+            f"({listed([keys[i] for i in bad], 3)}); its weights are damaged or it diverged."
         )
     if kind not in ("logits", "probabilities"):
         raise DataError(f"kind is 'logits' or 'probabilities', not {kind!r}.")
@@ -300,9 +301,3 @@ def check_outputs(
             f"Probabilities lie between 0 and 1, these between {scores.min():.3g} and "
             f"{scores.max():.3g}; for logits say kind='logits'."
         )
-
-
-def _listed(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

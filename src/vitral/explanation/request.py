@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitral.errors import ModelError, UsageError
 from vitral.specs import ModelSpec
+from vitral.wording import listed
 
 Method = Literal["occlusion", "relevance", "rollout", "attention"]
 Query = Literal["cls"] | tuple[int, int]
@@ -80,10 +81,8 @@ class Question:
         _number("Heads", self.head, spec.heads)
         self._check_query(spec, grid)
         if self.target is not None and self.target not in classes:
-            known = ", ".join(classes[:20]) + ", …" * (len(classes) > 20)
-            raise UsageError(
-                f"The model has no class '{self.target}'; its classes are {known or 'none'}."
-            )
+            known = listed(classes, 20) or "none"
+            raise UsageError(f"The model has no class '{self.target}'; its classes are {known}.")
         if not 0 <= self.steps <= 1000:
             raise UsageError(f"steps is a number from 0 to 1000, not {self.steps}.")
         return replace(self, method=method)

@@ -21,12 +21,11 @@ from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
 from vitral.engines.torch_engine import uses_bf16
 from vitral.planning.benchmark import StepCosts, fastest_micro_batch, measure
-from vitral.storage.files import size
 from vitral.training import finetuning, memory, schedule
-from vitral.training.display import clock
 from vitral.training.memory import Memory
 from vitral.training.recipe import Recipe
 from vitral.training.session import cores, loading_processes
+from vitral.wording import byte_size, clock
 
 __all__ = ["DryRun", "check", "dry_run", "fastest_micro_batch", "lines"]
 
@@ -150,15 +149,17 @@ def dry_run(
 
 def lines(found: DryRun) -> list[str]:
     """For the terminal."""
-    parts = [f"{name} {size(value)}" for name, value in asdict(found.memory).items() if value > 5e5]
+    parts = [
+        f"{name} {byte_size(value)}" for name, value in asdict(found.memory).items() if value > 5e5
+    ]
     named = f" ({', '.join(parts)})" if parts else ""
     shown = [
         f"model     {found.parameters / 1e6:.2f} M parameters, {found.trainable / 1e6:.2f} M of "
         f"them learn; {found.gflops:.3g} GFLOPs per image",
         f"length    {found.steps:,} steps, {found.images:,} images seen; {found.validations:,} "
         f"validation{'s' * (found.validations != 1)} of {found.validated:,} images",
-        f"memory    up to {size(found.memory.total)} with {found.part:,} images at once"
-        f"{named}; {size(found.free_memory)} free",
+        f"memory    up to {byte_size(found.memory.total)} with {found.part:,} images at once"
+        f"{named}; {byte_size(found.free_memory)} free",
     ]
     if found.memory.total > found.free_memory:
         shown.append(
@@ -167,8 +168,8 @@ def lines(found: DryRun) -> list[str]:
         )
     shown += _times(found)
     shown.append(
-        f"disk      {size(found.disk_bytes)}, of which {size(found.state_bytes)} per saved state; "
-        f"{size(found.free_disk)} free"
+        f"disk      {byte_size(found.disk_bytes)}, of which {byte_size(found.state_bytes)} per "
+        f"saved state; {byte_size(found.free_disk)} free"
     )
     if found.disk_bytes > found.free_disk:
         shown.append("          That does not fit: choose another --out.")
@@ -187,7 +188,7 @@ def _times(found: DryRun) -> list[str]:
     whose = "of tensors" if found.device.startswith("cuda") else "of the whole process"
     many = f", {found.processes} processes" if found.processes > 1 else ""
     return [
-        f"measured  {size(seen.memory)} {whose} with {seen.images:,} images at once; an image "
+        f"measured  {byte_size(seen.memory)} {whose} with {seen.images:,} images at once; an image "
         f"takes {_short(seen.backward)} to learn, {_short(seen.forward)} to validate, "
         f"{_short(seen.reading)} to read on one core",
         f"time      {_short(found.step_seconds)} per step, about {clock(found.seconds)} in all "

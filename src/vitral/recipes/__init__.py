@@ -10,8 +10,8 @@ import importlib
 import pkgutil
 
 from vitral.errors import UsageError
-from vitral.specs.fields import suggest
 from vitral.training.recipe import Recipe
+from vitral.wording import did_you_mean
 
 # what stands in a recipe for weights that only a person can name
 WEIGHTS = "WEIGHTS"
@@ -35,7 +35,7 @@ def named(name: str, count: int | None = None, size: tuple[int, int] | None = No
     Raises UsageError with 'did you mean' where there is no such recipe.
     """
     if name not in names():
-        raise UsageError(f"There is no recipe '{name}'; {suggest(name, names())}")
+        raise UsageError(f"There is no recipe '{name}'; {did_you_mean(name, names())}")
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     recipe: Recipe = module.recipe
     if count is None or not hasattr(module, "rule"):

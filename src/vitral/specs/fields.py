@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import re
 import types
@@ -13,6 +12,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vitral.errors import SpecError
+from vitral.wording import did_you_mean
 
 T = TypeVar("T")
 
@@ -20,13 +20,6 @@ T = TypeVar("T")
 @cache
 def _hints(owner: Any) -> dict[str, Any]:  # a millisecond each time otherwise
     return get_type_hints(owner)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean 'X'?' when something close is known, otherwise the list of known names."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}."
 
 
 def choice(settings: object, name: str, owner: type) -> None:
@@ -53,7 +46,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise SpecError(f"{cls.__name__} has no field '{name}'; {suggest(name, known)}")
+            raise SpecError(f"{cls.__name__} has no field '{name}'; {did_you_mean(name, known)}")
     ready = {
         name: coerce(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()
     }
@@ -78,12 +71,12 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
         inner, holder = values, owner
         for parent in parents:
             if not isinstance(inner.get(parent), dict):
-                raise SpecError(f"{holder} has no part '{parent}'; {suggest(parent, inner)}")
+                raise SpecError(f"{holder} has no part '{parent}'; {did_you_mean(parent, inner)}")
             inner, holder = inner[parent], parent
         if name not in inner:
             same = [known for known in flat(values) if known.rpartition(".")[2] == name]
             meant = f"did you mean {' or '.join(map(repr, same))}?" if same else None
-            raise SpecError(f"{holder} has no field '{name}'; {meant or suggest(name, inner)}")
+            raise SpecError(f"{holder} has no field '{name}'; {meant or did_you_mean(name, inner)}")
         if isinstance(inner[name], dict):
             raise SpecError(f"'{path}' has fields of its own: {', '.join(inner[name])}.")
         text = re.sub(r"^([+-]?)\.(\d)", r"\g<1>0.\2", text.strip())  # JSON knows no .5

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitral.errors import MachineError
+from vitral.wording import byte_size
 
 _WRITING = ".writing"  # how the temporary neighbours of files end
 
@@ -131,11 +132,14 @@ def explained(error: OSError, path: Path, needed: int = 0, written: int = 0) -> 
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
-        more = "more than " * (not needed)
-        wanted = f"{more}{_exact(needed or written)} are needed, " if needed or written else ""
+        wanted = ""
+        if needed:
+            wanted = f"{byte_size(needed, 2)} are needed, "
+        elif written:
+            wanted = f"more than {byte_size(written, 2)} are needed, "
         return MachineError(
-            f"The disk is full while writing {path}: {wanted}{_exact(free)} are free. Free some "
-            f"space or write elsewhere; what was saved before is untouched."
+            f"The disk is full while writing {path}: {wanted}{byte_size(free, 2)} are free. Free "
+            f"some space or write elsewhere; what was saved before is untouched."
         )
     if error.errno == errno.EFBIG:
         return MachineError(
@@ -145,18 +149,6 @@ def explained(error: OSError, path: Path, needed: int = 0, written: int = 0) -> 
     return MachineError(
         f"Cannot write {path}: {error.strerror or error}. Choose a writable place (--out)."
     )
-
-
-def size(count: float) -> str:
-    """'40 kB', '850 MB' or '1.2 GB' of so many bytes."""
-    if count < 9.995e5:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e6:.0f} MB" if count < 9.995e8 else f"{count / 1e9:.1f} GB"
-
-
-def _exact(count: int) -> str:
-    """As `size`, with a digit more, so that what is needed is not told as what is free."""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{-(-count // 1000)} kB"
 
 
 def _existing(path: Path) -> Path:

@@ -12,8 +12,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitral.storage.files import size
 from vitral.training import memory
+from vitral.wording import byte_size, clock
 
 LINE_SECONDS = 10.0
 MEMORY_SECONDS = 1.0  # asking a GPU's allocator at every step would cost a small model some speed
@@ -108,7 +108,7 @@ class Display:
             *self.validated,
             f"{rate:,.0f} images/s",
             f"lr {lr:.1e}",
-            size(self.memory),
+            byte_size(self.memory),
         ]
         if self.live:
             text = _fitting(facts, self.console.width - AROUND)
@@ -131,13 +131,6 @@ class Display:
         low, high = (100 * bound for bound in interval)
         if not self.live:
             self.note(f"epoch {epoch:g}  val {name} {100 * score:.2f} % ({low:.1f}-{high:.1f})")
-
-
-def clock(seconds: float) -> str:
-    """1:05 or 2:03:04."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _fitting(facts: list[str], columns: int) -> str:

@@ -28,7 +28,8 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from vitral.errors import MachineError, UsageError
-from vitral.specs.fields import flat, suggest
+from vitral.specs.fields import flat
+from vitral.wording import did_you_mean
 
 Name = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 _LOGGER = logging.getLogger(__name__)
@@ -85,7 +86,9 @@ class Loggers:
     ) -> None:
         for name in names:
             if name not in get_args(Name):
-                raise UsageError(f"There is no tracker '{name}'; {suggest(name, get_args(Name))}")
+                raise UsageError(
+                    f"There is no tracker '{name}'; {did_you_mean(name, get_args(Name))}"
+                )
             if importlib.util.find_spec(name) is None:
                 raise MachineError(f"--log {name} needs {name}: pip install 'vitral[{name}]'")
         self.names, self.note = tuple(dict.fromkeys(names)), note

@@ -52,6 +52,7 @@ from vitral.training.recipe import Recipe
 from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
 from vitral.weights.artifact import Card
+from vitral.wording import first_lines
 
 Score: TypeAlias = Evaluation | MultiLabelEvaluation
 
@@ -311,14 +312,11 @@ def introduction(
     recipe: Recipe, data: Dataset, model: ViT, ranks: Ranks, *, bf16: bool
 ) -> list[str]:
     """What a person should know before the first step."""
-    shown = [
+    notes = (
         f"{'left out' if problem.code in LEFT_OUT else 'note'}: {problem.path}: {problem.reason}"
-        for problem in data.problems[:5]
-    ]
-    if len(data.problems) > 5:
-        shown.append(
-            f"... and {len(data.problems) - 5} more notes on the data, in the run's problems.csv"
-        )
+        for problem in data.problems
+    )
+    shown = first_lines(notes, what=" notes on the data, in the run's problems.csv")
     height, width = recipe.images.size
     trained = finetuning.trainable(model)
     part = f", {trained / 1e6:.2f} M of them trained" * (trained < recipe.model.parameters)

@@ -18,12 +18,12 @@ from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.evaluation.calibration import fit
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
-from vitral.training.display import clock
 from vitral.training.distributed.process_group import whole
 from vitral.training.run_folder import Run
 from vitral.training.session import Session
 from vitral.training.step import Diverged, report_unreadable
 from vitral.weights import artifact
+from vitral.wording import clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from vitral.model import ViT
 from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
 from vitral.specs.fields import choice
 from vitral.storage import files
+from vitral.wording import listed
 
 FORMAT = 1
 TENSORS, CARD, KEPT = "model.safetensors", "model.json", "kept.safetensors"
@@ -242,9 +243,6 @@ def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
 
 def _sides(expected: set[str], found: set[str]) -> str:
     missing, unexpected = sorted(expected - found), sorted(found - expected)
-    return f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}."
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if names else "none"
+    return (
+        f"Missing: {listed(missing, 6) or 'none'}. Unexpected: {listed(unexpected, 6) or 'none'}."
+    )

@@ -7,7 +7,6 @@ What is there already is used without any contact; nothing is opened or unpickle
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import http.client
@@ -33,6 +32,7 @@ from huggingface_hub.hf_api import ModelInfo
 from vitral.catalog.checkpoints import Checkpoint, checkpoint, checkpoints
 from vitral.errors import MachineError, VitralError, WeightsError
 from vitral.storage import files
+from vitral.wording import byte_size, closest, listed
 
 HUB_ID = re.compile(
     r"(?P<prefix>hf[-_]hub:)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?"
@@ -116,7 +116,7 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
                 raise WeightsError(_without_weights(id, sizes))
             _check_space(id, size)
             announce(
-                f"Downloading {id}: {_listed(weights)}, {_megabytes(size)}, "
+                f"Downloading {id}: {listed(weights, 1)}, {byte_size(size)}, "
                 f"licence {_licence(info, repo)}."
             )
         return Path(
@@ -177,10 +177,10 @@ def _licence(info: ModelInfo, repo: str) -> str:
 
 
 def _without_weights(id: str, names: Iterable[str]) -> str:
-    listed = ", ".join(sorted(names)[:8]) or "nothing"
+    there = listed(sorted(names), 8) or "nothing"
     return (
         f"{id} has no weights that Vitral reads (model.safetensors, pytorch_model.bin, one .npz); "
-        f"it holds {listed}. If one of them is a ViT, download it and give its path."
+        f"it holds {there}. If one of them is a ViT, download it and give its path."
     )
 
 
@@ -206,8 +206,8 @@ def _explained(
                 f"HF_TOKEN), and repeat the command."
             )
         case RepositoryNotFoundError():
-            close = difflib.get_close_matches(repo, [row.id for row in checkpoints()], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"look for it at {page}."
+            close = closest(repo, [row.id for row in checkpoints()])
+            hint = f"did you mean {close}?" if close else f"look for it at {page}."
             return WeightsError(
                 f"The hub has no {repo}, or it is private (`hf auth login` opens your own); {hint}"
             )
@@ -246,7 +246,7 @@ def _from_url(row: Checkpoint, url: str, announce: Callable[[str], None], offlin
         folder.mkdir(parents=True, exist_ok=True)
         _check_space(row.id, row.bytes - (part.stat().st_size if part.exists() else 0))
         announce(
-            f"Downloading {row.id}: {row.file}, {_megabytes(row.bytes)}, licence {row.licence}."
+            f"Downloading {row.id}: {row.file}, {byte_size(row.bytes)}, licence {row.licence}."
         )
         _download(url, part, row)
         _check_digest(part, url)
@@ -283,8 +283,8 @@ def _download(url: str, part: Path, row: Checkpoint) -> None:
         if not 0.9 * row.bytes < size < 1.1 * row.bytes:
             part.unlink(missing_ok=True)
             raise WeightsError(
-                f"{url} answered with {_megabytes(size)} of {answer.headers.get_content_type()} "
-                f"instead of about {_megabytes(row.bytes)}: a page of a proxy or a log-in, not the "
+                f"{url} answered with {byte_size(size)} of {answer.headers.get_content_type()} "
+                f"instead of about {byte_size(row.bytes)}: a page of a proxy or a log-in, not the "
                 f"weights. Open it in a browser, save the file, and give its path."
             )
         with part.open("ab" if have else "wb") as file:
@@ -292,7 +292,7 @@ def _download(url: str, part: Path, row: Checkpoint) -> None:
                 file.write(piece)
     if part.stat().st_size != size:
         raise ConnectionError(
-            f"the connection broke after {_megabytes(part.stat().st_size)} of {_megabytes(size)}; "
+            f"the connection broke after {byte_size(part.stat().st_size)} of {byte_size(size)}; "
             "the same command continues"
         )
 
@@ -326,14 +326,6 @@ def _check_space(id: str, size: int) -> None:
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     if size > free:
         raise MachineError(
-            f"{id} needs {_megabytes(size)}, but {place} has {_megabytes(free)} free. Free some "
+            f"{id} needs {byte_size(size)}, but {place} has {byte_size(free)} free. Free some "
             "space, or set HF_HOME to a folder on a larger disk."
         )
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"

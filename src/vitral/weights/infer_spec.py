@@ -17,6 +17,7 @@ from vitral.specs.fields import assign, coerce, from_mapping, pair
 from vitral.weights import formats
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.rename import Reading, RenameTable, fitting_tables, tables
+from vitral.wording import listed
 
 SHOWN = 4  # names in a message
 ROWS = ("prefix_positions", "register_positions")  # by the format's rule, else by the table's rows
@@ -312,5 +313,4 @@ def _name(values: Mapping[str, Any], known: str | None) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + more if names else "nothing"
+    return listed((f"{name:.80}" for name in names), SHOWN) or "nothing"

@@ -4,7 +4,7 @@ from typing import Any, Literal
 import pytest
 
 from vitral.errors import SpecError
-from vitral.specs.fields import choice, coerce, from_mapping, pair, suggest
+from vitral.specs.fields import choice, coerce, from_mapping, pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,3 @@ def test_choice() -> None:
     choice(Outer(required="x"), "kind", Outer)
     with pytest.raises(SpecError, match=r"Outer\.kind"):
         choice(Outer(required="x", kind="z"), "kind", Outer)  # type: ignore[arg-type]
-
-
-def test_suggest() -> None:
-    assert suggest("wieght", ["weight", "bias"]) == "did you mean 'weight'?"
-    assert suggest("zzz", ["weight", "bias"]) == "known: bias, weight."

@@ -9,22 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from vitral.storage.files import size
 from vitral.training import display
-from vitral.training.display import Display, clock
-
-
-def test_clock() -> None:
-    assert clock(65) == "1:05"
-    assert clock(7384) == "2:03:04"
-    assert clock(0.4) == "0:00"
-
-
-def test_size() -> None:
-    assert size(1_250_000) == "1 MB"
-    assert size(999_400_000) == "999 MB"
-    assert size(999_900_000) == "1.0 GB"
-    assert size(141e9) == "141.0 GB"
+from vitral.training.display import Display
 
 
 def test_plain_lines_where_there_is_no_terminal(

@@ -121,6 +121,6 @@ def test_a_full_disk_is_told_what_a_state_needs(
 
     monkeypatch.setattr(files, "save_file", full)
     tensors = {"model/w": torch.zeros(1_000_000), "optimizer/w/step": torch.ones(())}
-    with pytest.raises(MachineError, match=r"a\.safetensors: 4\.0 MB are needed, .* are free"):
+    with pytest.raises(MachineError, match=r"a\.safetensors: 4\.00 MB are needed, .* are free"):
         state.save(tmp_path, tensors, Progress(step=1), ALONE)
     assert not list(tmp_path.iterdir())

@@ -139,6 +139,6 @@ def test_a_full_disk_is_told_what_an_artifact_needs(
 
     monkeypatch.setattr(files, "save_file", full)
     kept = {"other": torch.zeros(3_000_000)}
-    with pytest.raises(MachineError, match=r"best: 12\.\d MB are needed, .* are free"):
+    with pytest.raises(MachineError, match=r"best: 12\.\d+ MB are needed, .* are free"):
         artifact.save(tmp_path / "best", build(SPEC).state_dict(), CARD, kept)
     assert not list(tmp_path.iterdir())

@@ -245,7 +245,7 @@ def test_shards_come_together_and_pickles_last(hub: Hub) -> None:
     said: list[str] = []
     folder = fetch(REPO, announce=said.append)
     assert {file.name for file in folder.iterdir()} == {*shards, "model.safetensors.index.json"}
-    assert "model-00001-of-00003.safetensors and 3 more files, 0 kB" in said[0]
+    assert "model-00001-of-00003.safetensors and 3 more, 5 bytes" in said[0]
 
 
 def test_a_missing_config_comes_without_new_weights(hub: Hub) -> None:

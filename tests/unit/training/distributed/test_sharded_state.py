@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_what_all_pieces_need(
     monkeypatch.setattr(torch.distributed.checkpoint, "save", full)
     monkeypatch.setattr(shutil, "disk_usage", disk)
     tensors = {"a": torch.zeros(500_000), "b": torch.zeros(500_000)}
-    with pytest.raises(MachineError, match=r"4\.0 MB are needed, 3\.0 MB are free"):
+    with pytest.raises(MachineError, match=r"4\.00 MB are needed, 3\.00 MB are free"):
         sharded_state.write(tmp_path / "a", tensors, {"step": 1}, ALONE)
     assert not list(tmp_path.iterdir())
     if not known:
