@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vitral.errors import ModelError, SpecError
+from vitral.model.patches import resample_patches
 from vitral.specs import ModelSpec
 from vitral.weights import artifact
 from vitral.weights.read import Weights
@@ -58,21 +57,6 @@ def adapt(
     notes += _heads(tensors, weights, spec, classes)
     artifact.check(tensors, spec, Path(spec.name))
     return tensors, tuple(notes)
-
-
-def resample_patches(kernel: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Kernels (width, channels, height, width) for another patch: FlexiViT's PI-resize, eq. 2.
-
-    Of all kernels of the new size, those whose products with bilinearly resized patches are
-    nearest to the old kernels' products with the patches themselves: w' = (B^T)^+ w.
-    """
-    old = (kernel.shape[2], kernel.shape[3])
-    if old == patch:
-        return kernel
-    basis = torch.eye(old[0] * old[1], dtype=torch.float64).unflatten(1, old)[:, None]
-    resize = F.interpolate(basis, patch, mode="bilinear").flatten(1).T  # B: old pixels to new ones
-    moved = kernel.double().flatten(2) @ torch.linalg.pinv(resize)  # row vectors: w (B)^+
-    return moved.unflatten(2, patch).to(kernel.dtype)
 
 
 def _check_same(old: ModelSpec, new: ModelSpec) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from networks import randomised, tiny, tiny_bit
 
 from vitral.errors import ModelError, SpecError
@@ -13,7 +12,7 @@ from vitral.model import ViT
 from vitral.model.positions import resample
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
 from vitral.weights import artifact
-from vitral.weights.adapt import adapt, resample_patches
+from vitral.weights.adapt import adapt
 from vitral.weights.artifact import Card
 from vitral.weights.read import Weights, read_weights
 
@@ -100,14 +99,7 @@ def test_relative_positions_do_not_move() -> None:
 
 
 @torch.no_grad()
-def test_another_patch_size_gives_the_tokens_of_the_shrunk_image() -> None:
-    """FlexiViT, section 3.4: on an enlarged image the enlarged patch has the same tokens."""
-    kernel = torch.randn(7, 3, 8, 8, dtype=torch.float64)
-    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
-    larger = F.interpolate(image, (16, 16), mode="bilinear")
-    token = F.conv2d(image, kernel)
-    assert torch.allclose(F.conv2d(larger, resample_patches(kernel, (16, 16))), token)
-    assert resample_patches(kernel, (8, 8)) is kernel
+def test_another_patch_size_resamples_the_kernel_and_moves_the_positions() -> None:
     old = tiny()
     model, notes = continued(old, replace(old, patch=(8, 8)), NAMES)
     assert model.patches.weight.shape == (32, 3, 8, 8)
