@@ -1,7 +1,6 @@
-"""The colours of Vitral, once: leading, jewel panes on warm paper (docs: "one look").
+"""The colours of Vitral: dark leading, jewel colours on warm paper (docs: "one look").
 
-They live here because explanation paints pictures with them and report, one floor above, writes
-them into its page; this is the lowest room that draws.
+Explanation paints pictures with them, and report writes them into its page.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ FONT_STACK = ", ".join(
 
 
 def rgb(colour: str) -> NDArray[np.float64]:
-    """(3,) values in [0, 1] of '#rrggbb'."""
+    """Read '#rrggbb' as (3,) values in [0, 1]."""
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
 
 
 def amounts() -> Colormap:
-    """The map for amounts (attention, probability, similarity)."""
+    """Load the colour map for amounts (attention, probability, similarity)."""
     from matplotlib import colormaps  # noqa: PLC0415  matplotlib takes 0.3 s to import
 
     return colormaps[AMOUNTS]

@@ -1,11 +1,13 @@
-"""A picture as a window: patches are panes of glass between dark leading.
+"""Pictures as arrays: a heatmap laid over an image, grid lines between patches, mosaics of tiles.
 
-Arrays are uint8 (H, W, 3); nothing here knows about models.
+A picture is uint8 (H, W, 3). The look is that of a stained-glass window: patches are panes and the
+lines between them are leading. Nothing here knows about models.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,44 +25,44 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _CLEAR = 0.35  # share of the picture's own colours that comes through
 
 
-def overlay(image: Picture, heat: NDArray[np.floating]) -> Picture:
-    """Tint every patch of a picture by its amount and lead it in.
+def overlay(image: Picture, heatmap: NDArray[np.floating]) -> Picture:
+    """Tint every patch of a picture by its amount and draw the grid between the patches.
 
     Args:
         image: uint8 (H, W, 3).
-        heat: (rows, columns), one amount per patch; lowest to highest spans the colour map.
+        heatmap: (rows, columns), one amount per patch; lowest to highest spans the colour map.
 
     Returns uint8 (H, W, 3).
     """
-    _check(image, heat)
+    _check(image, heatmap)
     height, width = image.shape[:2]
-    rows, columns = heat.shape
+    rows, columns = heatmap.shape
     row = np.arange(height) * rows // height
     column = np.arange(width) * columns // width
-    level = spread(heat)
+    level = to_unit_range(heatmap)
     lit = level[row][:, column][..., None]
     pane = amounts()(level)[..., :3][row][:, column]
     behind = (image @ _LUMA / 255)[..., None]
     glass = pane * (_GLASS[0] + (_GLASS[1] - _GLASS[0]) * behind)
     glass = (1 - _CLEAR) * glass + _CLEAR * (0.5 + 0.6 * lit) * image / 255
-    return lead(quantised(glass), (rows, columns))
+    return draw_grid(to_uint8(glass), (rows, columns))
 
 
-def lead(image: Picture, grid: tuple[int, int]) -> Picture:
-    """Draw the leading between the patches of a (rows, columns) grid over a picture.
+def draw_grid(image: Picture, grid: tuple[int, int]) -> Picture:
+    """Draw lines between the patches of a (rows, columns) grid, and around it, over a picture.
 
-    The lead is as wide as suits the pane (a twelfth of it); panes under four pixels get none.
+    A line is a twelfth of a patch wide; patches under four pixels get none.
     """
     result = image.copy()
-    pane = min(image.shape[0] / grid[0], image.shape[1] / grid[1])
-    if pane < 4:
+    patch = min(image.shape[0] / grid[0], image.shape[1] / grid[1])
+    if patch < 4:
         return result
-    thickness = max(1, round(pane / 12))
-    colour = quantised(rgb(LEADING))
+    thickness = max(1, round(patch / 12))
+    colour = to_uint8(rgb(LEADING))
     for axis, count in enumerate(grid):
         side = image.shape[axis]
         for i in range(count + 1):
-            # the outer came is as wide as the inner ones, and all of it inside the picture
+            # the outer line is as wide as the inner ones, and all of it inside the picture
             middle = min(max(i * side / count, thickness / 2), side - thickness / 2)
             start = round(middle - thickness / 2)
             line = (slice(None),) * axis + (slice(start, start + thickness),)
@@ -68,42 +70,61 @@ def lead(image: Picture, grid: tuple[int, int]) -> Picture:
     return result
 
 
-def enlarge(image: Picture, least: int) -> Picture:
-    """Repeat pixels until the shorter side has at least `least`, so that leading has room."""
-    times = max(1, -(-least // min(image.shape[:2])))
+def mosaic(tiles: Sequence[Picture], columns: int, gap: int) -> Picture:
+    """Lay tiles of one size out in rows, with `gap` pixels of leading between and around them."""
+    height, width = tiles[0].shape[:2]
+    rows = -(-len(tiles) // columns)
+    size = (rows * (height + gap) + gap, columns * (width + gap) + gap)
+    result = np.empty((*size, 3), np.uint8)
+    result[:] = to_uint8(rgb(LEADING))
+    for i, tile in enumerate(tiles):
+        top = i // columns * (height + gap) + gap
+        left = i % columns * (width + gap) + gap
+        result[top : top + height, left : left + width] = tile
+    return result
+
+
+def upscale(image: Picture, smallest: int) -> Picture:
+    """Repeat pixels until the shorter side has at least `smallest` of them."""
+    times = max(1, -(-smallest // min(image.shape[:2])))
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def spread(heat: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Amounts stretched to [0, 1]; equal ones all become 0.5 rather than amplified rounding."""
-    values = np.asarray(heat, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
+def to_unit_range(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Stretch amounts to [0, 1]; equal ones all become 0.5 rather than amplified rounding."""
+    levels = np.asarray(values, dtype=np.float64)
+    low, high = float(levels.min()), float(levels.max())
     if high - low <= 1e-6 * max(abs(low), abs(high)):
-        return np.full(values.shape, 0.5)
-    return (values - low) / (high - low)
+        return np.full(levels.shape, 0.5)
+    return (levels - low) / (high - low)
+
+
+def to_uint8(colours: NDArray[np.float64]) -> Picture:
+    """Round colours in [0, 1] to uint8."""
+    return np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+
+
+def to_colours(values: NDArray[np.floating]) -> Picture:
+    """Paint amounts (rows, columns) with the colour map, lowest to highest, a pixel for each."""
+    return to_uint8(amounts()(to_unit_range(values))[..., :3])
 
 
 def png(image: Picture) -> bytes:
-    """A picture as PNG bytes."""
+    """Encode a picture as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-def quantised(values: NDArray[np.float64]) -> Picture:
-    """uint8 from colours in [0, 1]."""
-    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def _check(image: Picture, heat: NDArray[np.floating]) -> None:
+def _check(image: Picture, heatmap: NDArray[np.floating]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
             f"A picture is uint8 (height, width, 3), not {image.dtype} {tuple(image.shape)}."
         )
-    if heat.ndim != 2 or heat.shape[0] > image.shape[0] or heat.shape[1] > image.shape[1]:
+    if heatmap.ndim != 2 or heatmap.shape[0] > image.shape[0] or heatmap.shape[1] > image.shape[1]:
         raise UsageError(
-            f"A map of shape {tuple(heat.shape)} does not fit a picture of "
+            f"A map of shape {tuple(heatmap.shape)} does not fit a picture of "
             f"{image.shape[0]}×{image.shape[1]} pixels; it is (rows, columns) of patches."
         )
-    if not np.isfinite(heat).all():
+    if not np.isfinite(heatmap).all():
         raise UsageError("The map has values that are not finite; the weights are damaged.")

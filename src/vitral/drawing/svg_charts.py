@@ -14,14 +14,21 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 
-_WIDTH, _HEIGHT = 400, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 36
-_MOST_POINTS = 400
+_WIDTH, _HEIGHT = 400, 230  # of the view box
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 36  # margins around the axes
+_MAX_POINTS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """One line: its name, its pane (a name of style.PANE_NAMES), its points and their interval."""
+    """One line of a chart.
+
+    Attributes:
+        name: for the tip of its last point.
+        pane: its colour, a name of report/style.PANE_NAMES.
+        points: (x, y) from left to right.
+        band: (x, low, high), the interval of the points; drawn behind the line.
+    """
 
     name: str
     pane: str
@@ -33,16 +40,16 @@ def line_chart(
     series: Sequence[Series],
     x_label: str,
     title: str,
-    shown: Callable[[float], str] = "{:g}".format,
+    format_y: Callable[[float], str] = "{:g}".format,
     from_zero: bool = False,
 ) -> Markup:
-    """An <svg> of the series, or nothing when no series has a point.
+    """Draw series as an <svg>; nothing when no series has a point.
 
     Args:
         series: lines; those without points are left out.
         x_label: what the x axis counts.
         title: read out to those who do not see the chart.
-        shown: the text of a value on the y axis.
+        format_y: the text of a value on the y axis.
         from_zero: whether the y axis begins at zero.
     """
     series = [line for line in series if line.points]
@@ -56,31 +63,34 @@ def line_chart(
     end = x_ticks[-1] if x_ticks[-1] <= 1.03 * max(xs) else max(xs)
     x_span = (min([x_ticks[0], *xs]), end)
     y_span = (min([y_ticks[0], *ys]), max([y_ticks[-1], *ys]))
-    place = _Place(x_span, y_span)
-    parts = [_axes(place, x_ticks, y_ticks, x_label, shown)]
-    parts += [_line(place, line, shown) for line in series]
+    scale = _Scale(x_span, y_span)
+    parts = [_axes(scale, x_ticks, y_ticks, x_label, format_y)]
+    parts += [_line(scale, line, format_y) for line in series]
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(_WIDTH, _HEIGHT, title, Markup("").join(parts))
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) that enclose [low, high]."""
+    """Choose round numbers (1, 2, 2.5 or 5 times a power of ten apart) that enclose [low, high]."""
     if high <= low:
         margin = abs(low) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+        low = low - margin
+        high = high + margin
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-class _Place:
-    """From values to the chart's coordinates."""
+class _Scale:
+    """The way from values to the chart's coordinates."""
 
     def __init__(self, x_span: Point, y_span: Point) -> None:
-        self.x_span, self.y_span = x_span, y_span
+        self.x_span = x_span
+        self.y_span = y_span
 
     def x(self, value: float) -> float:
         low, high = self.x_span
@@ -94,23 +104,24 @@ class _Place:
 
 
 def _axes(
-    place: _Place,
+    scale: _Scale,
     x_ticks: Sequence[float],
     y_ticks: Sequence[float],
     x_label: str,
-    shown: Callable[[float], str],
+    format_y: Callable[[float], str],
 ) -> Markup:
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    right = _WIDTH - _RIGHT
+    bottom = _HEIGHT - _BOTTOM
     parts = [
         Markup('<path class="grid" d="M{} {}H{}"/><text class="y" x="{}" y="{}">{}</text>').format(
-            _LEFT, place.y(y), right, _LEFT - 6, place.y(y) + 4, shown(y)
+            _LEFT, scale.y(y), right, _LEFT - 6, scale.y(y) + 4, format_y(y)
         )
         for y in y_ticks
     ]
     parts += [
-        Markup('<text class="x" x="{}" y="{}">{}</text>').format(place.x(x), bottom + 16, f"{x:g}")
+        Markup('<text class="x" x="{}" y="{}">{}</text>').format(scale.x(x), bottom + 16, f"{x:g}")
         for x in x_ticks
-        if x <= place.x_span[1]
+        if x <= scale.x_span[1]
     ]
     parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(_LEFT, bottom, right))
     parts.append(
@@ -121,31 +132,31 @@ def _axes(
     return Markup("").join(parts)
 
 
-def _line(place: _Place, line: Series, shown: Callable[[float], str]) -> Markup:
+def _line(scale: _Scale, line: Series, format_y: Callable[[float], str]) -> Markup:
     points = thinned(line.points)
     drawn = []
     if len(line.band) > 1:
-        upper = [f"{place.x(x)} {place.y(high)}" for x, _, high in line.band]
-        lower = [f"{place.x(x)} {place.y(low)}" for x, low, _ in reversed(line.band)]
+        upper = [f"{scale.x(x)} {scale.y(high)}" for x, _, high in line.band]
+        lower = [f"{scale.x(x)} {scale.y(low)}" for x, low, _ in reversed(line.band)]
         path = "M" + "L".join(upper + lower) + "Z"
         drawn.append(Markup('<path class="band {}" d="{}"/>').format(line.pane, path))
     for x, low, high in line.band if len(line.band) == 1 else ():
-        whisker = f"M{place.x(x)} {place.y(low)}L{place.x(x)} {place.y(high)}"
+        whisker = f"M{scale.x(x)} {scale.y(low)}L{scale.x(x)} {scale.y(high)}"
         drawn.append(Markup('<path class="line {}" d="{}"/>').format(line.pane, whisker))
-    path = "M" + "L".join(f"{place.x(x)} {place.y(y)}" for x, y in points)
+    path = "M" + "L".join(f"{scale.x(x)} {scale.y(y)}" for x, y in points)
     drawn.append(Markup('<path class="line {}" d="{}"/>').format(line.pane, path))
     x, y = points[-1]
-    tip = f"{line.name}: {shown(y)}"
+    tip = f"{line.name}: {format_y(y)}"
     drawn.append(
         Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.5"><title>{}</title></circle>').format(
-            line.pane, place.x(x), place.y(y), tip
+            line.pane, scale.x(x), scale.y(y), tip
         )
     )
     return Markup("").join(drawn)
 
 
-def thinned(points: Sequence[Point], most: int = _MOST_POINTS) -> list[Point]:
-    """At most `most` points: means of equal stretches, the last point kept as it is."""
+def thinned(points: Sequence[Point], most: int = _MAX_POINTS) -> list[Point]:
+    """Average equal stretches down to `most` points; the last point is kept as it is."""
     if len(points) <= most:
         return list(points)
     size = math.ceil(len(points) / (most - 1))

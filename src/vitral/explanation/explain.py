@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitral.drawing.pictures import Picture, enlarge, overlay, png
+from vitral.drawing.pictures import Picture, overlay, png, upscale
 from vitral.errors import UsageError
 from vitral.explanation.attention import as_map, looked, reader, rollout
 from vitral.explanation.faithfulness import Faithfulness, faithfulness
@@ -117,7 +117,7 @@ class Explanation:
 
     def overlay_png(self) -> bytes:
         """The picture as a window lit by `heat`, as PNG, large enough for its leading."""
-        return png(overlay(enlarge(self.picture, _SHARPEST // 2), self.heat))
+        return png(overlay(upscale(self.picture, _SHARPEST // 2), self.heat))
 
     def save(self, path: str | Path) -> Path:
         """Write the figures and numbers; returns `path`.

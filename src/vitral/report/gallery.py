@@ -195,7 +195,7 @@ def _overlays(
         views = [preprocess.tensor(split.read(places[key]), image_spec) for key in keys]
         explained = explain(model, torch.stack(views).to(device), image_spec, question=CHEAP)
         for key, found in zip(keys, explained, strict=True):
-            window = pictures.overlay(pictures.enlarge(found.picture, _SIDE), found.heat)
+            window = pictures.overlay(pictures.upscale(found.picture, _SIDE), found.heat)
             yield key, encoded(Image.fromarray(window), _SIDE)
 
 

@@ -1,6 +1,6 @@
 """The page's style sheet: the palette as CSS variables, light and dark, before report.css.
 
-The colours themselves stand in explanation/palette.py, the lowest room that draws.
+The colours themselves stand in drawing/palette.py.
 """
 
 from __future__ import annotations

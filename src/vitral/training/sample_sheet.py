@@ -14,17 +14,18 @@ from PIL import Image
 
 from vitral.data.loader import train_batches
 from vitral.data.sources import Split
-from vitral.drawing import palette
-from vitral.drawing.pictures import Picture, enlarge, quantised
+from vitral.drawing.pictures import Picture, mosaic, upscale
 from vitral.errors import VitralError
 from vitral.images import augment as views
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
 from vitral.storage import files
 
-COUNT, _COLUMNS = 12, 6
-_LEAST, _MOST = 96, 224  # pixels of the shorter side of a pane, and of the longer one
-_LEAD = 6  # pixels between panes
+COUNT = 12
+_COLUMNS = 6
+_SMALLEST = 96  # pixels of the shorter side of a picture
+_LARGEST = 224  # of its longer one
+_GAP = 6  # pixels between pictures
 
 
 def write(out: Path, split: Split, augment: Augment, spec: ImageSpec, *, seed: int) -> None:
@@ -56,20 +57,9 @@ def _views(split: Split, augment: Augment, spec: ImageSpec, seed: int) -> list[P
 
 
 def _sheet(pictures: list[Picture]) -> Picture:
-    """The pictures in rows of six, leaded in."""
-    ready = [enlarge(picture, _LEAST) for picture in pictures]
-    times = min(1.0, _MOST / max(ready[0].shape[:2]))
-    height, width = (max(1, round(times * side)) for side in ready[0].shape[:2])
-    columns = min(_COLUMNS, len(ready))
-    rows = -(-len(ready) // columns)
-    size = (rows * (height + _LEAD) + _LEAD, columns * (width + _LEAD) + _LEAD, 3)
-    sheet = np.empty(size, np.uint8)
-    sheet[:] = quantised(palette.rgb(palette.LEADING))
-    for i, picture in enumerate(ready):
-        top, left = (
-            _LEAD + at * (side + _LEAD)
-            for at, side in zip(divmod(i, columns), (height, width), strict=True)
-        )
-        pane = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-        sheet[top : top + height, left : left + width] = np.asarray(pane)
-    return sheet
+    """Lay the pictures out in rows of six, made equally large."""
+    ready = [Image.fromarray(upscale(picture, _SMALLEST)) for picture in pictures]
+    times = min(1.0, _LARGEST / max(ready[0].size))
+    size = (max(1, round(times * ready[0].width)), max(1, round(times * ready[0].height)))
+    tiles = [np.asarray(each.resize(size, Image.Resampling.BICUBIC)) for each in ready]
+    return mosaic(tiles, min(_COLUMNS, len(tiles)), _GAP)

@@ -1,4 +1,4 @@
-"""Inches from the upper left corner, the house's fonts, the same bytes twice."""
+"""Inches from the upper left corner, our fonts, the same bytes twice."""
 
 import io
 
@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.drawing.figure import Sheet, frame, house
+from vitral.drawing.figure import Canvas, style, style_axes
 from vitral.drawing.palette import PAPER, rgb
 
 
 def test_a_picture_lies_where_it_is_put_and_the_rest_is_paper():
     red = np.zeros((10, 20, 3), np.uint8)
     red[..., 0] = 200
-    with house():
-        sheet = Sheet(4.0, 3.0)
-        sheet.picture(red, 1.0, 0.5, (2.0, 1.0))
-        drawn = np.asarray(Image.open(io.BytesIO(sheet.encoded("png"))).convert("RGB"))
+    with style():
+        canvas = Canvas(4.0, 3.0)
+        canvas.picture(red, 1.0, 0.5, (2.0, 1.0))
+        drawn = np.asarray(Image.open(io.BytesIO(canvas.to_bytes("png"))).convert("RGB"))
     assert drawn.shape == (360, 480, 3)
     assert drawn[120, 240].tolist() == [200, 0, 0]
     assert (
@@ -27,7 +27,7 @@ def test_a_picture_lies_where_it_is_put_and_the_rest_is_paper():
 
 def test_the_style_ends_with_the_drawing():
     before = matplotlib.rcParams["svg.hashsalt"]
-    with house():
+    with style():
         assert matplotlib.rcParams["svg.hashsalt"] == "vitral"
     assert matplotlib.rcParams["svg.hashsalt"] == before
 
@@ -35,12 +35,12 @@ def test_the_style_ends_with_the_drawing():
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_same_drawing_gives_the_same_bytes(kind):
     def one():
-        with house():
-            sheet = Sheet(3.0, 2.0)
-            sheet.heading(0.1, 0.0, "제목", "note $x$")
-            axes = sheet.axes(0.5, 1.0, 2.0, 0.7)
+        with style():
+            canvas = Canvas(3.0, 2.0)
+            canvas.heading(0.1, 0.0, "제목", "note $x$")
+            axes = canvas.axes(0.5, 1.0, 2.0, 0.7)
             axes.plot([0, 1], [0, 1])
-            frame(axes)
-            return sheet.encoded(kind)
+            style_axes(axes)
+            return canvas.to_bytes(kind)
 
     assert one() == one()

@@ -8,18 +8,16 @@ PNG and as SVG with text kept as text. Laid out in inches, because grids have ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.drawing import figure as canvas
-from vitral.drawing.figure import Kind, Sheet, encoded
-from vitral.drawing.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, rgb
-from vitral.drawing.pictures import Picture, enlarge, overlay, quantised, spread
+from vitral.drawing.figure import Canvas, Kind, frame_axes, style, to_bytes
+from vitral.drawing.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, amounts
+from vitral.drawing.pictures import Picture, mosaic, overlay, to_uint8, to_unit_range, upscale
 from vitral.explanation.save import write
 
 if TYPE_CHECKING:
@@ -32,36 +30,18 @@ _MOST_TILES = 8  # a side of the plate of positions: more could not be told apar
 _SHARPEST = 224  # pixels of a picture's shorter side, for crisp leading
 
 
-@contextmanager
-def house() -> Iterator[None]:
-    """The house's letters and inks, with those of axes that carry numbers."""
-    import matplotlib  # noqa: PLC0415  0.3 s that only a caller who draws should pay
-
-    style: dict[Any, Any] = {
-        "axes.facecolor": PAPER,
-        "axes.edgecolor": LEADING,
-        "axes.linewidth": 1.5,
-        "axes.labelsize": 11,
-        "axes.labelcolor": INK,
-    }
-    style |= dict.fromkeys(("xtick.color", "ytick.color"), LEADING)
-    style |= dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), MUTED)
-    with canvas.house(), matplotlib.rc_context(style):
-        yield
-
-
 def save(stem: Path, figure: Figure) -> list[Path]:
     """Write stem.png and stem.svg; raises MachineError when they cannot be written."""
     paths = []
     for kind in get_args(Kind):
-        with house():
-            content = encoded(figure, kind)
+        with style():
+            content = to_bytes(figure, kind)
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
         write(paths[-1], content)
     return paths
 
 
-@house()
+@style()
 def filters(components: Array, shares: Array, filters_of: str) -> Figure:
     """Principal components of the filters as tiles (figure 7 left of the paper).
 
@@ -83,13 +63,14 @@ def filters(components: Array, shares: Array, filters_of: str) -> Figure:
         row, column = divmod(i, across)
         place = (_MARGIN + column * (side + 0.12), _HEADING + row * (tall + gap), side, tall)
         axes = plate.axes(*place)
-        axes.imshow(enlarge(_colours(component), 112), interpolation="none")
+        frame_axes(axes)
+        axes.imshow(upscale(_colours(component), 112), interpolation="none")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(f"{i + 1} · {_percent(share)}", fontsize=9, color=MUTED, labelpad=3)
     return plate.figure
 
 
-@house()
+@style()
 def positions(similarity: Array) -> Figure:
     """Position similarity, one tile per patch (figure 7 centre of the paper).
 
@@ -97,7 +78,6 @@ def positions(similarity: Array) -> Figure:
         similarity: (rows, columns, rows, columns) in [-1, 1]. Of more than 8 rows or columns of
             patches, 8 evenly spaced ones are shown; each tile always holds all patches.
     """
-    from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.cm import ScalarMappable  # noqa: PLC0415
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
@@ -106,35 +86,36 @@ def positions(similarity: Array) -> Figure:
     span = Normalize(-1, 1)
     times = max(1, round(96 / max(grid)))  # pixels of a patch
     gap = max(2, times * max(grid) // 16)
-    tile = (grid[0] * times + gap, grid[1] * times + gap)
-    mosaic = np.empty((len(chosen[0]) * tile[0] + gap, len(chosen[1]) * tile[1] + gap, 3), np.uint8)
-    mosaic[:] = quantised(rgb(LEADING))
-    for i, row in enumerate(chosen[0]):
-        for j, column in enumerate(chosen[1]):
-            colours = quantised(colormaps[AMOUNTS](span(similarity[row, column]))[..., :3])
-            place = (i * tile[0] + gap, j * tile[1] + gap)
-            large = colours.repeat(times, axis=0).repeat(times, axis=1)
-            mosaic[place[0] :, place[1] :][: large.shape[0], : large.shape[1]] = large
-    shape = min(max(mosaic.shape[0] / mosaic.shape[1], 0.3), 2.5)
+    colours = to_uint8(amounts()(span(similarity))[..., :3])
+    tiles = [
+        colours[row, column].repeat(times, axis=0).repeat(times, axis=1)
+        for row in chosen[0]
+        for column in chosen[1]
+    ]
+    picture = mosaic(tiles, len(chosen[1]), gap)
+    step = (grid[0] * times + gap, grid[1] * times + gap)  # from one tile to the next
+    shape = min(max(picture.shape[0] / picture.shape[1], 0.3), 2.5)
     wide = 6.0 if shape <= 1 else 6.0 / shape
     note = "tile: one patch's position; in it: its similarity to the position of every patch"
     height = _HEADING + wide * shape + 0.85
     plate = _headed(max(wide + 2.6, 7.0), height, "Position embedding similarity", note)
     axes = plate.axes(_MARGIN + 0.5, _HEADING, wide, wide * shape)
-    axes.imshow(mosaic, interpolation="none", aspect="auto")
+    frame_axes(axes)
+    axes.imshow(picture, interpolation="none", aspect="auto")
     axes.set(xlabel="Input patch column", ylabel="Input patch row")
-    for axis, numbers, step in ((axes.yaxis, chosen[0], tile[0]), (axes.xaxis, chosen[1], tile[1])):
-        axis.set_ticks([gap + (i + 0.5) * step - gap / 2 for i in range(len(numbers))])
+    for axis, numbers, side in ((axes.yaxis, chosen[0], step[0]), (axes.xaxis, chosen[1], step[1])):
+        axis.set_ticks([gap + (i + 0.5) * side - gap / 2 for i in range(len(numbers))])
         axis.set_ticklabels([str(number + 1) for number in numbers])
     axes.tick_params(length=0)
     bar = plate.axes(_MARGIN + 0.5 + wide + 0.18, _HEADING, 0.17, wide * shape)
     plate.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar, ticks=[-1, -0.5, 0, 0.5, 1])
+    frame_axes(bar)
     bar.set_ylabel("Cosine similarity")
     bar.tick_params(length=0)
     return plate.figure
 
 
-@house()
+@style()
 def distances(pixels: Array, uniform: float, images: int) -> Figure:
     """Mean attention distance of every head (figures 7 right and 11 of the paper).
 
@@ -148,6 +129,7 @@ def distances(pixels: Array, uniform: float, images: int) -> Figure:
     note = f"one dot per head, {heads} in each block; average of {counted}"
     plate = _headed(7.6, 5.4, "Mean attention distance", note)
     axes = plate.axes(_MARGIN + 0.55, _HEADING, 6.35, 3.75)
+    frame_axes(axes)
     x = np.arange(1, blocks + 1).repeat(heads)
     axes.scatter(x, pixels.ravel(), 42, COBALT, alpha=0.75, edgecolors=PAPER, linewidths=0.8)
     axes.axhline(uniform, color=RUBY, linestyle=(0, (5, 3)), linewidth=1.5)
@@ -164,7 +146,7 @@ def distances(pixels: Array, uniform: float, images: int) -> Figure:
     return plate.figure
 
 
-@house()
+@style()
 def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Figure:
     """Attention rollout of some images, with and without the residual (figures 6 and 14).
 
@@ -179,11 +161,12 @@ def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Fi
     note = "from the output to the patches; each map over its own range, dark to bright"
     plate = _headed(wide, _HEADING + 3 * (tall + gap) + 0.25, "Attention rollout", note)
     for column, (picture, pair) in enumerate(zip(pictures, maps, strict=True)):
-        large = enlarge(picture, _SHARPEST)
+        large = upscale(picture, _SHARPEST)
         rows = ("input", large), ("with residual", pair[0]), ("without", pair[1])
         for row, (name, content) in enumerate(rows):
             place = (left + column * (side + gap), _HEADING + row * (tall + gap))
             axes = plate.axes(*place, side, tall)
+            frame_axes(axes)
             shown = overlay(large, content) if row else large
             axes.imshow(shown, interpolation="antialiased", aspect="auto")
             axes.set(xticks=[], yticks=[])
@@ -192,17 +175,17 @@ def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Fi
     return plate.figure
 
 
-def _headed(width: float, height: float, title: str, note: str) -> Sheet:
-    plate = Sheet(width, height)
-    plate.write(_MARGIN, 0.42, title, size=13, weight="bold", colour=INK)
-    plate.write(_MARGIN, 0.68, note, size=9.5)
+def _headed(width: float, height: float, title: str, note: str) -> Canvas:
+    plate = Canvas(width, height)
+    plate.text(_MARGIN, 0.42, title, size=13, weight="bold", colour=INK)
+    plate.text(_MARGIN, 0.68, note, size=9.5)
     return plate
 
 
 def _colours(component: Array) -> Picture:
     """uint8 (rows, columns, 3): a component over its whole range; one channel is grey."""
     channels = component if component.shape[-1] >= 3 else component[..., :1].repeat(3, axis=-1)
-    return quantised(spread(channels[..., :3]))
+    return to_uint8(to_unit_range(channels[..., :3]))
 
 
 def _percent(share: float) -> str:

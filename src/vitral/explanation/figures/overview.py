@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING
 
 from vitral.drawing import fonts
-from vitral.drawing.figure import Kind, Sheet, house
-from vitral.drawing.palette import AMOUNTS, LEADING, MUTED, amounts
-from vitral.drawing.pictures import enlarge, lead, overlay, quantised, spread
+from vitral.drawing.figure import Canvas, Kind, style
+from vitral.drawing.palette import AMOUNTS, LEADING, MUTED
+from vitral.drawing.pictures import draw_grid, overlay, to_colours, upscale
 from vitral.explanation.figures import panels
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ def render(explanation: Explanation, kind: Kind) -> bytes:
 
     Names that the machine's fonts cannot write are given by their number in a PNG (lettering.py).
     """
-    with house():
-        return _composed(explanation, kind).encoded(kind)
+    with style():
+        return _composed(explanation, kind).to_bytes(kind)
 
 
 def compose(explanation: Explanation, kind: Kind) -> Figure:
     """The figure, not yet drawn; `kind` decides how names are written."""
-    with house():
+    with style():
         return _composed(explanation, kind).figure
 
 
-def _composed(explanation: Explanation, kind: Kind) -> Sheet:
+def _composed(explanation: Explanation, kind: Kind) -> Canvas:
     height, width = explanation.picture.shape[:2]
     shape = min(max(height / width, 0.3), 1.6)
     inside, test = explanation.inside, explanation.faithfulness
@@ -56,7 +56,7 @@ def _composed(explanation: Explanation, kind: Kind) -> Sheet:
     deep = 0.0
     if inside is not None and (test is not None or explanation.classes):
         deep = _HEADING + max(_LOWER, _BAR * len(inside.lens)) + 0.6
-    sheet = Sheet(_WIDTH, third + deep)
+    sheet = Canvas(_WIDTH, third + deep)
     _pictures(sheet, explanation, shape, kind)
     left = _MARGIN + 2 * (_PANEL + _GAP)
     note = "probability of the best classes" if explanation.classes else "nothing: it has no head"
@@ -80,7 +80,7 @@ def title_of(explanation: Explanation, kind: Kind) -> tuple[str, str]:
     match explanation.method:
         case "occlusion" | "relevance" as method if explanation.target is not None:
             place = explanation.classes.index(explanation.target)
-            name = fonts.shown(explanation.classes, place, kind)
+            name = fonts.class_label(explanation.classes, place, kind)
             if method == "occlusion":
                 return "What the answer needs", f"how far hiding it lowers log p of {name}"
             return "What spoke for it", f"gradient × attention for {name}"
@@ -92,15 +92,15 @@ def title_of(explanation: Explanation, kind: Kind) -> tuple[str, str]:
             return "Where it looked", f"rollout over all blocks: {panels.asked(explanation)}"
 
 
-def _pictures(sheet: Sheet, explanation: Explanation, shape: float, kind: Kind) -> None:
+def _pictures(sheet: Canvas, explanation: Explanation, shape: float, kind: Kind) -> None:
     height, width = explanation.picture.shape[:2]
     rows, columns = explanation.grid
-    large = enlarge(explanation.picture, 448)
+    large = upscale(explanation.picture, 448)
     pane = f"{height / rows:.3g} × {width / columns:.3g} pixels"
     told = f"{rows} × {columns} panes of {pane}"
     shown = (
         (("What the model received", f"{height} × {width} pixels"), large),
-        ((f"Its {rows * columns} patches", told), lead(large, explanation.grid)),
+        ((f"Its {rows * columns} patches", told), draw_grid(large, explanation.grid)),
         (title_of(explanation, kind), overlay(large, explanation.heat)),
     )
     for i, (title, picture) in enumerate(shown):
@@ -110,7 +110,7 @@ def _pictures(sheet: Sheet, explanation: Explanation, shape: float, kind: Kind) 
     _scale(sheet, explanation, shape)
 
 
-def _scale(sheet: Sheet, explanation: Explanation, shape: float) -> None:
+def _scale(sheet: Canvas, explanation: Explanation, shape: float) -> None:
     """The colour bar of the map: share per patch, in per cent."""
     from matplotlib.cm import ScalarMappable  # noqa: PLC0415  0.3 s that only drawing should pay
     from matplotlib.colors import Normalize  # noqa: PLC0415
@@ -130,7 +130,7 @@ def _scale(sheet: Sheet, explanation: Explanation, shape: float) -> None:
 
 
 def _heads(
-    sheet: Sheet,
+    sheet: Canvas,
     explanation: Explanation,
     inside: Inside,
     top: float,
@@ -141,14 +141,14 @@ def _heads(
     sheet.heading(_MARGIN, top, f"The heads of layer {inside.layer}", note)
     for i, heat in enumerate(inside.heads):
         row, column = divmod(i, columns)
-        picture = enlarge(quantised(amounts()(spread(heat))[..., :3]), 150)
+        picture = upscale(to_colours(heat), 150)
         left = _MARGIN + column * (width + 0.12)
         down = top + _HEADING + 0.2 + row * (height + 0.32)
-        axes = sheet.picture(lead(picture, explanation.grid), left, down, (width, height))
+        axes = sheet.picture(draw_grid(picture, explanation.grid), left, down, (width, height))
         axes.set_title(f"head {i + 1}", fontsize=9, color=MUTED, pad=3, loc="left")
 
 
-def _test(sheet: Sheet, test: Faithfulness, top: float) -> None:
+def _test(sheet: Canvas, test: Faithfulness, top: float) -> None:
     """Deletion and insertion side by side."""
     parts = (
         ("Taken away first", test.deletion_score, True),

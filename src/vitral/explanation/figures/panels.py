@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitral.drawing import fonts
-from vitral.drawing.figure import frame
+from vitral.drawing.figure import style_axes
 from vitral.drawing.palette import AMBER, COBALT, INK, LEADING, MUTED, PAPER
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def answer(axes: Axes, explanation: Explanation, kind: str) -> None:
     axes.set(xlim=(0, 1), ylim=(2.6, -0.4))
     axes.axis("off")
     for place, (name, probability) in enumerate(explanation.top(3)):
-        shown = fonts.shown(explanation.classes, explanation.classes.index(name), kind)
+        shown = fonts.class_label(explanation.classes, explanation.classes.index(name), kind)
         weight = "bold" if place == 0 else "normal"
         axes.barh(place + 0.14, 1, 0.3, color=INK, alpha=0.08)
         axes.barh(place + 0.14, probability, 0.3, color=COBALT)
@@ -43,7 +43,7 @@ def curve(axes: Axes, found: Faithfulness, *, deletion: bool) -> None:
     axes.set_xlabel(f"patches {changed}, %", color=MUTED, fontsize=9)
     axes.set_ylabel("probability", color=MUTED, fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
-    frame(axes)
+    style_axes(axes)
 
 
 def lens(axes: Axes, explanation: Explanation, inside: Inside, kind: str) -> None:
@@ -60,7 +60,7 @@ def lens(axes: Axes, explanation: Explanation, inside: Inside, kind: str) -> Non
         axes.text(
             0.015 if inner else float(shares[place, index]) + 0.025,
             float(place),
-            fonts.shown(explanation.classes, int(index), kind),
+            fonts.class_label(explanation.classes, int(index), kind),
             fontsize=9 if len(shares) <= 14 else 6.5,
             color=PAPER if inner else INK,
             va="center",
@@ -69,7 +69,7 @@ def lens(axes: Axes, explanation: Explanation, inside: Inside, kind: str) -> Non
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
     axes.set_xlabel("probability of its best class", color=MUTED, fontsize=9)
     axes.set_ylabel("after layer", color=MUTED, fontsize=9)
-    frame(axes)
+    style_axes(axes)
 
 
 def asked(explanation: Explanation) -> str:

@@ -49,17 +49,17 @@ def test_a_bright_pane_stands_at_its_layer_and_head():
 def test_patches_are_numbered_in_raster_order():
     from matplotlib.text import Text
 
-    from vitral.drawing.figure import Sheet
+    from vitral.drawing.figure import Canvas
 
     kept = []
-    original = Sheet.encoded
+    original = Canvas.to_bytes
 
     def watched(sheet, kind):
         kept.append(sheet)
         return original(sheet, kind)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sheet, "encoded", watched)
+        patch.setattr(Canvas, "to_bytes", watched)
         details.patches(explanation(grid=(2, 3), size=(32, 48)))
     numbers = [t for t in kept[0].figure.findobj(Text) if t.get_text().isdecimal()]
     places = {t.get_text(): t.get_position() for t in numbers}

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vitral.drawing.palette import FONT_STACK, PAPER, rgb
-from vitral.drawing.pictures import quantised
+from vitral.drawing.pictures import to_uint8
 from vitral.explanation.figures import model
 
 RANDOM = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_saved_as_picture_and_as_text_the_same_twice(tmp_path):
     assert contents[0] == contents[1]
     picture = np.asarray(Image.open(io.BytesIO(contents[0][0])))
     assert picture.shape[1] == 912
-    np.testing.assert_array_equal(picture[0, 0, :3], quantised(rgb(PAPER)))
+    np.testing.assert_array_equal(picture[0, 0, :3], to_uint8(rgb(PAPER)))
     svg = contents[0][1].decode()
     assert "Mean attention distance (pixels)" in svg
     assert FONT_STACK in svg

@@ -15,8 +15,8 @@ from vitral.explanation.figures import overview
 
 @pytest.fixture
 def latin_only(monkeypatch):
-    latin = {"DejaVu Sans": fonts.installed()["DejaVu Sans"]}
-    monkeypatch.setattr(fonts, "installed", lambda: latin)
+    latin = {"DejaVu Sans": fonts.installed_faces()["DejaVu Sans"]}
+    monkeypatch.setattr(fonts, "installed_faces", lambda: latin)
 
 
 def shown(drawn):

@@ -5,14 +5,14 @@ import pytest
 from explanations import explanation, scored
 from matplotlib.text import Text
 
-from vitral.drawing.figure import Sheet, house
+from vitral.drawing.figure import Canvas, style
 from vitral.explanation.figures import panels
 
 
 @pytest.fixture
 def axes():
-    with house():
-        yield Sheet(5.0, 4.0).axes(0.5, 0.5, 4.0, 3.0)
+    with style():
+        yield Canvas(5.0, 4.0).axes(0.5, 0.5, 4.0, 3.0)
 
 
 def texts(axes):
