@@ -251,9 +251,7 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
             ready = time.perf_counter()
             with autocast("auto", device, recipe.model.width):
                 logits = network.logits_per_head(normalise(batch.images, recipe.images))
-            (
-                classification.loss(logits, batch.labels, recipe.objective) / len(logits[0])
-            ).backward()
+            classification.losses(logits, batch.labels, recipe.objective).mean().backward()
             adamw.step()
             adamw.zero_grad(set_to_none=True)
             if step >= 0:

@@ -17,7 +17,7 @@ from vitral.data.loader import View, train_batches
 from vitral.engines.torch_engine import autocast, uses_bf16
 from vitral.errors import MachineError
 from vitral.training import memory
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
 from vitral.training.objectives import classification
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
@@ -125,7 +125,7 @@ class Benchmark:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.model = memory.network(recipe).to(device).train()
-        self.average = Average(self.model, recipe.ema)
+        self.average = EMA(self.model, recipe.ema)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.images = torch.zeros(0)
 
@@ -147,9 +147,8 @@ class Benchmark:
         recipe, targets = self.recipe, torch.zeros(count, dtype=torch.int64, device=self.device)
         with autocast(recipe.precision, self.device, recipe.model.width):
             outputs = self.model.logits_per_head(self._random(count))
-        taught = None if recipe.objective.teacher is None else outputs[0].detach()
-        loss = classification.loss(outputs, targets, recipe.objective, taught=taught)
-        (loss / count).backward()
+        losses = classification.losses(outputs, targets, recipe.objective)
+        (losses.sum() / count).backward()
 
     def validate(self, count: int) -> None:
         """The forward pass of `count` images, as validation does it."""

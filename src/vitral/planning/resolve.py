@@ -17,7 +17,7 @@ from vitral.recipes import TEACHER, WEIGHTS, named, names
 from vitral.specs import Dropouts, ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
 from vitral.training.duration import Duration, epochs
-from vitral.training.recipe import Objective, Recipe, Schedule, override
+from vitral.training.recipe import Classification, Recipe, Schedule, override
 from vitral.weights.artifact import Card
 from vitral.weights.read import read_weights
 
@@ -122,7 +122,7 @@ def _solved(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         schedule=Schedule(kind="constant", warmup=epochs(0)),
-        objective=Objective(),
+        objective=Classification(),
         augment=Augment(crop="none", flip=0.0),
         noise=Dropouts(),
         length=epochs(1),

@@ -12,7 +12,7 @@ Result: 72.59 % on ImageNet, the best of Ti/16 (Table 3).
 from vitral import catalog
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs, steps
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(
     model=catalog.model("Ti/16"),
@@ -21,7 +21,7 @@ recipe = Recipe(
     augment=Augment(flavour="tf", crop_scale=(0.05, 1.0), randaugment=(2, 0)),  # 0 is not nothing
     optimizer=Optimizer(lr=1e-3, weight_decay=0.1, clip=1.0),  # the authors' 1e-4, over the rate
     schedule=Schedule(kind="cosine", warmup=steps(10_000)),
-    objective=Objective(loss="sigmoid", head_bias=-6.9),
+    objective=Classification(loss="sigmoid", head_bias=-6.9),
     length=epochs(300),
     select="last",
 )

@@ -11,7 +11,7 @@ Result: 79.9 % on ImageNet (tiny 72.2, base 81.8).
 from vitral import catalog
 from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(
     model=catalog.model("deit_small_patch16_224"),
@@ -24,7 +24,7 @@ recipe = Recipe(
     ),
     optimizer=Optimizer(lr=1e-3, weight_decay=0.05, clip=0.0),  # 5e-4 * batch / 512
     schedule=Schedule(warmup=epochs(5), start=1e-3, end=1e-2),  # from 1e-6 and to 1e-5
-    objective=Objective(label_smoothing=0.1),
+    objective=Classification(label_smoothing=0.1),
     noise=Dropouts(drop_path=0.1),
     length=epochs(300),
     ema=0.99996,

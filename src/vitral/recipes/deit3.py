@@ -9,7 +9,7 @@ Result: 81.4 % on ImageNet.
 from vitral import catalog
 from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(
     model=catalog.model("deit3_small_patch16_224", layer_scale=1e-4),
@@ -18,7 +18,7 @@ recipe = Recipe(
     augment=Augment(three=True, jitter=0.3, mixup=0.8, cutmix=1.0, repeats=3),
     optimizer=Optimizer(kind="lamb", lr=4e-3, weight_decay=0.05, clip=1.0),
     schedule=Schedule(warmup=epochs(5), start=2.5e-4, end=2.5e-3),  # from 1e-6 and to 1e-5
-    objective=Objective(loss="bce"),
+    objective=Classification(loss="bce"),
     noise=Dropouts(drop_path=0.05, drop_path_rule="constant"),
     length=epochs(800),
 )

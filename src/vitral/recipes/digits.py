@@ -8,7 +8,7 @@ images choose nothing, so their accuracy is an honest one.
 
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(
     model=ModelSpec(
@@ -21,7 +21,7 @@ recipe = Recipe(
     ),
     optimizer=Optimizer(lr=1.5e-3, weight_decay=0.1),
     schedule=Schedule(warmup=epochs(10)),
-    objective=Objective(label_smoothing=0.1),
+    objective=Classification(label_smoothing=0.1),
     length=epochs(100),
     evaluate_every=epochs(20),
     ema=0.99,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from vitral import catalog
 from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(
     model=catalog.model("S/16"),
@@ -24,7 +24,7 @@ recipe = Recipe(
     augment=Augment(crop_scale=(0.35, 1.0)),
     optimizer=Optimizer(lr=5e-4, weight_decay=0.05, layer_decay=0.75),
     schedule=Schedule(warmup=epochs(2)),
-    objective=Objective(label_smoothing=0.1),
+    objective=Classification(label_smoothing=0.1),
     noise=Dropouts(drop_path=0.1),
     length=epochs(20),
     ema=0.999,

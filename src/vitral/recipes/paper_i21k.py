@@ -12,7 +12,7 @@ Result: 83.97 % on ImageNet after paper-finetune (Table 5; L/16 85.15).
 from vitral import catalog
 from vitral.specs import Dropouts, ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs, steps
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs, steps
 
 recipe = Recipe(
     model=catalog.model("B/16", representation=768, classes=21_843),
@@ -21,7 +21,7 @@ recipe = Recipe(
     augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
     optimizer=Optimizer(lr=1e-3, weight_decay=0.03, clip=0.0),  # clipped on ImageNet only
     schedule=Schedule(kind="linear", warmup=steps(10_000)),
-    objective=Objective(loss="sigmoid", head_bias=-10.0),
+    objective=Classification(loss="sigmoid", head_bias=-10.0),
     noise=Dropouts(dropout=0.1),
     length=epochs(90),
     select="last",

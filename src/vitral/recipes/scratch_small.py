@@ -13,7 +13,7 @@ from dataclasses import replace
 from vitral import catalog
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 
 def network(side: int) -> ModelSpec:
@@ -35,7 +35,7 @@ def rule(count: int, size: tuple[int, int]) -> Recipe:
         augment=Augment(crop_scale=(0.35, 1.0)),
         optimizer=Optimizer(lr=1e-3 * math.sqrt(batch / 32), weight_decay=0.05),
         schedule=Schedule(warmup=epochs(long / 10)),
-        objective=Objective(label_smoothing=0.1),
+        objective=Classification(label_smoothing=0.1),
         length=epochs(long),
         ema=0.999,
         evaluate_every=epochs(max(1, long // 50)),

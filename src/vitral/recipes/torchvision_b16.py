@@ -10,7 +10,7 @@ Result: 81.07 % on ImageNet (ViT_B_16_Weights.IMAGENET1K_V1: 81.072).
 from vitral import catalog
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe, Schedule, epochs
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Schedule, epochs
 
 recipe = Recipe(
     model=catalog.model("vit_b_16"),
@@ -25,7 +25,7 @@ recipe = Recipe(
     augment=Augment(randaugment=(2, 9), mixup=0.2, cutmix=1.0, repeats=3),
     optimizer=Optimizer(lr=3e-3, weight_decay=0.3, clip=1.0),
     schedule=Schedule(warmup=epochs(30), start=0.033),
-    objective=Objective(label_smoothing=0.11),
+    objective=Classification(label_smoothing=0.11),
     length=epochs(300),
     ema=0.99973,  # 1 - 2e-5 * 4096 * 32 / 300 for every 32 steps, as it counts them
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from statistics import fmean
 from types import TracebackType
 from typing import Self
@@ -43,7 +44,7 @@ class Display:
             transient=True,
         )
         self.marks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
-        self.right: deque[float] = deque(maxlen=WINDOW)
+        self.shares: dict[str, deque[float]] = {}
         self.validated: list[str] = []
         self.printed = time.monotonic()
         self.weighed, self.held = -MEMORY_SECONDS, 0
@@ -90,21 +91,21 @@ class Display:
         *,
         loss: float,
         lr: float,
-        accuracy: float | None = None,
+        measures: Mapping[str, float],
     ) -> None:
-        """After an optimizer step over `images` images, `accuracy` of them right, if known.
+        """Show an optimizer step over `images` images: its loss, and shares such as the accuracy.
 
-        The mean accuracy of the last steps is shown; of one step it would only jump.
+        Of the shares the mean of the last steps is shown; those of one step would only jump.
         """
-        if accuracy is not None:
-            self.right.append(accuracy)
+        for name, share in measures.items():
+            self.shares.setdefault(name, deque(maxlen=WINDOW)).append(share)
         self.marks.append((time.monotonic(), images))
         rate = self.images_per_second
         facts = [  # the most important first: a narrow terminal loses the last ones
             f"step {done}/{total}",
             f"{clock((total - done) * images / rate) if rate else '-:--'} left",
             f"loss {loss:.3f}",
-            *([] if accuracy is None else [f"accuracy {100 * fmean(self.right):.1f} %"]),
+            *(f"{name} {100 * fmean(self.shares[name]):.1f} %" for name in measures),
             *self.validated,
             f"{rate:,.0f} images/s",
             f"lr {lr:.1e}",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitral.training.distributed.process_group import local
 
 
-class Average:
+class EMA:
     """Exponential moving average of what learns (EMA; Polyak averaging in the paper's B.1.1).
 
     The decay rises from 0.1 as (1 + t) / (10 + t) to its final value, so that short runs do not
@@ -35,7 +35,7 @@ class Average:
             torch._foreach_lerp_(averaged, current, 1 - decay)
 
     @contextlib.contextmanager
-    def applied(self, model: nn.Module) -> Iterator[nn.Module]:
+    def swapped_in(self, model: nn.Module) -> Iterator[nn.Module]:
         """`model` with the averaged weights in it; the others come back at the end."""
         self._exchange(model)
         try:

@@ -31,7 +31,7 @@ from vitral.training.recipe import Recipe
 from vitral.training.recovery import begin, returned, smaller_parts
 from vitral.training.run_folder import Run
 from vitral.training.session import Session, start
-from vitral.training.step import Diverged, Learnt, step, steps_left
+from vitral.training.step import Diverged, StepResult, step, steps_left
 from vitral.weights.read import Weights
 
 LOG_LINES = 400  # lines of metrics.jsonl that a whole run writes, whatever its length
@@ -188,16 +188,16 @@ def run_steps(session: Session, asked: list[int]) -> None:
     with contextlib.closing(steps_left(session)) as steps:
         while not session.done:
             if recipe.tune == "probe":
-                learnt = linear_probe.solve_head(session)
+                result = linear_probe.solve_head(session)
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds
-                learnt = step(session, next(steps), asked=asked, due=due)
-            record(session, learnt)
-            stops = learnt.asked or (ranks.count == 1 and bool(asked))
+                result = step(session, next(steps), stop_requests=asked, save_due=due)
+            record(session, result)
+            stops = result.stop_requested or (ranks.count == 1 and bool(asked))
             validates = session.owes_validation and not stops
             if validates:
                 validation.validate(session)
-            if validates or stops or learnt.due:
+            if validates or stops or result.save_due:
                 save_state(session)
                 saved = time.monotonic()
             if stops and (not session.done or session.owes_validation):
@@ -213,25 +213,25 @@ def run_steps(session: Session, asked: list[int]) -> None:
     ranks.wait()
 
 
-def record(session: Session, learnt: Learnt) -> None:
+def record(session: Session, result: StepResult) -> None:
     """Count a step, show it, and write a line of metrics.jsonl now and then."""
     progress, lr = session.progress, session.optimizer.param_groups[0]["lr"]
     progress.step += 1
-    if learnt.images:
-        progress.loss_sum += learnt.loss
+    if result.images:
+        progress.loss_sum += result.loss
         progress.loss_count += 1
-    if learnt.correct is not None:
-        progress.correct += learnt.correct
-        progress.seen += learnt.images
+    if result.measures:
+        for name, total in result.measures.items():
+            progress.measures[name] = progress.measures.get(name, 0.0) + total
+        progress.seen += result.images
     session.tick()
-    accuracy = progress.correct / progress.seen if progress.seen else None
     session.display.step(
         progress.step,
         session.total,
-        learnt.images,
-        loss=learnt.loss,
+        result.images,
+        loss=result.loss,
         lr=lr,
-        accuracy=None if learnt.correct is None else learnt.correct / max(learnt.images, 1),
+        measures={n: total / max(result.images, 1) for n, total in result.measures.items()},
     )
     if progress.step % max(1, session.total // LOG_LINES) and progress.step != session.total:
         return
@@ -243,16 +243,19 @@ def record(session: Session, learnt: Learnt) -> None:
         "seconds": round(progress.seconds, 2),
         "memory": session.display.memory,
     }
-    if accuracy is not None:
-        line["accuracy"] = accuracy
+    if progress.seen:
+        line |= {name: total / progress.seen for name, total in progress.measures.items()}
     if rate := session.display.images_per_second:
         line["images_per_second"] = round(rate, 2)
-    progress.loss_sum, progress.loss_count, progress.correct, progress.seen = 0.0, 0, 0, 0
+    progress.loss_sum = 0.0
+    progress.loss_count = 0
+    progress.measures = {}
+    progress.seen = 0
     validation.log(session, line)
 
 
 def save_state(session: Session) -> None:
     """One of the two resume slots."""
-    tensors = state.gather(session.model, session.average, session.optimizer)
+    tensors = state.gather(session.objective, session.ema, session.optimizer)
     state.save(session.out / "state", tensors, session.progress, session.ranks)
     session.display.pause()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitral.errors import SpecError
 from vitral.training.lamb import Lamb
+from vitral.training.objectives.base import short_name
 from vitral.training.recipe import Optimizer
 
 
@@ -21,7 +22,8 @@ def build(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     is decoupled and multiplied by the rate for every kind (Table 3's convention). What the
     optimizer remembers of a parameter are tensors in `state[parameter]`.
     """
-    groups, betas = _groups(model, settings), (settings.beta1, settings.beta2)
+    groups = _groups(model, settings)
+    betas = (settings.beta1, settings.beta2)
     match settings.kind:
         case "adamw":
             return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=True)
@@ -80,10 +82,11 @@ def layer_of(name: str, depth: int) -> int:
 
 def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     """Parameters of one rate and one decay together; the full rate first, kernels before others."""
-    names = [name for name, _ in model.named_parameters() if name.startswith("blocks.")]
+    named = [(short_name(name), parameter) for name, parameter in model.named_parameters()]
+    names = [name for name, _ in named if name.startswith("blocks.")]
     depth = max((layer_of(name, 0) for name in names), default=0)
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         if parameter.requires_grad:
             below = depth + 1 - layer_of(name, depth) if settings.layer_decay < 1 else 0
             members.setdefault((below, is_kernel(name, parameter)), []).append(parameter)

@@ -137,10 +137,11 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """What training minimises; `vitral.training.objectives.classification` has the formulas.
+class Classification:
+    """Learning labels; `vitral.training.objectives.classification` has the formulas.
 
     Attributes:
+        kind: tells it from other objectives.
         loss: "softmax" cross-entropy; "sigmoid" cross-entropy summed over the classes (the
             authors'); "bce", its mean over the classes with mixes counted as whole (DeiT-III).
         label_smoothing: mass moved from the true class to all classes.
@@ -152,6 +153,7 @@ class Objective:
         temperature: of the probabilities of "soft".
     """
 
+    kind: Literal["classification"] = "classification"
     loss: Literal["softmax", "sigmoid", "bce"] = "softmax"
     label_smoothing: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
@@ -163,8 +165,8 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds and values out of range."""
-        for name in ("loss", "class_weights", "distill"):
-            choice(self, name, Objective)
+        for name in ("kind", "loss", "class_weights", "distill"):
+            choice(self, name, Classification)
         fraction("Objective.label_smoothing", self.label_smoothing)
         if self.loss == "sigmoid" and self.label_smoothing:
             raise SpecError(
@@ -210,7 +212,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
-    objective: Objective = field(default_factory=Objective)
+    objective: Classification = field(default_factory=Classification)
     noise: Dropouts = field(default_factory=Dropouts)
     tune: str = "full"
     length: Duration = field(default=epochs(20))

@@ -54,7 +54,7 @@ def begin(  # noqa: PLR0913 - each has a name at every call
         session = first_state(replace(recipe, start=None), None)
     else:
         session = first_state(recipe, _first_weights(recipe, weights, out))
-    like = partial(state.target, model=session.model, average=session.average)
+    like = partial(state.target, module=session.objective, ema=session.ema)
     saved = state.load(out / "state", like if session.sharded else None) if there else None
     if there and saved is None:
         display.note("no whole state is left: the run begins again")
@@ -62,7 +62,7 @@ def begin(  # noqa: PLR0913 - each has a name at every call
     session.recipe, session.weights = recipe, weights
     if saved:
         tensors, session.progress = saved
-        state.scatter(tensors, session.model, session.average, session.optimizer)
+        state.scatter(tensors, session.objective, session.ema, session.optimizer)
         keep_or_choose_again(session)
     _keep_parts(session)
     with ranks.writing() as first:

@@ -27,7 +27,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -48,7 +48,7 @@ from vitral.specs import ImageSpec
 from vitral.storage import files
 from vitral.training import finetuning
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.recipe import Recipe
+from vitral.training.recipe import Classification, Recipe
 from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
 from vitral.weights.artifact import Card
@@ -111,7 +111,9 @@ def complete(recipe: Recipe, data: Dataset) -> Recipe:
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
     source = lasting(recipe.data.source)  # a resume may come from another folder
     where = dataclasses.replace(recipe.data, source=source)
-    goal = dataclasses.replace(recipe.objective, teacher=_for_good(recipe.objective.teacher))
+    goal = recipe.objective
+    if isinstance(goal, Classification):
+        goal = dataclasses.replace(goal, teacher=_for_good(goal.teacher))
     return dataclasses.replace(
         recipe, model=model, data=where, start=_for_good(recipe.start), objective=goal
     )
@@ -261,8 +263,17 @@ def rewind(out: Path, step: int) -> None:
         files.write_text(path, "".join(kept))
 
 
-def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -> Card:
-    """The card of an artifact made at this moment of the run."""
+def card(
+    recipe: Recipe,
+    data: Dataset,
+    progress: Progress,
+    evaluation: Score,
+    measured: Mapping[str, float],
+) -> Card:
+    """Return the card of an artifact made at this moment of the run.
+
+    `measured` are further numbers of the evaluation, by name.
+    """
     made_by = {
         "recipe": recipe.to_dict(),
         "data": {
@@ -276,7 +287,7 @@ def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -
         "environment": environment(),
     }
     metrics = {
-        "accuracy": evaluation.accuracy,
+        **measured,
         evaluation.headline.replace(" ", "_"): evaluation.score,
         "interval": list(evaluation.interval),
         "samples": evaluation.samples,

@@ -7,24 +7,23 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitral.data.datasets import Dataset
 from vitral.data.loader import steps_per_epoch
 from vitral.data.sources import Arrays, Problem
 from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
-from vitral.evaluation import Evaluation, MultiLabelEvaluation
 from vitral.model import ViT
-from vitral.training import finetuning, memory, run_folder, schedule, state
+from vitral.specs import Calibration
+from vitral.training import finetuning, memory, objectives, run_folder, schedule, state
 from vitral.training.display import Display
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
 from vitral.training.loggers import Loggers
-from vitral.training.objectives import classification
+from vitral.training.objectives.base import Objective, Score
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
 from vitral.weights.adapt import adapt
@@ -38,12 +37,12 @@ class Session:
     Attributes:
         recipe, data, weights, out: what is run, on what, from which weights, into which folder.
         ranks: this process among all.
-        model: the network; forward: what a step calls, its logits per head on all processes.
-        average, optimizer, progress: the rest of the state.
-        class_weights: in the loss; teacher: whose logits it learns from.
+        objective: all that learns, and its loss; forward: what a step calls, the objective with
+            its gradients averaged over all processes.
+        ema, optimizer, progress: the rest of the state.
         display, loggers: who is told.
         sharded: whether each process holds a piece of the network alone.
-        evaluation: the last one.
+        evaluation, calibration: of the last validation; a calibration once the run is done.
         failed: files that could not be read so far.
         returned_to: the step that a return went to last.
     """
@@ -53,17 +52,16 @@ class Session:
     weights: Weights | None
     out: Path
     ranks: Ranks
-    model: ViT
+    objective: Objective
     forward: nn.Module
-    average: Average
+    ema: EMA
     optimizer: torch.optim.Optimizer
     progress: state.Progress
     display: Display
     loggers: Loggers
     sharded: bool = False
-    class_weights: Tensor | None = None
-    teacher: classification.Teacher | None = None
-    evaluation: Evaluation | MultiLabelEvaluation | None = None
+    evaluation: Score | None = None
+    calibration: Calibration | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
     returned_to: int = -1
     ticked: float = field(default_factory=time.monotonic)
@@ -72,6 +70,11 @@ class Session:
         """Add the time since the last tick to what the run has taken so far."""
         now = time.monotonic()
         self.progress.seconds, self.ticked = self.progress.seconds + now - self.ticked, now
+
+    @property
+    def backbone(self) -> ViT:
+        """The network that becomes the artifact."""
+        return self.objective.backbone
 
     @property
     def device(self) -> torch.device:
@@ -166,38 +169,31 @@ def start(  # noqa: PLR0913 - each has a name at every call
     `weights` are those to continue; None draws new ones. `shard` gives each process a piece of the
     network instead of all of it.
     """
-    model = _network(recipe, data, weights, ranks, display)
+    backbone = _network(recipe, data, weights, ranks, display)
+    objective = objectives.build(backbone, recipe, data, announce=display.note)
     bf16 = uses_bf16(recipe.precision, ranks.device, recipe.model.width)
     if recipe.compile:
-        wrap.compiled(model)
+        wrap.compiled(backbone)
     if shard:
-        wrap.shard(model, ranks, bf16=bf16)
-    labels, goal, teacher = np.asarray(data.train.labels), recipe.objective, None
-    counts = classification.class_weights(labels, len(data.classes), goal)
-    if goal.teacher is not None:
-        teacher = classification.Teacher.read(
-            goal, recipe.images, data.classes, ranks.device, announce=display.note
-        )
+        wrap.shard(objective, ranks, bf16=bf16)
     session = Session(
         recipe=recipe,
         data=data,
         weights=weights,
         out=out,
         ranks=ranks,
-        model=model,
-        forward=wrap.spread(model, ranks, sharded=shard),
-        average=Average(model, recipe.ema),
-        optimizer=build_optimizer(model, recipe.optimizer),
+        objective=objective,
+        forward=wrap.spread(objective, ranks, sharded=shard),
+        ema=EMA(objective, recipe.ema),
+        optimizer=build_optimizer(objective, recipe.optimizer),
         progress=state.Progress(),
         display=display,
         loggers=loggers or Loggers((), out, {}),
         sharded=shard,
-        class_weights=None if counts is None else counts.to(ranks.device),
-        teacher=teacher,
     )
     if recipe.tune != "probe":
         schedule.check(recipe.schedule, session.total, session.epoch_steps)
-    for line in run_folder.introduction(recipe, data, model, ranks, bf16=bf16):
+    for line in run_folder.introduction(recipe, data, backbone, ranks, bf16=bf16):
         display.note(line)
     return session
 
@@ -208,16 +204,11 @@ def _network(
     """With its first weights, and with what is to be tuned of it."""
     try:
         model = finetuning.untuned(recipe)
-        fresh_head = True
         if weights is not None:
             tensors, notes = adapt(weights, recipe.model, data.classes)
             model.load_state_dict(tensors)
-            fresh_head = not bool(tensors["head.weight"].any())
             for line in notes:
                 display.note(f"start  {line}")
-        for head in (model.head, model.distillation_head) if fresh_head else ():
-            if head is not None:
-                nn.init.constant_(head.bias, recipe.objective.head_bias)
         finetuning.prepare(model, recipe.tune)
         return model.to(ranks.device).train()
     except (RuntimeError, MemoryError) as error:

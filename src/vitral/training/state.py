@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,8 @@ from vitral.errors import MachineError, WeightsError
 from vitral.storage import files
 from vitral.training.distributed import sharded_state
 from vitral.training.distributed.process_group import Ranks, cut, is_sharded
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
+from vitral.training.objectives.base import short_name
 
 SLOTS = ("a", "b")
 
@@ -37,7 +39,7 @@ class Progress:
         best_score, best_step: of the evaluation that best/ holds; -1 before the first.
         waited: validations since then.
         loss_sum, loss_count: the mean since the last line of metrics.jsonl.
-        correct, seen: likewise the accuracy of training, where labels are not mixed.
+        measures, seen: likewise sums of what the objective measures, and their images.
         seconds: spent so far, over all sittings.
         retries, rate: returns after a step that was not finite, and what is left of the rate.
         accumulate: parts of a step, where memory asked for more than the recipe.
@@ -50,37 +52,43 @@ class Progress:
     waited: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
-    correct: int = 0
+    measures: dict[str, float] = field(default_factory=dict)
     seen: int = 0
     seconds: float = 0.0
     retries: int = 0
     rate: float = 1.0
     accumulate: int = 0
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        """Return the progress of a slot; TypeError or ValueError for what is none."""
+        correct = values.pop("correct", 0)  # of slots written before objectives had measures
+        if correct:
+            values["measures"] = {"accuracy": float(correct)}
+        return cls(**values)
 
-def gather(
-    model: nn.Module, average: Average, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Every tensor of a run under one flat set of names (views, not copies)."""
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average/{name}": tensor for name, tensor in average.tensors.items()}
-    for name, parameter in model.named_parameters():
+
+def gather(module: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return every tensor of a run under one flat set of names (views, not copies)."""
+    tensors = {f"model/{short_name(n)}": tensor for n, tensor in module.state_dict().items()}
+    tensors |= {f"average/{short_name(n)}": tensor for n, tensor in ema.tensors.items()}
+    for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+            tensors[f"optimizer/{short_name(name)}/{key}"] = torch.as_tensor(value)
     return tensors
 
 
 def scatter(
     tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    average: Average,
+    module: nn.Module,
+    ema: EMA,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Put gathered tensors back; WeightsError when they belong to another recipe."""
-    held = gather(model, average, optimizer)
+    held = gather(module, ema, optimizer)
     wanted = {name for name in held if not name.startswith("optimizer/")}
     saved = {name for name in tensors if not name.startswith("optimizer/")}
-    parameters = dict(model.named_parameters())
+    parameters = {short_name(name): p for name, p in module.named_parameters()}
     for name in sorted(wanted ^ saved) + sorted(wanted & saved):
         if name not in wanted or name not in saved or held[name].shape != tensors[name].shape:
             raise WeightsError(f"The saved state belongs to another recipe: '{name}' differs.")
@@ -160,15 +168,16 @@ def damaged(folder: Path) -> list[str]:
     return [slot for slot in there if not _whole(folder, slot)]
 
 
-def target(name: str, scalar: bool, model: nn.Module, average: Average) -> Tensor:
-    """An empty tensor, sharded as the tensor of that name is, to be read into."""
+def target(name: str, scalar: bool, module: nn.Module, ema: EMA) -> Tensor:
+    """Return an empty tensor, sharded as the tensor of that name is, to be read into."""
     part, _, rest = name.partition("/")
     if scalar:
         return torch.zeros(())
-    if part == "average" and rest in average.tensors:
-        return torch.empty_like(average.tensors[rest])
+    averaged = {short_name(n): tensor for n, tensor in ema.tensors.items()}
+    if part == "average" and rest in averaged:
+        return torch.empty_like(averaged[rest])
     rest = rest.rpartition("/")[0] if part == "optimizer" else rest
-    held = model.state_dict()
+    held = {short_name(n): tensor for n, tensor in module.state_dict().items()}
     if rest not in held:
         raise WeightsError(f"The saved state belongs to another recipe: '{name}' differs.")
     return torch.empty_like(held[rest])
@@ -195,9 +204,9 @@ def _write(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> Non
 def _read_progress(folder: Path, slot: str) -> Progress | None:
     try:
         if (folder / slot).is_dir():
-            return Progress(**sharded_state.facts(folder / slot))
+            return Progress.from_dict(sharded_state.facts(folder / slot))
         with safe_open(_file(folder, slot), "pt") as file:
-            return Progress(**json.loads(file.metadata()["progress"]))
+            return Progress.from_dict(json.loads(file.metadata()["progress"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,12 @@ from vitral.data.loader import Batch, View, seed_of, train_batches
 from vitral.data.order import share
 from vitral.data.problems import refuse_many_unreadable
 from vitral.data.sources import Problem
-from vitral.engines.torch_engine import autocast
 from vitral.errors import MachineError, ModelError
-from vitral.images import augment, preprocess
 from vitral.model import StepSamples
 from vitral.training import memory, run_folder, schedule
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import whole
-from vitral.training.objectives import classification
+from vitral.training.objectives.base import Loss, StepPosition, short_name
 from vitral.training.session import Session
 
 
@@ -30,22 +28,22 @@ class Diverged(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """What a step found, over all processes.
+class StepResult:
+    """What one step of the optimizer found, over all processes.
 
     Attributes:
         loss: mean over its images.
         images: how many could be read.
-        correct: how many were right before the step; None where labels are mixed or multi-label.
-        asked: whether somebody asked to stop.
-        due: whether the first process wants the state saved.
+        measures: what the objective measured beside the loss, sums over the images.
+        stop_requested: whether somebody asked the run to stop.
+        save_due: whether the first process wants the state saved.
     """
 
     loss: float
     images: int
-    correct: int | None
-    asked: bool
-    due: bool
+    measures: Mapping[str, float]
+    stop_requested: bool = False
+    save_due: bool = False
 
 
 def steps_left(session: Session) -> Generator[list[Batch]]:
@@ -68,49 +66,56 @@ def steps_left(session: Session) -> Generator[list[Batch]]:
 
 
 def step(
-    session: Session, parts: list[Batch], *, asked: Sequence[int] = (), due: bool = False
-) -> Learnt:
-    """One optimizer step on this process's parts of it; the model moves, progress does not.
+    session: Session,
+    micro_batches: list[Batch],
+    *,
+    stop_requests: Sequence[int] = (),
+    save_due: bool = False,
+) -> StepResult:
+    """Take one optimizer step on this process's micro-batches; weights move, progress does not.
 
     The gradient is that of the mean loss over all images of the step that could be read, however
-    many processes and parts they came in. `asked` fills when somebody wants the run to stop, `due`
-    says that this process wants the state saved. Raises Diverged, in all processes, before
-    anything is applied.
+    many processes and micro-batches they came in. `stop_requests` fills when somebody wants the
+    run to stop, `save_due` says that this process wants the state saved. Raises Diverged, in all
+    processes, before anything is applied.
     """
     recipe, ranks, number = session.recipe, session.ranks, session.progress.step
-    report_unreadable(session, [problem for part in parts for problem in part.failed])
-    (images,) = ranks.sums(sum(len(part.images) for part in parts))
+    report_unreadable(session, [problem for batch in micro_batches for problem in batch.failed])
+    (images,) = ranks.sums(sum(len(batch.images) for batch in micro_batches))
     rate = recipe.optimizer.lr * session.progress.rate
     rate *= schedule.multiplier(recipe.schedule, number, session.total, session.epoch_steps)
     for group in session.optimizer.param_groups:
         group["lr"] = rate * group["scale"]
-    total = correct = torch.zeros((), device=session.device)
-    counted = not recipe.augment.mixes and not session.data.multi_label
-    for index, part in enumerate(parts):
-        wrap.synchronise(session.forward, index == len(parts) - 1)
-        loss, right = _learn(session, part, index, images, counted)
-        total, correct = total + loss, correct + right
-    stats = (total.item(), correct.item(), float(bool(asked)), float(due))
-    lost, good, wishes, wanted = ranks.sums(*stats)
-    learnt = Learnt(
+    total = torch.zeros((), device=session.device)
+    measured: dict[str, Tensor] = {}
+    for index, batch in enumerate(micro_batches):
+        wrap.synchronise(session.forward, index == len(micro_batches) - 1)
+        loss = _backward(session, batch, index, images)
+        total = total + loss.total
+        for name, value in loss.measures.items():
+            measured[name] = measured.get(name, 0) + value
+    stats = [total.item(), *(value.item() for value in measured.values())]
+    lost, *found, stops, saves = ranks.sums(*stats, float(bool(stop_requests)), float(save_due))
+    result = StepResult(
         loss=lost / max(images, 1),
         images=int(images),
-        correct=int(good) if counted else None,
-        asked=wishes > 0,
-        due=wanted > 0,
+        measures=dict(zip(measured, found, strict=True)),
+        stop_requested=stops > 0,
+        save_due=saves > 0,
     )
     limit = recipe.optimizer.clip or float("inf")
-    norm = whole(nn.utils.clip_grad_norm_(session.model.parameters(), limit))
-    if not bool(torch.isfinite(norm)) or not math.isfinite(learnt.loss):
-        raise _diverged(session, parts, learnt.loss)
+    norm = whole(nn.utils.clip_grad_norm_(session.objective.parameters(), limit))
+    if not bool(torch.isfinite(norm)) or not math.isfinite(result.loss):
+        raise _diverged(session, micro_batches, result.loss)
     if images:
-        _move(session)
-        session.average.update(session.model, number)
+        _update(session)
+        session.ema.update(session.objective, number)
+        session.objective.after_update(number)
     session.optimizer.zero_grad(set_to_none=True)
-    return learnt
+    return result
 
 
-def _move(session: Session) -> None:
+def _update(session: Session) -> None:
     """The optimizer's step; one that memory stops half-way cannot be taken again."""
     try:
         session.optimizer.step()
@@ -124,60 +129,40 @@ def _move(session: Session) -> None:
         ) from None
 
 
-def _learn(
-    session: Session, part: Batch, index: int, images: float, counted: bool
-) -> tuple[Tensor, Tensor]:
-    """Forward and backward of one part; the sum of its losses, and how many were right."""
-    recipe, ranks = session.recipe, session.ranks
-    inputs, targets, samples = _prepared(session, part, index)
-    empty = len(inputs) == 0
+def _backward(session: Session, batch: Batch, index: int, images: float) -> Loss:
+    """Forward and backward of one micro-batch; its loss and measures, without their graph."""
+    position = _position(session, batch, index)
+    empty = len(batch.images) == 0
     if empty:  # the other processes wait for this one's gradients
-        inputs = inputs.new_zeros(1, *inputs.shape[1:])
-        targets = targets.new_zeros(1, *targets.shape[1:])
-    with autocast(recipe.precision, session.device, recipe.model.width):
-        outputs = session.forward(inputs, samples)
-        taught = None if session.teacher is None else session.teacher(inputs)
-    loss = classification.loss(
-        outputs,
-        targets,
-        recipe.objective,
-        weights=session.class_weights,
-        taught=taught,
-        multi_label=session.data.multi_label,
-    )
-    loss = loss * 0 if empty else loss
-    (loss * (ranks.count / max(images, 1))).backward()  # processes average what they have
-    right = torch.zeros((), device=session.device)
-    if counted and not empty:
-        mean = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
-        right = (mean.detach().argmax(1) == targets).sum()
-    return loss.detach(), right
+        batch = _black(batch)
+    loss: Loss = session.forward(batch, position)
+    total = loss.total * 0 if empty else loss.total
+    (total * (session.ranks.count / max(images, 1))).backward()  # processes average what they have
+    measures = {name: value * 0 if empty else value for name, value in loss.measures.items()}
+    return Loss(total.detach(), measures)
 
 
-def _prepared(session: Session, part: Batch, index: int) -> tuple[Tensor, Tensor, StepSamples]:
-    """Images and targets, mixed where the recipe mixes, and their samples; torch is seeded."""
+def _position(session: Session, batch: Batch, index: int) -> StepPosition:
+    """Where the micro-batch stands in its step; torch is seeded for it."""
     recipe, ranks, number = session.recipe, session.ranks, session.progress.step
-    seed, place = seed_of(recipe.seed, "step", number), ranks.index * session.parts + index
-    noise, parts = recipe.noise, ranks.count * session.parts
-    # Drop path is drawn for the whole step and cut into parts; dropout of elements cannot be, and
-    # parts that drew the same numbers would repeat one another.
-    apart = [place] if place and (noise.dropout or noise.attention_dropout) else []
+    place = ranks.index * session.parts + index
+    # Drop path is drawn for the whole step and cut into micro-batches; dropout of elements cannot
+    # be, and micro-batches that drew the same numbers would repeat one another.
+    apart = [place] if place and (recipe.noise.dropout or recipe.noise.attention_dropout) else []
     torch.manual_seed(seed_of(recipe.seed, "step", number, *apart))
-    rows = share(list(range(session.step_images)), place, parts)
-    own = [rows[number] for number in part.places[: len(part.images)]] or rows[:1]
-    samples = StepSamples(torch.tensor(own, device=session.device), session.step_images)
+    rows = share(list(range(session.step_images)), place, ranks.count * session.parts)
+    own = [rows[place] for place in batch.places[: len(batch.images)]] or rows[:1]
+    return StepPosition(
+        seed=seed_of(recipe.seed, "step", number),
+        samples=StepSamples(torch.tensor(own, device=session.device), session.step_images),
+    )
 
-    def moved(batch: Batch) -> tuple[Tensor, Tensor]:
-        pixels = batch.images.to(session.device, non_blocking=True)
-        labels = batch.labels.to(session.device, non_blocking=True)
-        return preprocess.normalise(pixels, recipe.images), labels
 
-    images, labels = moved(part)
-    if recipe.augment.mixes:
-        before = None if part.before is None else moved(part.before)
-        classes = len(session.data.classes)
-        images, labels = augment.mix(images, labels, classes, recipe.augment, seed, before)
-    return images, labels, samples
+def _black(batch: Batch) -> Batch:
+    """A batch of one black image of no meaning, in the place of one of which nothing was read."""
+    views = tuple(view.new_zeros((1, *view.shape[1:])) for view in batch.views)
+    labels = batch.labels.new_zeros((1, *batch.labels.shape[1:]))
+    return replace(batch, views=views, labels=labels, before=None)
 
 
 def report_unreadable(session: Session, mine: list[Problem]) -> None:
@@ -200,14 +185,14 @@ def report_unreadable(session: Session, mine: list[Problem]) -> None:
     )
 
 
-def _diverged(session: Session, parts: list[Batch], loss: float) -> Diverged:
+def _diverged(session: Session, micro_batches: list[Batch], loss: float) -> Diverged:
     """The error for a loss or gradient that is not finite, with the first tensor that shows it."""
-    named = list(session.model.named_parameters())
+    named = [(short_name(name), p) for name, p in session.objective.named_parameters()]
     suspects: list[tuple[str, Tensor]] = [(f"weight '{name}'", p) for name, p in named]
     suspects += [(f"gradient of '{name}'", p.grad) for name, p in named if p.grad is not None]
     finite = ((what, bool(torch.isfinite(whole(tensor)).all())) for what, tensor in suspects)
     bad = next((what for what, fine in finite if not fine), "the loss itself")
-    mine = [int(i) for part in parts for i in part.indices]
+    mine = [int(i) for batch in micro_batches for i in batch.indices]
     indices = [i for found in session.ranks.gathered(mine) for i in found]
     keys = ", ".join(session.data.train.key(i) for i in indices[:3])
     lr = session.optimizer.param_groups[0]["lr"]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from vitral import evaluation as scores
 from vitral.data.loader import Batch, eval_batches
-from vitral.data.sources import Split
-from vitral.engines.torch_engine import Engine, Outputs
+from vitral.data.sources import Problem, Split
 from vitral.errors import ModelError
-from vitral.evaluation import Evaluation, MultiLabelEvaluation
-from vitral.evaluation.calibration import fit
+from vitral.model import ViT
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
 from vitral.training.distributed.process_group import whole
+from vitral.training.objectives.base import Observed, Score
 from vitral.training.run_folder import Run
 from vitral.training.session import Session
 from vitral.training.step import Diverged, report_unreadable
@@ -26,43 +26,16 @@ from vitral.weights import artifact
 from vitral.wording import clock
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What some weights say of all validation images.
-
-    Attributes:
-        logits: (N, classes); labels: (N,), or (N, classes) for multi-label.
-        keys: N names; classes: theirs, in the order of the logits.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    keys: list[str]
-    classes: tuple[str, ...]
-
-    def calibration(self) -> Calibration | None:
-        """Fitted on these images; multi-label models have none."""
-        return fit(self.logits, self.labels) if self.labels.ndim == 1 else None
-
-    def judged(self, calibration: Calibration | None = None) -> Evaluation | MultiLabelEvaluation:
-        """Scores; `calibration` is one that was fitted on these images."""
-        if self.labels.ndim > 1:
-            return scores.evaluate_multi_label(self.logits, self.labels, self.classes, self.keys)
-        return scores.evaluate(
-            self.logits, self.labels, self.classes, self.keys, calibration=calibration, own=True
-        )
-
-
 def validate(session: Session) -> None:
-    """Count the validation images with the averaged weights; keep the best.
+    """Score the validation images with the averaged weights; keep the best.
 
     Raises Diverged for weights that are finite and give numbers that are not.
     """
-    progress, display = session.progress, session.display
+    progress, display, objective = session.progress, session.display, session.objective
     try:
-        with session.average.applied(session.model):
-            seen = look(session, session.model)
-        evaluation = seen.judged()
+        with session.ema.swapped_in(objective):
+            observed = observe(session)
+        evaluation = objective.score(observed)
     except ModelError as error:
         raise Diverged(f"Validation after step {progress.step}: {error}") from None
     progress.validated_step = progress.step
@@ -72,7 +45,7 @@ def validate(session: Session) -> None:
         {
             "step": progress.step,
             "epoch": session.epoch,
-            "val_accuracy": evaluation.accuracy,
+            **{f"val_{name}": value for name, value in objective.metrics(evaluation).items()},
             "val_score": evaluation.score,
             "val_interval": list(evaluation.interval),
             "val_loss": evaluation.loss,
@@ -83,31 +56,61 @@ def validate(session: Session) -> None:
     progress.waited += 1
     better = session.recipe.select == "best" and evaluation.score > progress.best_score
     if last or better:
-        progress.best_score, progress.best_step = evaluation.score, progress.step
+        progress.best_score = evaluation.score
+        progress.best_step = progress.step
         progress.waited = 0
     # fitted where it is kept: many images of many classes take seconds
-    calibration = seen.calibration() if last or better or session.done else None
+    calibration = objective.calibrate(observed) if last or better or session.done else None
     if last or better:
         save_artifact(session, "best", evaluation, calibration)
-    session.evaluation = seen.judged(calibration) if session.done else evaluation
+    if session.done:
+        evaluation = objective.score(observed, calibration)
+        session.calibration = calibration
+    session.evaluation = evaluation
 
 
-def look(session: Session, model: nn.Module) -> Seen:
-    """Every validation image once, whatever the number of processes, by the one engine."""
-    display, split, recipe = session.display, session.data.val, session.recipe
-    display.pause()
-    engine = Engine(model, recipe.images, session.device, recipe.precision)
-    outputs = engine.run(watched(session, split))
-    display.pause()
-    report_unreadable(session, list(outputs.failed))
-    parts = [_own(found) for found in session.ranks.gathered(outputs)]
-    kinds = len(session.data.classes)
-    logits = np.concatenate([part.logits.reshape(-1, kinds) for part in parts])
-    labels = np.concatenate(
-        [part.labels for part in parts if len(part.labels)] or [parts[0].labels]
+def observe(session: Session, backbone: ViT | None = None) -> Observed:
+    """Observe every validation image once, whatever the number of processes.
+
+    `backbone` gives other weights of the same network, such as those of best/.
+    """
+    objective, split = session.objective, session.data.val
+    session.display.pause()
+    objective.eval()
+
+    compute = partial(objective.observe, backbone=backbone)
+    values, labels, indices = outputs_of(session, split, compute)
+    objective.train()
+    session.display.pause()
+    return Observed(values, labels, [split.key(int(index)) for index in indices])
+
+
+@torch.no_grad()
+def outputs_of(
+    session: Session, split: Split, compute: Callable[[Batch], Tensor]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `compute` gives of every readable image of a split, from all processes.
+
+    Returns values float32 (N, k), labels, and indices within the split, int64 (N,). Raises
+    DataError when too many images cannot be read.
+    """
+    values: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    indices: list[np.ndarray] = []
+    failed: list[Problem] = []
+    for batch in watched(session, split):
+        failed += batch.failed
+        if len(batch.images):
+            own = (batch.indices >= 0).numpy()  # without what keeps other processes company
+            values.append(compute(batch).float().cpu().numpy()[own])
+            labels.append(batch.labels.numpy()[own])
+            indices.append(batch.indices.numpy()[own])
+    report_unreadable(session, failed)
+    gathered = session.ranks.gathered((values, labels, indices))
+    values, labels, indices = (
+        [array for process in gathered for array in process[part]] for part in range(3)
     )
-    keys = [split.key(int(i)) for part in parts for i in part.indices]
-    return Seen(logits, labels, keys, session.data.classes)
+    return np.concatenate(values), np.concatenate(labels), np.concatenate(indices)
 
 
 def watched(session: Session, split: Split) -> Iterator[Batch]:
@@ -140,31 +143,19 @@ def _nothing(batch: Batch | None, session: Session) -> Batch:
     return nothing if batch is None else replace(nothing, failed=batch.failed)
 
 
-def _own(outputs: Outputs) -> Outputs:
-    """Without the images that were there to keep others company."""
-    kept = outputs.indices >= 0
-    if kept.all():
-        return outputs
-    return replace(
-        outputs,
-        logits=outputs.logits[kept],
-        labels=outputs.labels[kept],
-        indices=outputs.indices[kept],
-    )
-
-
 def finish(session: Session) -> Run:
     """Write last/, predictions.csv and evaluation.json of best/, and the report."""
-    progress, best, out = session.progress, session.evaluation, session.out
+    progress, objective, out = session.progress, session.objective, session.out
+    best = session.evaluation
     if best is None:  # resumed after the last step
-        with session.average.applied(session.model):
-            seen = look(session, session.model)
-        best = seen.judged(seen.calibration())
-    fitted = best.reliability.calibration if isinstance(best, Evaluation) else None
-    save_artifact(session, "last", best, fitted)
+        with session.ema.swapped_in(objective):
+            observed = observe(session)
+        session.calibration = objective.calibrate(observed)
+        best = objective.score(observed, session.calibration)
+    save_artifact(session, "last", best, session.calibration)
     model, card = artifact.load(out / "best")
     if progress.best_step != progress.step:
-        best = look(session, model.to(session.device)).judged(card.calibration)
+        best = objective.score(observe(session, model.to(session.device)), card.calibration)
     with session.ranks.writing() as first:
         if first:
             scores.write_predictions(out / "predictions.csv", best)
@@ -181,15 +172,21 @@ def finish(session: Session) -> Run:
 def save_artifact(
     session: Session,
     name: str,
-    evaluation: Evaluation | MultiLabelEvaluation,
+    evaluation: Score,
     calibration: Calibration | None,
 ) -> None:
     """The averaged weights with everything that another verb needs."""
-    with session.average.applied(session.model):
+    with session.ema.swapped_in(session.objective):
         tensors = finetuning.merged(
-            {name: whole(x) for name, x in session.model.state_dict().items()}
+            {name: whole(x) for name, x in session.backbone.state_dict().items()}
         )
-        card = run_folder.card(session.recipe, session.data, session.progress, evaluation)
+        card = run_folder.card(
+            session.recipe,
+            session.data,
+            session.progress,
+            evaluation,
+            session.objective.metrics(evaluation),
+        )
         card = replace(card, calibration=calibration)
         with session.ranks.writing() as first:
             if first:

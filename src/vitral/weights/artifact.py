@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
@@ -120,7 +120,7 @@ def save(
     files.write_folder(folder, fill, needed)
 
 
-def load(folder: Path) -> tuple[nn.Module, Card]:
+def load(folder: Path) -> tuple[ViT, Card]:
     """The network in evaluation mode, and its card.
 
     Raises WeightsError when a file is missing or broken, or when the keys or shapes of the tensors

@@ -14,7 +14,7 @@ from vitral.planning import benchmark
 from vitral.planning.benchmark import Benchmark, fastest_micro_batch, measure
 from vitral.specs import Dropouts, ImageSpec
 from vitral.training import memory
-from vitral.training.recipe import Data, Objective, Optimizer, Recipe
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -53,7 +53,7 @@ def test_a_trial_learns_and_validates() -> None:
         replace(RECIPE, tune="probe"),
         replace(RECIPE, tune="lora:2", precision="bf16"),
         replace(RECIPE, checkpointing=True, optimizer=Optimizer(kind="lamb", clip=0.0)),
-        replace(RECIPE, objective=Objective(loss="bce"), ema=0.0),
+        replace(RECIPE, objective=Classification(loss="bce"), ema=0.0),
         replace(RECIPE, model=tiny_bit(size=(32, 32)), noise=Dropouts()),
     ],
     ids=["full", "probe", "lora", "lamb", "bce", "bit"],

@@ -22,7 +22,7 @@ from vitral.planning.resolve import choose, origins, resolve
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
 from vitral.specs import ImageSpec
 from vitral.training import optimizer, schedule
-from vitral.training.objectives import classification
+from vitral.training.objectives import classification, distillation
 from vitral.training.recipe import Recipe, epochs, steps
 from vitral.weights import artifact
 
@@ -155,7 +155,10 @@ def losses(recipe: Recipe, count: int) -> tuple[ViT, list[float]]:
         for group in learner.param_groups:
             group["lr"] = rate * group["scale"]
         outputs = model.logits_per_head(images)
-        loss = classification.loss(outputs, labels, recipe.objective, taught=taught)
+        if taught is None:
+            loss = classification.losses(outputs, labels, recipe.objective).sum()
+        else:
+            loss = distillation.losses(outputs, labels, taught, recipe.objective).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         learner.step()
         learner.zero_grad()

@@ -21,11 +21,11 @@ def test_plain_lines_where_there_is_no_terminal(
         shown.note("model [B/16]")
         for step in range(1, 4):
             time.sleep(0.01)
-            shown.step(step, 100, 32, loss=1.5, lr=1e-3, accuracy=0.625)
+            shown.step(step, 100, 32, loss=1.5, lr=1e-3, measures={"accuracy": 0.625})
         shown.evaluating(1, 2)
         shown.evaluated(1.0, 0.75, (0.7, 0.8))
         shown.evaluated(2.0, 0.5, (0.4, 0.6), "mean average precision")
-        shown.step(4, 100, 32, loss=1.5, lr=1e-3)
+        shown.step(4, 100, 32, loss=1.5, lr=1e-3, measures={})
     lines = capsys.readouterr().err.splitlines()
     assert "model [B/16]" in lines
     step = next(line for line in lines if line.startswith("step 3/100  "))
@@ -57,7 +57,7 @@ def test_a_narrow_terminal_keeps_the_most_important(
     shown.live, shown.bar.live.console, shown.bar.disable = True, shown.console, False
     with shown:
         shown.evaluated(1.0, 0.75, (0.7, 0.8))
-        shown.step(7, 90, 32, loss=1.5, lr=1e-3, accuracy=0.625)
+        shown.step(7, 90, 32, loss=1.5, lr=1e-3, measures={"accuracy": 0.625})
         shown.bar.refresh()
     for words in there:
         assert words in text.getvalue()
@@ -71,7 +71,7 @@ def test_quiet_prints_nothing_and_still_measures(capsys: pytest.CaptureFixture[s
         assert shown.images_per_second == 0
         for step in (1, 2, 3):
             time.sleep(0.02)
-            shown.step(step, 3, 10, loss=1.0, lr=0.1, accuracy=0.5)
+            shown.step(step, 3, 10, loss=1.0, lr=0.1, measures={"accuracy": 0.5})
         assert 100 < shown.images_per_second < 500.1
         assert shown.memory > 1e7
         shown.pause()

@@ -5,7 +5,7 @@ from torch import nn
 
 from vitral import catalog
 from vitral.model import build
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
 
 
 def small() -> nn.Module:
@@ -22,7 +22,7 @@ def move(model: nn.Module, by: float) -> None:
 def test_average_follows_the_weights() -> None:
     model = small()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     move(model, 1.0)
     average.update(model, step=0)  # decay min(0.9, 1 / 10)
     assert set(average.tensors) == set(before)
@@ -35,10 +35,10 @@ def test_average_follows_the_weights() -> None:
 
 def test_applied_for_a_while_and_both_come_back_whole() -> None:
     model = small()
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     move(model, 1.0)
     raw, kept = copy.deepcopy(model.state_dict()), copy.deepcopy(average.tensors)
-    with average.applied(model) as seen:
+    with average.swapped_in(model) as seen:
         assert seen is model
         assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
     assert all(torch.equal(value, raw[name]) for name, value in model.state_dict().items())
@@ -47,12 +47,12 @@ def test_applied_for_a_while_and_both_come_back_whole() -> None:
 
 def test_no_average_is_the_model_itself() -> None:
     model = small()
-    average = Average(model, 0.0)
+    average = EMA(model, 0.0)
     move(model, 1.0)
     average.update(model, 5)
     assert not average.tensors
     before = copy.deepcopy(model.state_dict())
-    with average.applied(model):
+    with average.swapped_in(model):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -60,13 +60,13 @@ def test_only_what_learns_is_averaged() -> None:
     model = small()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("head."))
-    assert set(Average(model, 0.9).tensors) == {"head.weight", "head.bias"}
+    assert set(EMA(model, 0.9).tensors) == {"head.weight", "head.bias"}
 
 
 def test_weights_in_bfloat16_are_averaged_beyond_their_own_precision() -> None:
     """A step of 1 / 1000 of a value is lost in bfloat16, not in its average."""
     model = small()
-    average = Average(model, 0.999)
+    average = EMA(model, 0.999)
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(1, 3, 32, 32))
     assert all(tensor.dtype == torch.float32 for tensor in average.tensors.values())

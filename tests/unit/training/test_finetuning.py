@@ -9,7 +9,7 @@ from networks import pictures, randomised, tiny, tiny_bit
 
 from vitral.errors import SpecError
 from vitral.model import ViT, build
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
 from vitral.training.finetuning import plain, prepare, trainable
 
 SPECS = {
@@ -173,11 +173,11 @@ def test_under_autocast_and_with_recomputed_blocks() -> None:
 def test_an_average_of_what_learns_merges_too() -> None:
     model = build(tiny())
     prepare(model, "lora:2")
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     assert set(average.tensors) == learning(model)
     first = plain(copy.deepcopy(model))
     moved(model)
-    with average.applied(model):
+    with average.swapped_in(model):
         assert all(torch.equal(x, first[name]) for name, x in plain(model).items())
     assert not torch.equal(
         plain(model)["blocks.0.attention.qkv.weight"], first["blocks.0.attention.qkv.weight"]

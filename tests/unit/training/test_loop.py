@@ -1,5 +1,6 @@
 import json
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,9 +117,9 @@ class Stop(Display):
         *,
         loss: float,
         lr: float,
-        accuracy: float | None = None,
+        measures: Mapping[str, float],
     ) -> None:
-        super().step(done, total, images, loss=loss, lr=lr, accuracy=accuracy)
+        super().step(done, total, images, loss=loss, lr=lr, measures=measures)
         if done == self.after:
             signal.raise_signal(signal.SIGINT)
 

@@ -7,7 +7,7 @@ from vitral import catalog, recipes
 from vitral.errors import SpecError
 from vitral.specs import Dropouts, ImageSpec
 from vitral.training.recipe import (
-    Objective,
+    Classification,
     Optimizer,
     Recipe,
     Schedule,
@@ -28,7 +28,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         recipe,
         optimizer=Optimizer(kind="sgd", momentum=0.8),
         schedule=Schedule(kind="rsqrt", warmup=steps(5), cooldown=epochs(1.5)),
-        objective=Objective(loss="bce", teacher="runs/large", distill="soft"),
+        objective=Classification(loss="bce", teacher="runs/large", distill="soft"),
         noise=Dropouts(drop_path=0.2, drop_path_rule="constant"),
         tune="lora:4",
         patience=3,
@@ -111,7 +111,7 @@ def test_bad_override_says_what_to_write(recipe: Recipe, assignment: str, words:
 
 def test_settings_that_contradict_each_other_are_refused(recipe: Recipe) -> None:
     with pytest.raises(SpecError, match="set it to 0, or loss to bce"):
-        Objective(loss="sigmoid", label_smoothing=0.1)
+        Classification(loss="sigmoid", label_smoothing=0.1)
     for kind in ("rsqrt", "constant", "staircase"):
         with pytest.raises(SpecError, match=f"{kind} needs end = 0"):
             Schedule(kind=kind, end=0.1)  # type: ignore[arg-type]

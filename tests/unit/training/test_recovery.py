@@ -34,7 +34,7 @@ def session(tmp_path: Path) -> Session:
 
 
 def weights(session: Session) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in session.model.named_parameters()}
+    return {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
 
 
 def test_a_state_that_is_bad_itself_is_thrown_away(session: Session) -> None:
@@ -44,13 +44,13 @@ def test_a_state_that_is_bad_itself_is_thrown_away(session: Session) -> None:
     for step in (4, 7):
         session.progress.step = step
         with torch.no_grad():
-            session.model.get_parameter("cls").add_(1.0)
+            session.backbone.get_parameter("cls").add_(1.0)
         saved[step] = weights(session)
         save_state(session)
     for expected in (7, 4, 0):
         session = recovery.returned(session, Diverged("bad"))
         assert session.progress.step == expected
-        assert all(p.equal(saved[expected][n]) for n, p in session.model.named_parameters())
+        assert all(p.equal(saved[expected][n]) for n, p in session.backbone.named_parameters())
     assert (session.progress.retries, session.progress.rate) == (3, 0.125)
     assert state.progress_of(session.out / "state") is None
     with pytest.raises(ModelError, match="3 times with half"):
@@ -94,4 +94,4 @@ def test_a_run_without_a_whole_state_begins_as_it_began(
     again = recovery.begin(session.recipe, session.data, None, *places, shard=False)
     assert "no whole state is left: the run begins again" in capsys.readouterr().err
     assert again.progress.step == 0
-    assert all(p.equal(first[name]) for name, p in again.model.named_parameters())
+    assert all(p.equal(first[name]) for name, p in again.backbone.named_parameters())

@@ -61,13 +61,13 @@ def test_the_held_out_images_do_not_depend_on_the_seed(tmp_path: Path) -> None:
 
 def test_the_average_is_there_only_when_asked_for(tmp_path: Path) -> None:
     session = begin(tmp_path, "ema=0")
-    assert not session.average.tensors
-    assert begin(tmp_path, "ema=0.9").average.tensors
+    assert not session.ema.tensors
+    assert begin(tmp_path, "ema=0.9").ema.tensors
 
 
 @pytest.mark.parametrize("name", ["drop_path", "dropout"])
 def test_noise_reaches_the_network(tmp_path: Path, name: str) -> None:
     session = begin(tmp_path, f"noise.{name}=0.5")
-    torch.nn.init.normal_(session.model.get_parameter("head.weight"))
+    torch.nn.init.normal_(session.backbone.get_parameter("head.weight"))
     images = torch.randn(8, 3, *session.recipe.images.size)
-    assert not torch.equal(session.model(images), session.model(images))
+    assert not torch.equal(session.backbone(images), session.backbone(images))

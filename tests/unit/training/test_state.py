@@ -11,7 +11,7 @@ from vitral.model import build
 from vitral.storage import files
 from vitral.training import state
 from vitral.training.distributed.process_group import Ranks
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Optimizer
 from vitral.training.state import Progress
@@ -19,10 +19,10 @@ from vitral.training.state import Progress
 ALONE = Ranks(torch.device("cpu"))
 
 
-def session(seed: int, steps: int) -> tuple[nn.Module, Average, torch.optim.Optimizer]:
+def session(seed: int, steps: int) -> tuple[nn.Module, EMA, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = build(catalog.model("mu/16", size=32, classes=3))
-    average, optimizer = Average(model, 0.9), build_optimizer(model, Optimizer())
+    average, optimizer = EMA(model, 0.9), build_optimizer(model, Optimizer())
     for step in range(steps):
         optimizer.zero_grad()
         model(torch.randn(2, 3, 32, 32)).square().sum().backward()
@@ -80,14 +80,14 @@ def test_the_state_of_another_recipe_is_refused() -> None:
     tensors = state.gather(model, average, optimizer)
     wider = build(catalog.model("mu/8", size=32, classes=3))
     with pytest.raises(WeightsError, match="another recipe"):
-        state.scatter(tensors, wider, Average(wider, 0.9), build_optimizer(wider, Optimizer()))
+        state.scatter(tensors, wider, EMA(wider, 0.9), build_optimizer(wider, Optimizer()))
 
 
 def test_a_state_for_other_optimizers_keeps_their_tensors(tmp_path: Path) -> None:
     for kind in ("sgd", "lamb"):
         torch.manual_seed(0)
         model = build(catalog.model("mu/16", size=32, classes=3))
-        average, optimizer = Average(model, 0), build_optimizer(model, Optimizer(kind=kind))
+        average, optimizer = EMA(model, 0), build_optimizer(model, Optimizer(kind=kind))
         model(torch.randn(2, 3, 32, 32)).square().sum().backward()
         optimizer.step()
         state.save(tmp_path / kind, state.gather(model, average, optimizer), Progress(1), ALONE)
@@ -95,7 +95,7 @@ def test_a_state_for_other_optimizers_keeps_their_tensors(tmp_path: Path) -> Non
         assert loaded
         other = build(catalog.model("mu/16", size=32, classes=3))
         fresh = build_optimizer(other, Optimizer(kind=kind))
-        state.scatter(loaded[0], other, Average(other, 0), fresh)
+        state.scatter(loaded[0], other, EMA(other, 0), fresh)
         images = torch.randn(2, 3, 32, 32)
         for network, moved in ((model, optimizer), (other, fresh)):
             moved.zero_grad()

@@ -42,7 +42,7 @@ def begin(photos: Path, out: Path, *changes: str) -> Session:
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
     session = start(recipe, data, None, out, Ranks(torch.device("cpu")), Display(quiet=True))
-    torch.nn.init.normal_(session.model.get_parameter("head.weight"))
+    torch.nn.init.normal_(session.backbone.get_parameter("head.weight"))
     return session
 
 
@@ -57,10 +57,10 @@ def gradients(session: Session) -> dict[str, torch.Tensor]:
 
     class Keep(torch.optim.SGD):
         def step(self, closure: None = None) -> None:
-            for name, parameter in session.model.named_parameters():
+            for name, parameter in session.backbone.named_parameters():
                 kept[name] = parameter.grad.clone()
 
-    session.optimizer = Keep(session.model.parameters(), lr=1)
+    session.optimizer = Keep(session.backbone.parameters(), lr=1)
     session.optimizer.param_groups[0]["scale"] = 1.0
     step(session, parts(session))
     return kept
@@ -85,7 +85,7 @@ def test_dropout_draws_other_numbers_in_each_part(photos: Path, tmp_path: Path) 
     """Two equal parts with dropout must not repeat each other."""
     session = begin(photos, tmp_path, "noise.dropout=0.5", "accumulate=2", "augment.mixup=0")
     seen = []
-    session.model.blocks[0].mlp.fc2.register_forward_pre_hook(
+    session.backbone.blocks[0].mlp.fc2.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0] == 0)
     )
     step(session, parts(session))
@@ -94,30 +94,30 @@ def test_dropout_draws_other_numbers_in_each_part(photos: Path, tmp_path: Path) 
 
 def test_a_step_without_a_readable_image_moves_nothing(photos: Path, tmp_path: Path) -> None:
     session = begin(photos, tmp_path)
-    before = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
     batch = parts(session)[0]
-    empty = replace(batch, images=batch.images[:0], labels=batch.labels[:0])
+    empty = replace(batch, views=(batch.images[:0],), labels=batch.labels[:0])
     learnt = step(session, [empty])
     assert learnt.images == 0
-    assert all(torch.equal(p, before[name]) for name, p in session.model.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in session.backbone.named_parameters())
 
 
 def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> None:
     """A part that lost images weighs less: the mean is over what was read."""
     session = begin(photos, tmp_path, "accumulate=2", "augment.mixup=0", "augment.cutmix=0")
     session.recipe = replace(session.recipe, noise=replace(session.recipe.noise, drop_path=0.0))
-    for block in session.model.blocks:
+    for block in session.backbone.blocks:
         block.drop_path = 0.0
-    session.model.dropouts = replace(session.model.dropouts, patch_dropout=0.0)
+    session.backbone.dropouts = replace(session.backbone.dropouts, patch_dropout=0.0)
     first, second = parts(session)
-    lost = replace(second, images=second.images[:2], labels=second.labels[:2])
+    lost = replace(second, views=(second.images[:2],), labels=second.labels[:2])
     learnt = step(session, [first, lost])
     assert learnt.images == 8
     fresh = begin(photos, tmp_path, "augment.mixup=0", "augment.cutmix=0", "noise.drop_path=0")
-    fresh.model.dropouts = replace(fresh.model.dropouts, patch_dropout=0.0)
+    fresh.backbone.dropouts = replace(fresh.backbone.dropouts, patch_dropout=0.0)
     together = replace(
         first,
-        images=torch.cat([first.images, lost.images]),
+        views=(torch.cat([first.images, lost.images]),),
         labels=torch.cat([first.labels, lost.labels]),
     )
     assert step(fresh, [together]).loss == pytest.approx(learnt.loss, rel=1e-6)
@@ -126,10 +126,9 @@ def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> Non
 def test_accuracy_of_training_is_known_where_labels_are_one(photos: Path, tmp_path: Path) -> None:
     session = begin(photos, tmp_path, "augment.mixup=0", "augment.cutmix=0")
     learnt = step(session, parts(session))
-    assert learnt.correct is not None
-    assert 0 <= learnt.correct <= learnt.images == 12
+    assert 0 <= learnt.measures["accuracy"] <= learnt.images == 12
     mixed = begin(photos, tmp_path)
-    assert step(mixed, parts(mixed)).correct is None
+    assert step(mixed, parts(mixed)).measures == {}
 
 
 @pytest.mark.parametrize("where", ["weight", "image"])
@@ -139,19 +138,17 @@ def test_a_step_that_is_not_finite_names_what_it_met_and_applies_nothing(
     session = begin(photos, tmp_path)
     if where == "weight":
         with torch.no_grad():
-            session.model.get_parameter("blocks.0.mlp.fc1.weight")[0, 0] = float("nan")
+            session.backbone.get_parameter("blocks.0.mlp.fc1.weight")[0, 0] = float("nan")
     else:
-        session.recipe = replace(
-            session.recipe,
-            images=replace(session.recipe.images, mean=(1e38, 0.0, 0.0), std=(0.1, 1.0, 1.0)),
-        )
-    before = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+        spec = session.recipe.images
+        session.objective.images = replace(spec, mean=(1e38, 0.0, 0.0), std=(0.1, 1.0, 1.0))
+    before = {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
     batch = parts(session)
     with pytest.raises(Diverged, match=r"Step 0 is not finite.*first bad tensor: (\w+)") as caught:
         step(session, batch)
     assert session.data.train.key(int(batch[0].indices[0])) in str(caught.value)
     if where == "weight":
         assert "weight 'blocks.0.mlp.fc1.weight'" in str(caught.value)
-    for name, parameter in session.model.named_parameters():
+    for name, parameter in session.backbone.named_parameters():
         assert torch.equal(parameter.nan_to_num(), before[name].nan_to_num())
         assert parameter.grad is None

@@ -31,7 +31,7 @@ def begin(tmp_path: Path) -> Session:
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
     session = start(recipe, data, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
-    torch.nn.init.normal_(session.model.get_parameter("head.weight"))
+    torch.nn.init.normal_(session.backbone.get_parameter("head.weight"))
     return session
 
 
@@ -40,7 +40,7 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
     session = begin(tmp_path)
     count = len(session.data.val)
     assert count == 27
-    engine = Engine(session.model, session.recipe.images, session.device)
+    engine = Engine(session.backbone, session.recipe.images, session.device)
     session.progress.accumulate = 2
     assert session.seen_at_once == 4
     alone = engine.run(validation.watched(session, session.data.val))
@@ -52,17 +52,19 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
             batches = list(validation.watched(other, other.data.val))
             assert all(len(batch.images) for batch in batches)
             runs.append(len(batches))
-            outputs.append(validation._own(engine.run(batches)))
+            outputs.append(engine.run(batches))
         assert len(set(runs)) == 1
         indices = np.concatenate([part.indices for part in outputs])
+        own = indices >= 0  # without what keeps other processes company
+        indices = indices[own]
         assert sorted(indices.tolist()) == list(range(count))
-        logits = np.concatenate([part.logits for part in outputs])
+        logits = np.concatenate([part.logits for part in outputs])[own]
         np.testing.assert_allclose(logits, alone.logits, atol=1e-6)
 
 
 def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> None:
     session = begin(tmp_path)
-    torch.nn.init.normal_(session.average.tensors["head.weight"])
+    torch.nn.init.normal_(session.ema.tensors["backbone.head.weight"])
     session.progress.step = 2  # as after a step that is not the last
     session.progress.best_score = 2.0  # nor the best
     validation.validate(session)
@@ -74,9 +76,9 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
     session.progress.step = session.total
     validation.validate(session)
     card = artifact.load_card(tmp_path / "best")
-    with session.average.applied(session.model):
-        seen = validation.look(session, session.model)
-    assert card.calibration == fit(seen.logits, seen.labels)
+    with session.ema.swapped_in(session.objective):
+        seen = validation.observe(session)
+    assert card.calibration == fit(seen.values, seen.labels)
     assert card.calibration.samples == len(session.data.val) == 27
     found = session.evaluation.reliability
     assert found.calibration == card.calibration
@@ -89,7 +91,7 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
     assert written["samples"] == 27 and "confusion" not in written
     rows = read_predictions(tmp_path / "predictions.csv")
     assert isinstance(rows, list)
-    scaled = softmax(seen.logits / card.calibration.temperature, axis=1)
+    scaled = softmax(seen.values / card.calibration.temperature, axis=1)
     given = scaled[np.arange(27), seen.labels]
     assert [row.given for row in rows] == [float(f"{value:.6g}") for value in given]
     assert isinstance(run.evaluation, Evaluation)
@@ -104,14 +106,14 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
 def test_the_evaluation_is_of_the_averaged_weights(tmp_path: Path) -> None:
     session = begin(tmp_path)
     with torch.no_grad():
-        for tensor in session.average.tensors.values():
+        for tensor in session.ema.tensors.values():
             tensor.zero_()
     validation.validate(session)
     assert session.evaluation is not None
     assert session.evaluation.loss == np.float64(np.log(3)).item() or np.isclose(
         session.evaluation.loss, np.log(3)
     )
-    assert session.model.get_parameter("head.weight").abs().max() > 0, (
+    assert session.backbone.get_parameter("head.weight").abs().max() > 0, (
         "training goes on with its own"
     )
 
@@ -133,8 +135,8 @@ def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path:
     recipe = run_folder.complete(recipe, data)
     ranks, out = Ranks(torch.device("cpu")), tmp_path / "run"
     session = start(recipe, data, None, out, ranks, Told(quiet=True))
-    assert len(validation.look(session, session.model).keys) == 134
-    validation.look(session, session.model)
+    assert len(validation.observe(session).keys) == 134
+    validation.observe(session)
     assert [line for line in told if "cannot be" in line or "damaged" in line] == [
         line for line in told if line.startswith(f"left out: val/cross/{bad[0].name}: ")
     ]
@@ -142,4 +144,4 @@ def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path:
     for path in bad[1:4]:
         spoil(path)
     with pytest.raises(DataError, match="4 of 270 files under"):
-        validation.look(session, session.model)
+        validation.observe(session)

@@ -5,22 +5,11 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vitral.model import StepSamples, ViT
+from vitral.model import ViT
 from vitral.training.distributed.process_group import Ranks
-
-
-class Heads(nn.Module):
-    """Calls a network for the logits of each of its heads, as training wants them."""
-
-    def __init__(self, network: ViT) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, samples: StepSamples | None = None) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) normalised to one (B, classes) per head."""
-        return self.network.logits_per_head(images, samples=samples)
+from vitral.training.objectives.base import Objective
 
 
 def compiled(network: ViT) -> None:
@@ -29,7 +18,7 @@ def compiled(network: ViT) -> None:
         block.compile()
 
 
-def shard(network: ViT, ranks: Ranks, *, bf16: bool) -> None:
+def shard(objective: Objective, ranks: Ranks, *, bf16: bool) -> None:
     """Give each process its piece of every block and of the rest, in place (FSDP2).
 
     With bf16 the pieces travel as bfloat16; weights, gradients' sums and optimizer stay float32.
@@ -46,31 +35,34 @@ def shard(network: ViT, ranks: Ranks, *, bf16: bool) -> None:
         cast_forward_inputs=False,
     )
     mesh = ranks.mesh()
+    network = objective.backbone
     for block in network.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(network, mesh=mesh, mp_policy=policy)
+    for part in objective.children():  # each a root of its own: validation calls the backbone alone
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     for method in ("logits_per_head", "representation"):
         register_fsdp_forward_method(network, method)
 
 
-def spread(network: ViT, ranks: Ranks, *, sharded: bool) -> nn.Module:
-    """What a step calls: logits per head, with gradients averaged over all processes."""
-    heads = Heads(network)
+def spread(objective: Objective, ranks: Ranks, *, sharded: bool) -> nn.Module:
+    """Return what a step calls: the objective, with gradients averaged over all processes."""
     if ranks.count == 1 or sharded:
-        return heads
+        return objective
     # torch says so of a class token's gradient where a part is one image; it costs nothing
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     devices = [ranks.device] if ranks.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(heads, device_ids=devices)
+    return nn.parallel.DistributedDataParallel(objective, device_ids=devices)
 
 
 def synchronise(forward: nn.Module, yes: bool) -> None:
-    """Whether the next backward passes exchange gradients: only the last part of a step does."""
-    network = getattr(forward, "network", None)
+    """Say whether the next backward passes exchange gradients: only a step's last one does."""
     if isinstance(forward, nn.parallel.DistributedDataParallel):
         forward.require_backward_grad_sync = yes
-    elif network is not None and hasattr(network, "set_requires_gradient_sync"):
-        network.set_requires_gradient_sync(yes)
+        return
+    for part in forward.children():
+        set_sync = getattr(part, "set_requires_gradient_sync", None)  # of what FSDP2 shards
+        if set_sync is not None:
+            set_sync(yes)
 
 
 def put_back(network: nn.Module) -> None:

@@ -1,1 +1,9 @@
-"""What training minimises: one file per objective."""
+"""What training minimises: one file per objective, which owns its modules, loss and validation.
+
+Imports recipe, model, data, evaluation and weights; step, session and validation may import it.
+"""
+
+from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
+from vitral.training.objectives.build import build
+
+__all__ = ["Loss", "Objective", "Observed", "StepPosition", "build"]

@@ -1,82 +1,163 @@
-"""What training minimises: the labels' loss, and what a teacher adds to it."""
+"""Classification: the loss of labels, one to an image or several, and the accuracy beside it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitral.errors import DataError, SpecError
+from vitral import evaluation
+from vitral.data.datasets import Dataset
+from vitral.data.loader import Batch
+from vitral.errors import SpecError
+from vitral.evaluation.calibration import fit
+from vitral.images import augment, preprocess
 from vitral.model import ViT
-from vitral.specs import ImageSpec
-from vitral.training.recipe import Objective
-from vitral.weights import artifact
-from vitral.weights.read import read_weights
+from vitral.specs import Calibration
+from vitral.training.objectives.base import Loss, Objective, Observed, Score, StepPosition
+from vitral.training.recipe import Classification, Recipe
 
 
-def loss(
-    outputs: tuple[Tensor, ...],
-    targets: Tensor,
-    settings: Objective,
-    *,
-    weights: Tensor | None = None,
-    taught: Tensor | None = None,
-    multi_label: bool = False,
-) -> Tensor:
-    """The sum over a batch of each sample's loss, in float32; divide by the samples of the step.
-
-    With a teacher (DeiT, arXiv:2012.12877, equations 2 and 3) the class head learns the targets
-    and the distillation head the teacher, each its share; one head learns both. Without one, every
-    head learns the targets and counts alike.
+class ClassificationObjective(Objective):
+    """Learns the labels of the images; every head learns them alike.
 
     Args:
-        outputs: logits (B, classes) of each head: one, or the class and the distillation token's.
-        targets: classes, int64 (B,); mixed classes, float (B, classes); or multi-label, bool
-            or mixed float (B, classes).
-        weights: (classes,) of class_weights. A sample counts as its class does, a mixed one as
-            the mean of its classes; with multi-label targets each class's column has its own.
-        taught: the teacher's logits (B, classes).
+        backbone: with one logit per class.
+        recipe: its objective is a `Classification`.
+        data: whose classes and training labels weigh the loss.
+    """
+
+    def __init__(self, backbone: ViT, recipe: Recipe, data: Dataset) -> None:
+        super().__init__(backbone, recipe.images, recipe.precision)
+        assert isinstance(recipe.objective, Classification)
+        self.settings = recipe.objective
+        self.augment = recipe.augment
+        self.classes = data.classes
+        self.multi_label = data.multi_label
+        labels = np.asarray(data.train.labels)
+        weights = class_weights(labels, len(data.classes), self.settings)
+        self.class_weights = None if weights is None else weights.to(self.device)
+        for head in (backbone.head, backbone.distillation_head):
+            if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # a new one
+                nn.init.constant_(head.bias, self.settings.head_bias)
+
+    def forward(self, batch: Batch, position: StepPosition) -> Loss:
+        """Return the summed loss of the labels, mixed where the recipe mixes."""
+        images, targets = self._prepared(batch, position)
+        with self.autocast():
+            outputs = self.backbone.logits_per_head(images, samples=position.samples)
+        total = self.losses(outputs, targets, images).sum()
+        if self.augment.mixes or self.multi_label:
+            return Loss(total)
+        mean = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+        right = (mean.detach().argmax(1) == targets).sum()
+        return Loss(total, {"accuracy": right})
+
+    def losses(self, outputs: tuple[Tensor, ...], targets: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of each image, float32 (B,), of the logits (B, classes) of each head."""
+        return losses(
+            outputs,
+            targets,
+            self.settings,
+            weights=self.class_weights,
+            multi_label=self.multi_label,
+        )
+
+    def observe(self, batch: Batch, backbone: ViT | None = None) -> Tensor:
+        """Return the logits (B, classes); of two heads, their mean."""
+        network = backbone or self.backbone
+        images = preprocess.normalise(batch.images.to(self.device), self.images)
+        with self.autocast():
+            return network(images)
+
+    def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
+        """Return the evaluation; `calibration` is one that was fitted on these very images."""
+        logits, labels, keys = observed.values, observed.labels, observed.keys
+        if self.multi_label:
+            return evaluation.evaluate_multi_label(logits, labels, self.classes, keys)
+        return evaluation.evaluate(
+            logits, labels, self.classes, keys, calibration=calibration, own=True
+        )
+
+    def metrics(self, score: Score) -> dict[str, float]:
+        """Return the accuracy: of several labels, over all yes-or-no answers."""
+        return {"accuracy": score.accuracy}
+
+    def calibrate(self, observed: Observed) -> Calibration | None:
+        """Return the temperature and threshold fitted on these images; several labels have none."""
+        return None if self.multi_label else fit(observed.values, observed.labels)
+
+    def _prepared(self, batch: Batch, position: StepPosition) -> tuple[Tensor, Tensor]:
+        """Return normalised images and targets, mixed where the recipe mixes."""
+        images, labels = self._moved(batch)
+        if self.augment.mixes:
+            partner = None if batch.before is None else self._moved(batch.before)
+            images, labels = augment.mix(
+                images, labels, len(self.classes), self.augment, position.seed, partner
+            )
+        return images, labels
+
+    def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the images, normalised, and the labels of a batch on the objective's device."""
+        pixels = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        return preprocess.normalise(pixels, self.images), labels
+
+
+def losses(
+    outputs: tuple[Tensor, ...],
+    targets: Tensor,
+    settings: Classification,
+    *,
+    weights: Tensor | None = None,
+    multi_label: bool = False,
+) -> Tensor:
+    """Return the loss of each image, float32 (B,); every head learns the labels and counts alike.
+
+    Args:
+        outputs: logits (B, classes) of each head.
+        targets: classes, int64 (B,); mixed classes, float (B, classes); or several labels each,
+            bool or mixed float (B, classes).
+        settings: its loss and label_smoothing.
+        weights: (classes,) of `class_weights`. An image counts as its class does, a mixed one as
+            the mean of its classes; with several labels each class's column has its own.
         multi_label: whether an image may have several labels, or none.
 
-    Raises SpecError for multi-label targets with a softmax or a teacher.
+    Raises SpecError for several labels with a softmax.
     """
-    heads = [logits.float() for logits in outputs]
-    if multi_label and (settings.loss == "softmax" or taught is not None):
-        raise SpecError(
-            "Images with several labels need objective.loss sigmoid or bce, and no teacher."
-        )
     columns = weights if multi_label else None
-    if taught is None:
-        losses = torch.stack(
-            [_labels(x, targets, settings, columns, multi_label) for x in heads]
-        ).mean(0)
-    else:
-        share = settings.distill_share
-        losses = (1 - share) * _labels(heads[0], targets, settings, columns, multi_label)
-        losses = losses + share * _teacher(heads[-1], taught.float(), settings)
-    if weights is not None and not multi_label:
-        losses = losses * _counts(targets, weights)
-    return losses.sum()
+    each = [
+        label_losses(logits.float(), targets, settings, columns=columns, multi_label=multi_label)
+        for logits in outputs
+    ]
+    mean = torch.stack(each).mean(0)
+    return mean if multi_label else weighted(mean, targets, weights)
 
 
-def _labels(
-    logits: Tensor, targets: Tensor, settings: Objective, columns: Tensor | None, multi_label: bool
+def label_losses(
+    logits: Tensor,
+    targets: Tensor,
+    settings: Classification,
+    *,
+    columns: Tensor | None = None,
+    multi_label: bool = False,
 ) -> Tensor:
-    """(B,) losses of one head against the labels; `columns` are weights of classes or None."""
+    """Return the loss of each image, (B,), of one head's float32 logits; see `losses`.
+
+    `columns` are (classes,) weights of the classes' own losses, for several labels.
+    """
     smoothing = settings.label_smoothing
     match settings.loss:
+        case "softmax" if multi_label:
+            raise SpecError("Images with several labels need objective.loss sigmoid or bce.")
         case "softmax":
             return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
         case "sigmoid":
-            return _binary(logits, _full(targets, logits), columns).sum(1)
+            return _binary(logits, _one_hot(targets, logits), columns).sum(1)
         case "bce":
-            whole = (_full(targets, logits) > 0).to(logits.dtype)
-            # multi-label targets are as many yes-or-no questions, one label is one of all classes
+            whole = (_one_hot(targets, logits) > 0).to(logits.dtype)
+            # several labels are as many yes-or-no questions, one label is one of all classes
             spread = 0.5 if multi_label else 1.0 / logits.shape[1]
             whole = whole * (1 - smoothing) + smoothing * spread
             return _binary(logits, whole, columns).mean(1)
@@ -84,48 +165,39 @@ def _labels(
             raise SpecError(f"There is no loss '{settings.loss}'.")
 
 
+def weighted(each: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the losses (B,) with each image counted as its class is, or as the mean of its mix.
+
+    `targets` are classes, int64 (B,), or mixed classes, float (B, classes); `weights` (classes,)
+    are those of `class_weights`, or None.
+    """
+    if weights is None:
+        return each
+    if targets.ndim == 1:
+        return each * weights[targets]
+    return each * ((targets * weights).sum(1) / targets.sum(1).clamp(min=1e-12))
+
+
 def _binary(logits: Tensor, targets: Tensor, columns: Tensor | None) -> Tensor:
     """(B, classes): each class's own yes-or-no question."""
     return F.binary_cross_entropy_with_logits(logits, targets, columns, reduction="none")
 
 
-def _teacher(logits: Tensor, taught: Tensor, settings: Objective) -> Tensor:
-    """(B,) losses of one head against the teacher's answers."""
-    match settings.distill:
-        case "hard":
-            return F.cross_entropy(logits, taught.argmax(1), reduction="none")
-        case "soft":
-            # the teacher's divergence from the student, as DeiT's code has it; its code also
-            # divides by the classes, which equation 2 does not
-            t = settings.temperature
-            mine, theirs = F.log_softmax(logits / t, 1), F.log_softmax(taught / t, 1)
-            return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1) * t**2
-        case _:
-            raise SpecError(f"There is no way to distill '{settings.distill}'.")
-
-
-def _full(targets: Tensor, logits: Tensor) -> Tensor:
+def _one_hot(targets: Tensor, logits: Tensor) -> Tensor:
     """(B, classes) in the type of the logits."""
     if targets.ndim == 1:
         targets = F.one_hot(targets, logits.shape[1])
     return targets.to(logits.dtype)
 
 
-def _counts(targets: Tensor, weights: Tensor) -> Tensor:
-    """(B,): the weight of each sample's class, or the mean of its classes' by their shares."""
-    if targets.ndim == 1:
-        return weights[targets]
-    return (targets * weights).sum(1) / targets.sum(1).clamp(min=1e-12)
-
-
-def class_weights(labels: np.ndarray, classes: int, settings: Objective) -> Tensor | None:
-    """(classes,) float32, or None where every image counts alike.
+def class_weights(labels: np.ndarray, classes: int, settings: Classification) -> Tensor | None:
+    """Return the weight of each class in the loss, (classes,) float32; None: all count alike.
 
     "balanced" is inverse to the number of images, so that all classes together weigh the same,
     with a mean of 1 over the labels. A class without images weighs 1.
 
     Args:
-        labels: of the training images: int (N,), or multi-label, bool (N, classes).
+        labels: of the training images: int (N,), or several each, bool (N, classes).
         classes: number of classes.
         settings: its class_weights.
     """
@@ -141,80 +213,3 @@ def class_weights(labels: np.ndarray, classes: int, settings: Objective) -> Tens
             return torch.from_numpy(weights.astype(np.float32))
         case _:
             raise SpecError(f"There are no class weights '{settings.class_weights}'.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Teacher:
-    """A trained network that answers for the images of a student.
-
-    Attributes:
-        model: in evaluation mode, without gradients.
-        images: the preprocessing it expects; `student` is that of the images it is given.
-        order: (classes,) its index of each class of the student.
-    """
-
-    model: ViT
-    images: ImageSpec
-    student: ImageSpec
-    order: Tensor
-
-    @classmethod
-    def read(
-        cls,
-        settings: Objective,
-        images: ImageSpec,
-        classes: Sequence[str],
-        device: torch.device,
-        *,
-        announce: Callable[[str], None] = print,
-    ) -> Teacher:
-        """The teacher of the settings, for a student of these images and classes.
-
-        `announce` is told of a download before it begins. Raises WeightsError for weights that
-        cannot be read, SpecError for a teacher that reads no RGB images, DataError for classes of
-        the student that it does not know by name.
-        """
-        assert settings.teacher is not None
-        weights = read_weights(settings.teacher, announce=announce)
-        card = weights.card
-        if card.model.channels != 3:
-            raise SpecError(
-                f"The teacher {settings.teacher} reads images of {card.model.channels} channels, "
-                f"and training has 3; take another --set objective.teacher."
-            )
-        count = Counter(card.classes)
-        unknown = [name for name in classes if count[name] != 1]
-        if unknown and tuple(classes) != card.classes:
-            known = ", ".join(card.classes[:3]) or "none"
-            raise DataError(
-                f"The teacher {settings.teacher} does not know {len(unknown)} of the "
-                f"{len(classes)} classes, '{unknown[0]}' among them (its own: {known}, ...); train "
-                f"one on the same classes, or rename the folders as it names them."
-            )
-        places = {name: index for index, name in enumerate(card.classes)}
-        same = tuple(classes) == card.classes  # a name may then stand twice, as in ImageNet's
-        order = range(len(classes)) if same else [places[name] for name in classes]
-        model = artifact.network(weights.tensors, card.model).requires_grad_(False)
-        return cls(
-            model=model.to(device),
-            images=card.images,
-            student=images,
-            order=torch.tensor(list(order), device=device),
-        )
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised for the student -> logits (B, classes) in the student's order."""
-        mine, theirs = self.student, self.images
-        if (mine.size, mine.mean, mine.std) != (theirs.size, theirs.mean, theirs.std):
-            values = images.float() * _channels(mine.std, images) + _channels(mine.mean, images)
-            if mine.size != theirs.size:
-                values = F.interpolate(
-                    values, theirs.size, mode=theirs.interpolation, antialias=True
-                ).clamp(0, 1)  # bicubic overshoots
-            images = (values - _channels(theirs.mean, images)) / _channels(theirs.std, images)
-        return self.model(images)[:, self.order].float()
-
-
-def _channels(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device).view(-1, 1, 1)

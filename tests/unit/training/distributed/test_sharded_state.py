@@ -13,16 +13,22 @@ from torch.distributed.fsdp import FSDPModule
 
 from vitral import catalog
 from vitral.errors import MachineError
-from vitral.model import build
+from vitral.model import ViT, build
+from vitral.specs import ImageSpec
 from vitral.training import state
 from vitral.training.distributed import sharded_state, wrap
 from vitral.training.distributed.process_group import Ranks, joined, whole
-from vitral.training.ema import Average
+from vitral.training.ema import EMA
+from vitral.training.objectives import Objective
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Optimizer
 from vitral.training.state import Progress
 
 ALONE = Ranks(torch.device("cpu"))
+
+
+def objective_of(network: ViT) -> Objective:
+    return Objective(network, ImageSpec(size=(32, 32)), "fp32")
 
 
 def test_written_read_and_noticed_when_damaged(tmp_path: Path) -> None:
@@ -93,16 +99,16 @@ def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(
 
     with joined("cpu", alone=False) as ranks:
         sharded = copy.deepcopy(reference)
-        wrap.shard(sharded, ranks, bf16=False)
+        wrap.shard(objective_of(sharded), ranks, bf16=False)
         assert isinstance(sharded, FSDPModule)
-        average, optimizer = Average(sharded, 0.9), build_optimizer(sharded, Optimizer())
+        average, optimizer = EMA(sharded, 0.9), build_optimizer(sharded, Optimizer())
         moved(sharded, optimizer)
         average.update(sharded, 0)
         state.save(tmp_path, state.gather(sharded, average, optimizer), Progress(step=1), ranks)
         assert (tmp_path / "a").is_dir()
 
         plain = build(catalog.model("mu/16", size=32, classes=3))
-        its = (Average(plain, 0.9), build_optimizer(plain, Optimizer()))
+        its = (EMA(plain, 0.9), build_optimizer(plain, Optimizer()))
         loaded = state.load(tmp_path)
         assert loaded
         state.scatter(loaded[0], plain, *its)
@@ -117,8 +123,8 @@ def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(
         assert (tmp_path / "b.safetensors").is_file()
         for step in (2, 1):  # the whole slot, then the sharded one
             other = build(catalog.model("mu/16", size=32, classes=3))
-            wrap.shard(other, ranks, bf16=False)
-            own = (Average(other, 0.9), build_optimizer(other, Optimizer()))
+            wrap.shard(objective_of(other), ranks, bf16=False)
+            own = (EMA(other, 0.9), build_optimizer(other, Optimizer()))
 
             def like(name: str, scalar: bool, held=other, averaged=own[0]) -> torch.Tensor:
                 return state.target(name, scalar, held, averaged)

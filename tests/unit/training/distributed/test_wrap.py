@@ -5,19 +5,21 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vitral import catalog
-from vitral.model import build
+from vitral.model import ViT, build
+from vitral.specs import ImageSpec
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import Ranks, joined, whole
+from vitral.training.objectives import Objective
 
 
-def test_heads_are_the_network_s_own() -> None:
-    torch.manual_seed(0)
-    network = build(catalog.model("mu/16", size=32, classes=3, distillation_token=True))
-    torch.nn.init.normal_(network.head.weight)
-    images = torch.randn(2, 3, 32, 32)
-    forward = wrap.spread(network, Ranks(torch.device("cpu")), sharded=False)
-    assert all(map(torch.equal, forward(images), network.logits_per_head(images)))
-    assert len(forward(images)) == 2
+def objective_of(network: ViT) -> Objective:
+    return Objective(network, ImageSpec(size=(32, 32)), "fp32")
+
+
+def test_a_process_alone_calls_the_objective_itself() -> None:
+    objective = objective_of(build(catalog.model("mu/16", size=32, classes=3)))
+    forward = wrap.spread(objective, Ranks(torch.device("cpu")), sharded=False)
+    assert forward is objective
     wrap.synchronise(forward, False)  # nothing to exchange: no effect
 
 
@@ -28,13 +30,12 @@ def test_a_sharded_network_computes_the_same(bf16: bool) -> None:
     torch.nn.init.normal_(network.head.weight)
     images, sharded = torch.randn(2, 3, 32, 32), copy.deepcopy(network)
     with joined("cpu", alone=False) as ranks:
-        wrap.shard(sharded, ranks, bf16=bf16)
+        wrap.shard(objective_of(sharded), ranks, bf16=bf16)
         assert isinstance(sharded, FSDPModule)
         assert set(sharded.state_dict()) == set(network.state_dict()), "no name changes"
-        forward = wrap.spread(sharded, ranks, sharded=True)
-        wrap.synchronise(forward, True)
+        wrap.synchronise(objective_of(sharded), True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            (logits,) = forward(images)
+            (logits,) = sharded.logits_per_head(images)
             (expected,) = network.logits_per_head(images)
             represented = sharded.representation(images)
         last_bits = 0.01 * float(expected.detach().abs().max())  # two of bfloat16's eight

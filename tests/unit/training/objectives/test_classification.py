@@ -16,8 +16,10 @@ from vitral.images import preprocess
 from vitral.images.augment import transforms
 from vitral.model import build
 from vitral.specs import ImageSpec
-from vitral.training.objectives.classification import Teacher, class_weights, loss
-from vitral.training.recipe import Objective
+from vitral.training.objectives import classification, distillation
+from vitral.training.objectives.classification import class_weights
+from vitral.training.objectives.distillation import Teacher
+from vitral.training.recipe import Classification
 from vitral.weights import artifact
 
 B, K = 6, 5
@@ -44,6 +46,20 @@ def log_sigmoid(x: np.ndarray) -> np.ndarray:
     return -np.logaddexp(0, -x)
 
 
+def loss(
+    outputs: tuple[Tensor, ...],
+    goal: Tensor,
+    settings: Classification,
+    *,
+    taught: Tensor | None = None,
+    **more: Any,
+) -> Tensor:
+    """The sum over the images, with a teacher or without one."""
+    if taught is None:
+        return classification.losses(outputs, goal, settings, **more).sum()
+    return distillation.losses(outputs, goal, taught, settings, **more).sum()
+
+
 def value(*arguments: Any, **more: Any) -> float:
     found = loss(*arguments, **more)
     assert found.dtype == torch.float32 and found.ndim == 0
@@ -56,7 +72,7 @@ def test_softmax_is_the_definition() -> None:
     for kind in ("classes", "mixed"):
         goal = targets(kind)
         share = np.eye(K)[goal] if goal.ndim == 1 else goal.double().numpy()
-        plain, smooth = Objective(), Objective(label_smoothing=0.3)
+        plain, smooth = Classification(), Classification(label_smoothing=0.3)
         assert value((x,), goal, plain) == pytest.approx(-(share * log).sum(), rel=1e-6)
         share = 0.7 * share + 0.3 / K
         assert value((x,), goal, smooth) == pytest.approx(-(share * log).sum(), rel=1e-6)
@@ -68,7 +84,7 @@ def test_sigmoid_is_summed_over_classes_as_the_authors(kind: str) -> None:
     share = np.eye(K)[goal] if goal.ndim == 1 else goal.double().numpy()
     z = x.double().numpy()
     expected = -(share * log_sigmoid(z) + (1 - share) * log_sigmoid(-z)).sum()
-    assert value((x,), goal, Objective(loss="sigmoid")) == pytest.approx(expected, rel=1e-6)
+    assert value((x,), goal, Classification(loss="sigmoid")) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +97,20 @@ def timm_bce() -> Any:
 def test_bce_is_timms(timm_bce: Any) -> None:
     x = logits()
     for smoothing in (0.0, 0.2):
-        ours = Objective(loss="bce", label_smoothing=smoothing)
+        ours = Classification(loss="bce", label_smoothing=smoothing)
         whole = timm_bce(smoothing)(x, LABELS).item()
         assert value((x,), LABELS, ours) == pytest.approx(B * whole, rel=1e-6)
-        multi_label = targets("multi_label")
-        whole = timm_bce(smoothing, smooth_dense=True)(x, multi_label.float()).item()
-        assert value((x,), multi_label, ours, multi_label=True) == pytest.approx(
-            B * whole, rel=1e-6
-        )
+        several = targets("multi_label")
+        whole = timm_bce(smoothing, smooth_dense=True)(x, several.float()).item()
+        assert value((x,), several, ours, multi_label=True) == pytest.approx(B * whole, rel=1e-6)
     whole = timm_bce(0.0, target_threshold=0.0)(x, targets("mixed")).item()
-    found = value((x,), targets("mixed"), Objective(loss="bce"))
+    found = value((x,), targets("mixed"), Classification(loss="bce"))
     assert found == pytest.approx(B * whole, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "bce"])
 def test_a_mix_of_one_image_is_that_image(name: Any) -> None:
-    settings, one = Objective(loss=name), F.one_hot(LABELS, K).float()
+    settings, one = Classification(loss=name), F.one_hot(LABELS, K).float()
     weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1])
     for w in (None, weights):
         found = value((logits(),), one, settings, weights=w)
@@ -105,28 +119,32 @@ def test_a_mix_of_one_image_is_that_image(name: Any) -> None:
 
 def test_equal_logits_cost_the_logarithm_in_float32() -> None:
     zero = torch.zeros(B, K, dtype=torch.bfloat16)
-    assert value((zero,), LABELS, Objective()) == pytest.approx(B * math.log(K))
-    assert value((zero,), LABELS, Objective(loss="bce")) == pytest.approx(B * math.log(2))
-    assert value((zero,), LABELS, Objective(loss="sigmoid")) == pytest.approx(B * K * math.log(2))
+    assert value((zero,), LABELS, Classification()) == pytest.approx(B * math.log(K))
+    assert value((zero,), LABELS, Classification(loss="bce")) == pytest.approx(B * math.log(2))
+    assert value((zero,), LABELS, Classification(loss="sigmoid")) == pytest.approx(
+        B * K * math.log(2)
+    )
 
 
 def test_class_weights_multiply_each_sample() -> None:
     x, weights = logits(), torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1])
     expected = F.cross_entropy(x, LABELS, weights, reduction="sum").item()
-    assert value((x,), LABELS, Objective(), weights=weights) == pytest.approx(expected, rel=1e-6)
+    assert value((x,), LABELS, Classification(), weights=weights) == pytest.approx(
+        expected, rel=1e-6
+    )
     goal = targets("mixed")
     for name in ("softmax", "sigmoid", "bce"):
-        settings = Objective(loss=name)
+        settings = Classification(loss=name)
         each = [value((x[i : i + 1],), goal[i : i + 1], settings) for i in range(B)]
         count = 0.7 * weights[LABELS] + 0.3 * weights[LABELS.roll(1)]
         expected = float(np.dot(each, count.numpy()))
         assert value((x,), goal, settings, weights=weights) == pytest.approx(expected, rel=1e-6)
 
 
-def test_of_multi_labels_each_column_has_its_weight() -> None:
+def test_of_several_labels_each_column_has_its_weight() -> None:
     x, weights, goal = logits(), torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1]), targets("multi_label")
     each = F.binary_cross_entropy_with_logits(x, goal.float(), reduction="none") * weights
-    sigmoid, bce = Objective(loss="sigmoid"), Objective(loss="bce")
+    sigmoid, bce = Classification(loss="sigmoid"), Classification(loss="bce")
     for same in (goal, goal.float()):  # as they come, and as mixing leaves them
         more = {"weights": weights, "multi_label": True}
         assert value((x,), same, sigmoid, **more) == pytest.approx(each.sum().item(), rel=1e-6)
@@ -137,14 +155,14 @@ def test_an_image_without_a_label_counts_whether_mixed_or_not() -> None:
     x, nothing = logits(), torch.zeros(B, K, dtype=torch.bool)
     weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1])
     for name in ("sigmoid", "bce"):
-        goal = Objective(loss=name, label_smoothing=0.1 if name == "bce" else 0.0)
+        goal = Classification(loss=name, label_smoothing=0.1 if name == "bce" else 0.0)
         more = {"weights": weights, "multi_label": True}
         bare = value((x,), nothing, goal, **more)
         assert bare == value((x,), nothing.float(), goal, **more) > 1
 
 
 def test_balanced_classes_weigh_the_same_and_one_on_average() -> None:
-    settings = Objective(class_weights="balanced")
+    settings = Classification(class_weights="balanced")
     labels = np.repeat([0, 1, 3], [60, 30, 10])
     weights = class_weights(labels, 4, settings)
     assert weights is not None and weights.dtype == torch.float32
@@ -152,13 +170,13 @@ def test_balanced_classes_weigh_the_same_and_one_on_average() -> None:
     assert each.mean().item() == pytest.approx(1.0)
     assert [each[labels == i].sum().item() for i in (0, 1, 3)] == pytest.approx([100 / 3] * 3)
     assert weights[2] == 1.0
-    multi_label = np.zeros((100, 4), bool)
-    multi_label[np.arange(100), labels] = True
-    assert torch.equal(weights, class_weights(multi_label, 4, settings))
-    assert class_weights(labels, 4, Objective()) is None
+    several = np.zeros((100, 4), bool)
+    several[np.arange(100), labels] = True
+    assert torch.equal(weights, class_weights(several, 4, settings))
+    assert class_weights(labels, 4, Classification()) is None
 
 
-def everything() -> list[tuple[Objective, str, int, bool]]:
+def everything() -> list[tuple[Classification, str, int, bool]]:
     """Every loss with every kind of targets, heads and teacher that it takes."""
     cases = []
     for name, kind, heads, distill in product(
@@ -166,7 +184,7 @@ def everything() -> list[tuple[Objective, str, int, bool]]:
     ):
         smoothing = 0.0 if name == "sigmoid" else 0.1
         if kind != "multi_label" or (name != "softmax" and distill is None):
-            settings = Objective(
+            settings = Classification(
                 loss=name, label_smoothing=smoothing, distill=distill or "hard", distill_share=0.3
             )
             cases.append((settings, kind, heads, distill is not None))
@@ -176,7 +194,7 @@ def everything() -> list[tuple[Objective, str, int, bool]]:
 @pytest.mark.parametrize(("settings", "kind", "heads", "distilled"), everything())
 @pytest.mark.parametrize("weighted", [False, True])
 def test_parts_have_the_gradient_of_the_whole(
-    settings: Objective, kind: str, heads: int, distilled: bool, weighted: bool
+    settings: Classification, kind: str, heads: int, distilled: bool, weighted: bool
 ) -> None:
     weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.1]) if weighted else None
     taught, goal = logits(9) if distilled else None, targets(kind)
@@ -186,14 +204,8 @@ def test_parts_have_the_gradient_of_the_whole(
         for part in parts:
             theirs = None if taught is None else taught[part]
             outputs = tuple(head[part] for head in x)
-            found = loss(
-                outputs,
-                goal[part],
-                settings,
-                weights=weights,
-                taught=theirs,
-                multi_label=kind == "multi_label",
-            )
+            more = {"multi_label": True} if kind == "multi_label" else {}
+            found = loss(outputs, goal[part], settings, weights=weights, taught=theirs, **more)
             (found / B).backward()
         assert x.grad is not None
         return x.grad
@@ -205,7 +217,7 @@ def test_parts_have_the_gradient_of_the_whole(
 
 def test_hard_distillation_is_deits() -> None:
     mine, theirs, taught = logits(1), logits(2), logits(3)
-    settings, hard = Objective(label_smoothing=0.1), taught.argmax(1)
+    settings, hard = Classification(label_smoothing=0.1), taught.argmax(1)
     labels = F.cross_entropy(mine, LABELS, label_smoothing=0.1)
     expected = B * (0.5 * labels + 0.5 * F.cross_entropy(theirs, hard)).item()
     assert value((mine, theirs), LABELS, settings, taught=taught) == pytest.approx(expected)
@@ -215,7 +227,7 @@ def test_hard_distillation_is_deits() -> None:
 
 def test_soft_distillation_is_deits_equation_2() -> None:
     mine, theirs, taught = logits(1), logits(2), logits(3)
-    settings = Objective(distill="soft", temperature=3.0, distill_share=0.1)
+    settings = Classification(distill="soft", temperature=3.0, distill_share=0.1)
     p = np.exp(taught.double().numpy() / 3)
     p /= p.sum(1, keepdims=True)
     q = np.exp(theirs.double().numpy() / 3)
@@ -228,15 +240,14 @@ def test_soft_distillation_is_deits_equation_2() -> None:
 
 
 def test_without_a_teacher_both_heads_learn_the_labels() -> None:
-    settings, first, second = Objective(), logits(1), logits(2)
+    settings, first, second = Classification(), logits(1), logits(2)
     each = [value((head,), LABELS, settings) for head in (first, second)]
     assert value((first, second), LABELS, settings) == pytest.approx(sum(each) / 2)
 
 
-def test_multi_labels_have_no_softmax_and_no_teacher() -> None:
-    for settings, taught in ((Objective(), None), (Objective(loss="bce"), logits())):
-        with pytest.raises(SpecError, match="several labels"):
-            loss((logits(),), targets("multi_label"), settings, taught=taught, multi_label=True)
+def test_several_labels_have_no_softmax() -> None:
+    with pytest.raises(SpecError, match="several labels"):
+        loss((logits(),), targets("multi_label"), Classification(), multi_label=True)
 
 
 STUDENT = ImageSpec(size=(32, 32))
@@ -254,7 +265,7 @@ def teacher(
     torch.nn.init.normal_(network.head.weight)
     card = artifact.Card(model=spec, images=ImageSpec(**images), classes=classes)
     artifact.save(folder, network.state_dict(), card)
-    settings = Objective(teacher=str(folder))
+    settings = Classification(teacher=str(folder))
     return network, Teacher.read(settings, student, NAMES, torch.device("cpu"))
 
 
@@ -303,7 +314,7 @@ def test_the_loss_reaches_the_student_alone(tmp_path: Path) -> None:
     x = torch.zeros(2, 3, requires_grad=True)
     taught = found(preprocess.normalise(pixels(), STUDENT))
     for distill in ("hard", "soft"):
-        settings = Objective(distill=distill)  # type: ignore[arg-type]
+        settings = Classification(distill=distill)  # type: ignore[arg-type]
         loss((x,), torch.tensor([0, 1]), settings, taught=taught).backward()
     assert x.grad is not None and bool((x.grad != 0).any())
 
@@ -314,5 +325,5 @@ def test_a_teacher_of_other_classes_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not know 1 of the 3 classes, 'ant'"):
         teacher(tmp_path / "twice", ("ant", "ant", "bee", "cat"))
     with pytest.raises(WeightsError):
-        settings = Objective(teacher=str(tmp_path / "nothing"))
+        settings = Classification(teacher=str(tmp_path / "nothing"))
         Teacher.read(settings, STUDENT, NAMES, torch.device("cpu"))

@@ -1,0 +1,133 @@
+"""An objective: what a run minimises, with its modules, its validation and its score.
+
+The one loop asks an objective four things, and knows neither labels nor logits:
+
+    loss = objective(batch, position)       # of a micro-batch; DDP and FSDP wrap this call
+    objective.after_update(step)            # such as an averaged teacher
+    objective.observe(batch)                # what validation keeps of each image
+    objective.score(observed)               # what that amounts to
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral.data.loader import Batch
+from vitral.engines.torch_engine import Precision, autocast
+from vitral.evaluation import Evaluation, MultiLabelEvaluation
+from vitral.model import StepSamples, ViT
+from vitral.specs import Calibration, ImageSpec
+
+Score = Evaluation | MultiLabelEvaluation
+BACKBONE = "backbone."
+
+
+@dataclass(frozen=True, slots=True)
+class StepPosition:
+    """Where a micro-batch stands in its step, so that how a step is cut changes no random choice.
+
+    Attributes:
+        seed: of what is drawn once for all images of the step, such as the weight of mixup.
+        samples: which images of the step the micro-batch holds.
+    """
+
+    seed: int
+    samples: StepSamples
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The loss of a micro-batch as sums over its images; the step divides by all of its images.
+
+    Attributes:
+        total: float32 scalar, in the graph.
+        measures: what is shown and logged beside the loss, by name: scalars without a gradient,
+            sums over the images of shares from 0 to 1. The names are the same in every step.
+    """
+
+    total: Tensor
+    measures: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What validation kept of every image, in the order of the split.
+
+    Attributes:
+        values: float32 (N, k): logits, or whatever the objective's `observe` returns.
+        labels: int64 (N,), or bool (N, classes) where an image has several.
+        keys: N names of images.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    keys: list[str]
+
+
+class Objective(nn.Module):
+    """Everything that learns in a run, and the loss that it learns by.
+
+    The parameters of all submodules are trained, averaged and saved for a resume. The backbone
+    alone becomes the artifact: what else an objective needs (a decoder, a mask token) stays behind.
+    A frozen network, such as a teacher, must not be a submodule.
+
+    Attributes:
+        backbone: the network that becomes the artifact.
+        images: the preprocessing of its views.
+        precision: of the forward pass, "auto", "fp32" or "bf16".
+    """
+
+    def __init__(self, backbone: ViT, images: ImageSpec, precision: Precision) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.images = images
+        self.precision = precision
+
+    def forward(self, batch: Batch, position: StepPosition) -> Loss:
+        """Return the loss of a micro-batch, in training mode."""
+        raise NotImplementedError
+
+    def after_update(self, step: int) -> None:
+        """Follow the optimizer's step number `step`, counted from 0; by default nothing happens."""
+
+    def observe(self, batch: Batch, backbone: ViT | None = None) -> Tensor:
+        """Return what validation keeps of each image, (B, k), in evaluation mode.
+
+        `backbone` gives other weights of the same network, such as those of best/.
+        """
+        raise NotImplementedError
+
+    def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
+        """Return what the observed validation images amount to."""
+        raise NotImplementedError
+
+    def metrics(self, score: Score) -> dict[str, float]:
+        """Return the numbers of a score that metrics.jsonl and the artifact keep by name."""
+        return {}
+
+    def calibrate(self, observed: Observed) -> Calibration | None:
+        """Return the calibration that travels in the artifact; None where there is none to fit."""
+        return None
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the networks compute: bfloat16 where that is faster."""
+        return autocast(self.precision, self.device, self.backbone.spec.width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the objective computes."""
+        return next(self.parameters()).device
+
+
+def short_name(name: str) -> str:
+    """Return the name of a parameter as resume slots and messages have it.
+
+    The backbone's parameters go by the network's own names, all others by the objective's.
+    """
+    return name.removeprefix(BACKBONE)

@@ -1,0 +1,165 @@
+"""Distillation: a student learns the labels, and a trained teacher's answers beside them (DeiT)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitral.data.datasets import Dataset
+from vitral.errors import DataError, SpecError
+from vitral.model import ViT
+from vitral.specs import ImageSpec
+from vitral.training.objectives.classification import (
+    ClassificationObjective,
+    label_losses,
+    weighted,
+)
+from vitral.training.recipe import Classification, Recipe
+from vitral.weights import artifact
+from vitral.weights.read import read_weights
+
+
+class DistillationObjective(ClassificationObjective):
+    """Learns the labels and a teacher's answers (DeiT, arXiv:2012.12877, equations 2 and 3).
+
+    The class head learns the labels and the distillation head the teacher, each its share of the
+    loss; a network with one head learns both with it.
+    """
+
+    def __init__(self, backbone: ViT, recipe: Recipe, data: Dataset, teacher: Teacher) -> None:
+        super().__init__(backbone, recipe, data)
+        self.teacher = teacher  # no module: it is frozen, and no part of the resume state
+
+    def losses(self, outputs: tuple[Tensor, ...], targets: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of each image, float32 (B,): the labels' share and the teacher's."""
+        with self.autocast():
+            taught = self.teacher(images)
+        return losses(outputs, targets, taught, self.settings, weights=self.class_weights)
+
+
+def losses(
+    outputs: tuple[Tensor, ...],
+    targets: Tensor,
+    taught: Tensor,
+    settings: Classification,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of each image, float32 (B,): the labels' share and the teacher's.
+
+    The first head learns the labels and the last one the teacher; a single head learns both.
+
+    Args:
+        outputs: logits (B, classes) of each head.
+        targets: classes, int64 (B,), or mixed classes, float (B, classes).
+        taught: the teacher's logits (B, classes).
+        settings: how the labels and the teacher are learnt; distill_share is the teacher's part.
+        weights: (classes,) of `class_weights`.
+    """
+    share = settings.distill_share
+    each = (1 - share) * label_losses(outputs[0].float(), targets, settings)
+    each = each + share * teacher_losses(outputs[-1].float(), taught.float(), settings)
+    return weighted(each, targets, weights)
+
+
+def teacher_losses(logits: Tensor, taught: Tensor, settings: Classification) -> Tensor:
+    """Return the loss of each image, (B,), of one head against the teacher's logits.
+
+    Args:
+        logits, taught: float32 (B, classes), the student's and the teacher's.
+        settings: its distill and temperature.
+    """
+    match settings.distill:
+        case "hard":
+            return F.cross_entropy(logits, taught.argmax(1), reduction="none")
+        case "soft":
+            # the teacher's divergence from the student, as DeiT's code has it; its code also
+            # divides by the classes, which equation 2 does not
+            t = settings.temperature
+            mine = F.log_softmax(logits / t, 1)
+            theirs = F.log_softmax(taught / t, 1)
+            return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1) * t**2
+        case _:
+            raise SpecError(f"There is no way to distill '{settings.distill}'.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A trained network that answers for the images of a student.
+
+    Attributes:
+        model: in evaluation mode, without gradients.
+        images: the preprocessing it expects; `student` is that of the images it is given.
+        order: (classes,) its index of each class of the student.
+    """
+
+    model: ViT
+    images: ImageSpec
+    student: ImageSpec
+    order: Tensor
+
+    @classmethod
+    def read(
+        cls,
+        settings: Classification,
+        images: ImageSpec,
+        classes: Sequence[str],
+        device: torch.device,
+        *,
+        announce: Callable[[str], None] = print,
+    ) -> Teacher:
+        """Read the teacher of the settings, for a student of these images and classes.
+
+        `announce` is told of a download before it begins. Raises WeightsError for weights that
+        cannot be read, SpecError for a teacher that reads no RGB images, DataError for classes of
+        the student that it does not know by name.
+        """
+        assert settings.teacher is not None
+        weights = read_weights(settings.teacher, announce=announce)
+        card = weights.card
+        if card.model.channels != 3:
+            raise SpecError(
+                f"The teacher {settings.teacher} reads images of {card.model.channels} channels, "
+                f"and training has 3; take another --set objective.teacher."
+            )
+        count = Counter(card.classes)
+        unknown = [name for name in classes if count[name] != 1]
+        if unknown and tuple(classes) != card.classes:
+            known = ", ".join(card.classes[:3]) or "none"
+            raise DataError(
+                f"The teacher {settings.teacher} does not know {len(unknown)} of the "
+                f"{len(classes)} classes, '{unknown[0]}' among them (its own: {known}, ...); train "
+                f"one on the same classes, or rename the folders as it names them."
+            )
+        places = {name: index for index, name in enumerate(card.classes)}
+        same = tuple(classes) == card.classes  # a name may then stand twice, as in ImageNet's
+        order = range(len(classes)) if same else [places[name] for name in classes]
+        model = artifact.network(weights.tensors, card.model).requires_grad_(False)
+        return cls(
+            model=model.to(device),
+            images=card.images,
+            student=images,
+            order=torch.tensor(list(order), device=device),
+        )
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised for the student -> logits (B, classes) in the student's order."""
+        mine, theirs = self.student, self.images
+        if (mine.size, mine.mean, mine.std) != (theirs.size, theirs.mean, theirs.std):
+            values = images.float() * _channels(mine.std, images) + _channels(mine.mean, images)
+            if mine.size != theirs.size:
+                values = F.interpolate(
+                    values, theirs.size, mode=theirs.interpolation, antialias=True
+                ).clamp(0, 1)  # bicubic overshoots
+            images = (values - _channels(theirs.mean, images)) / _channels(theirs.std, images)
+        return self.model(images)[:, self.order].float()
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device).view(-1, 1, 1)
