@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from vitral.images.preprocess import pixels, tensor
 from vitral.specs import ImageSpec
-from vitral.weights import preprocessing
+from vitral.weights.formats import google, timm, torchvision, transformers
 
 SHARED = Path(__file__).parents[3] / "shared"
 SHAPES = [
@@ -106,17 +106,17 @@ def of_timm(pretrained_cfg, **options):
 
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name):
-    spec = preprocessing.from_timm(TIMM[name])
+    spec = timm.read_preprocessing(TIMM[name])
     agree(of_timm(TIMM[name]), spec)
-    agree(of_timm(preprocessing.to_timm(spec)), spec)
-    assert preprocessing.from_timm(preprocessing.to_timm(spec)) == spec
-    assert preprocessing.differences(spec, "timm") == []
+    agree(of_timm(timm.write_preprocessing(spec)), spec)
+    assert timm.read_preprocessing(timm.write_preprocessing(spec)) == spec
+    assert timm.format.preprocessing_differences(spec) == []
 
 
 def test_timm_at_its_test_size():
     config = {"input_size": (3, 96, 96), "test_input_size": (3, 160, 160), "test_crop_pct": 1.0}
-    agree(of_timm(config, use_test_size=True), preprocessing.from_timm(config, test_size=True))
-    agree(of_timm(config), preprocessing.from_timm(config))
+    agree(of_timm(config, use_test_size=True), timm.read_preprocessing(config, test_size=True))
+    agree(of_timm(config), timm.read_preprocessing(config))
 
 
 def test_every_transformer_of_timm():
@@ -128,7 +128,7 @@ def test_every_transformer_of_timm():
             continue
         config = peers.timm.get_pretrained_cfg(name).to_dict()
         resolved = data.resolve_data_config(pretrained_cfg=config)
-        spec = preprocessing.from_timm(config)
+        spec = timm.read_preprocessing(config)
         assert spec.size == tuple(resolved["input_size"][1:])
         assert (spec.crop, spec.interpolation) == (resolved["crop_pct"], resolved["interpolation"])
         assert (spec.mean, spec.std) == (tuple(resolved["mean"]), tuple(resolved["std"]))
@@ -147,7 +147,7 @@ def torchvision_weights():
 @pytest.mark.parametrize("weights", list(torchvision_weights()), ids=str)
 def test_torchvision(weights):
     preset = weights.transforms()
-    spec = preprocessing.from_torchvision(Path(weights.url).stem, preset.crop_size[0])
+    spec = torchvision.read_preprocessing(Path(weights.url).stem, preset.crop_size[0])
     agree(preset, spec)
 
 
@@ -213,27 +213,27 @@ def of_transformers(config, backend):
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_over_pillow(name):
-    spec = preprocessing.from_transformers(TRANSFORMERS[name])
+    spec = transformers.read_preprocessing(TRANSFORMERS[name])
     agree(of_transformers(TRANSFORMERS[name], "Pil"), spec)
-    agree(of_transformers(preprocessing.to_transformers(spec), "Pil"), spec)
-    assert preprocessing.from_transformers(preprocessing.to_transformers(spec)) == spec
-    assert preprocessing.differences(spec, "transformers") == []
+    agree(of_transformers(transformers.write_preprocessing(spec), "Pil"), spec)
+    assert transformers.read_preprocessing(transformers.write_preprocessing(spec)) == spec
+    assert transformers.format.preprocessing_differences(spec) == []
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_over_torchvision(name):
-    spec = preprocessing.from_transformers(TRANSFORMERS[name])
+    spec = transformers.read_preprocessing(TRANSFORMERS[name])
     agree(of_transformers(TRANSFORMERS[name], ""), spec, largest=2 / 255, mean=1e-3)
 
 
 def test_dinov3_which_resizes_floats():
     config = {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": 112}
-    spec = preprocessing.from_transformers(config)
-    written = preprocessing.to_transformers(spec)
+    spec = transformers.read_preprocessing(config)
+    written = transformers.write_preprocessing(spec)
     agree(of_transformers(config, ""), spec, largest=0.51 / 255, mean=1e-3)
     agree(of_transformers(written, ""), spec, largest=0.51 / 255, mean=1e-3)
-    assert preprocessing.from_transformers(written) == spec
-    assert preprocessing.differences(spec, "transformers") == []
+    assert transformers.read_preprocessing(written) == spec
+    assert transformers.format.preprocessing_differences(spec) == []
 
 
 def test_transformers_loads_the_file_by_itself(tmp_path):
@@ -241,7 +241,7 @@ def test_transformers_loads_the_file_by_itself(tmp_path):
     spec = ImageSpec(size=(48, 48), crop=0.9, centre="floor", interpolation="bilinear")
     for fit in ("crop", "squash"):
         spec = ImageSpec.from_dict({**spec.to_dict(), "fit": fit})
-        values = preprocessing.to_transformers(spec)
+        values = transformers.write_preprocessing(spec)
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
         processor = auto.from_pretrained(tmp_path, backend="pil")
         agree(lambda image, p=processor: p(image, return_tensors="pt")["pixel_values"][0], spec)
@@ -257,7 +257,7 @@ def test_google_resizes_as_tensorflow():
     with np.load(path) as file:
         recorded = {key: file[key] for key in file.files}
     for name, size in (("res_48_bilinear", 48), ("res_100x120_bilinear", (100, 120))):
-        shown = pixels(recorded["im"], preprocessing.google(size)).permute(1, 2, 0).numpy()
+        shown = pixels(recorded["im"], google.read_preprocessing(size)).permute(1, 2, 0).numpy()
         apart = np.abs(shown - recorded[name])
         assert apart.max() <= 0.5 + 1e-3 and apart.mean() / 255 < 1e-3  # rounding to 8 bits
     smooth = ImageSpec(size=(48, 48), fit="squash", interpolation="bilinear")
@@ -280,7 +280,7 @@ def test_photographs_of_the_shared_data(tmp_path):
                 files.append(tar.extractfile(member).read())
             if len(files) == 12:
                 break
-    spec = preprocessing.from_timm(TIMM["augreg"])
+    spec = timm.read_preprocessing(TIMM["augreg"])
     theirs = of_timm(TIMM["augreg"])
     for data in files:
         image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -293,6 +293,6 @@ def test_a_large_jpeg_is_decoded_in_full(height, width):
     picture = Image.open(io.BytesIO(photograph(375, 500))).resize((width, height), 3)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
-    spec = preprocessing.from_timm(TIMM["odd crop"])
+    spec = timm.read_preprocessing(TIMM["odd crop"])
     theirs = of_timm(TIMM["odd crop"])(Image.open(buffer).convert("RGB"))
     assert difference(tensor(buffer.getvalue(), spec), theirs, spec)[0] < 1e-6

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitral.cli.app import AsJson, Size, app, complain, out, pixels, print_json
+from vitral.weights import formats
 
 if TYPE_CHECKING:
     from vitral.weights.convert import ConversionReport
@@ -26,9 +27,7 @@ def convert(
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="A new folder, or a new file by its suffix.")
     ],
-    to: Annotated[
-        str, typer.Option(help="vitral, google, timm, transformers or torchvision.")
-    ] = "vitral",
+    to: Annotated[str, typer.Option(help=f"vitral, {', '.join(formats.names())}.")] = "vitral",
     size: Size = None,
     set_: Annotated[
         list[str] | None,

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from vitral.errors import UsageError, WeightsError
 from vitral.storage import files
-from vitral.weights import artifact, checkpoint_files, formats, parity, preprocessing
+from vitral.weights import artifact, checkpoint_files, formats, parity
+from vitral.weights.formats.base import NotComparableError
 from vitral.weights.read import Weights, read_weights
 from vitral.weights.rename import RenameTable, tables
 from vitral.weights.write import as_learned_table, layout_for, table_for, with_zero_rows
@@ -72,14 +73,12 @@ def convert(
     """Write the weights at `source` as the format `to` has them, at `target`, with a proof beside.
 
     `source` is whatever `read_weights` takes, with the same `size`, `changes` and `announce`.
-    `to` is "vitral" (an artifact folder), "google", "timm", "transformers" or "torchvision".
+    `to` is "vitral" (an artifact folder) or one of `formats.names()`.
     `target` is a new folder, or a new file whose suffix says the format.
 
     Raises WeightsError for what cannot be read, what the format cannot express, and a difference
     between the two libraries' logits; UsageError for a target that exists. Nothing is written then.
     """
-    if to != "vitral" and to not in formats.NAMES:
-        raise UsageError(f"There is no format '{to}'; --to is vitral, {', '.join(formats.NAMES)}.")
     target = Path(target)
     _check_target(target, to)
     weights = read_weights(source, size=size, changes=changes, announce=announce)
@@ -97,8 +96,7 @@ def convert(
     table = table_for(to, weights.card.model)
     weights, added = with_zero_rows(weights, table)
     notes = fixed + added
-    if to in ("timm", "transformers"):
-        notes += tuple(preprocessing.differences(weights.card.images, to))
+    notes += tuple(formats.named(to).preprocessing_differences(weights.card.images))
     done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)
     _write(target, weights, table, done)
     return done
@@ -143,13 +141,13 @@ def _compared(
     )
     if config is None:
         try:
-            written = formats.of(format).files(weights.card, table)
+            written = formats.named(format).config_files(weights.card, table)
         except WeightsError:  # a network without a name there; its tensors alone can be written
             written = {}
         config = written.get("config.json")
     try:
         delta, largest = parity.difference(table, spec, weights.tensors, theirs, config or {})
-    except parity.NotComparableError as reason:
+    except NotComparableError as reason:
         return replace(begun, not_compared={**begun.not_compared, format: str(reason)})
     if not delta <= TOLERANCE * max(largest, 1.0):
         raise WeightsError(
@@ -182,14 +180,18 @@ def _filler(weights: Weights, table: RenameTable) -> dict[str, Tensor]:
 
 
 def _check_target(target: Path, to: str) -> None:
+    """UsageError for a format, a place or a suffix that cannot be written."""
+    known = () if to == "vitral" else formats.named(to).suffixes
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; convert writes to a new place.")
-    if to == "vitral" and target.suffix in checkpoint_files.SUFFIXES:
+    if target.suffix not in checkpoint_files.SUFFIXES or target.suffix in known:
+        return
+    if to == "vitral":
         raise UsageError("An artifact is a folder; leave the suffix out, or say --to FORMAT.")
-    if to == "google" and target.suffix in (".safetensors", ".pth", ".pt", ".bin"):
-        raise UsageError("Google's checkpoints are .npz files; name the target so.")
-    if to not in ("google", "vitral") and target.suffix == ".npz":
-        raise UsageError(f"{to} does not read .npz; give a new folder, or NAME.safetensors.")
+    raise UsageError(
+        f"{to} does not read {target.suffix}: its checkpoints are {', '.join(known)} files. "
+        f"Give a new folder, or NAME{known[0]}."
+    )
 
 
 def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionReport) -> None:
@@ -206,8 +208,8 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
         )
         files.write_text(target.with_name(target.name + ".proof.json"), text)
         return
-    suffix = ".npz" if table.format == "google" else ".safetensors"
-    written = formats.of(table.format).files(weights.card, table)
+    suffix = formats.named(table.format).suffixes[0]
+    written = formats.named(table.format).config_files(weights.card, table)
 
     def fill(fresh: Path) -> None:
         _write_tensors(fresh / f"model{suffix}", suffix, tensors)

@@ -16,7 +16,7 @@ from vitral.specs import ModelSpec
 from vitral.specs.fields import assign, coerce, from_mapping, pair
 from vitral.weights import formats
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import Reading, RenameTable, fitting_tables, tables
+from vitral.weights.rename import Reading, RenameTable, fitting_tables
 from vitral.wording import listed
 
 SHOWN = 4  # names in a message
@@ -37,7 +37,7 @@ AXES = {  # of the tensors whose shapes tell the spec, where the file has them
 def detect_format(source: Source) -> RenameTable:
     """The table of a checkpoint; WeightsError when none fits, or several."""
     fitting = fitting_tables(source.tensors)
-    kind = format_of_config(source.config)
+    kind = formats.of_config(source.config)
     if len(fitting) > 1 and kind:
         fitting = [table for table in fitting if table.format == kind] or fitting
     if len(fitting) > 1:
@@ -47,22 +47,19 @@ def detect_format(source: Source) -> RenameTable:
             "belong to the model."
         )
     if not fitting:
-        known = sorted({table.format for table in tables().values()})
+        known = ", ".join(formats.names())
         raise WeightsError(
-            f"{source.path} is no Vision Transformer, hybrid or BiT of {', '.join(known)}: its "
+            f"{source.path} is no Vision Transformer, hybrid or BiT of {known}: its "
             f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. Other "
             "architectures cannot be converted."
         )
     return fitting[0]
 
 
-def check_complete(reading: Reading, path: object) -> None:
+def check_complete(table: RenameTable, reading: Reading, path: object) -> None:
     """WeightsError if a tensor was left over, a part of one is missing, or is no weight."""
-    if {"embeddings.mask_token", "decoder.0.weight"} <= set(reading.unexpected_keys):
-        raise WeightsError(
-            f"{path} paints masked patches (ForMaskedImageModeling in transformers): it has a "
-            "decoder where a classifier has its head, and Vitral has no such network."
-        )
+    if reason := formats.named(table.format).refuse_unexpected(reading.unexpected_keys):
+        raise WeightsError(f"{path} {reason}")
     if reading.unexpected_keys or reading.missing_keys:
         raise WeightsError(
             f"{path} is not a model that Vitral has. Left over: {_shown(reading.unexpected_keys)}. "
@@ -115,7 +112,7 @@ def infer_spec(
     if "positions.table" not in reading.ours:
         values["positions"] = table.defaults.get("positions", "none")
     values |= {"pool": table.defaults["pool"]} if "pool" in table.defaults else {}
-    if source.config is not None and format_of_config(source.config) == table.format:
+    if source.config is not None and formats.of_config(source.config) == table.format:
         values |= _configured(source, table, values)
     values |= reading.facts
     values["size"] = values["size"] or table.defaults.get("size")
@@ -139,16 +136,14 @@ def infer_spec(
                 f"{source.path} is not whole: its tensors make model.{name}={value}, and "
                 f"{table.format} has {' or '.join(map(str, held))}."
             )
-    if table.format == "timm" and spec.pool == "map" and spec.prefix:
-        raise WeightsError(
-            f"{source.path} has tokens that timm's MAP head leaves out; here it reads every token."
-        )
+    if reason := formats.named(table.format).refuse_spec(spec):
+        raise WeightsError(f"{source.path} {reason}")
     return spec
 
 
 def _configured(source: Source, table: RenameTable, values: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json tells; WeightsError if it is of a network of another size."""
-    told = formats.of(table.format).facts(source.config or {})
+    told = formats.named(table.format).facts(source.config or {})
     for name in ("width", "depth"):
         if (wanted := told.get(name, values[name])) != values[name]:
             raise WeightsError(
@@ -156,13 +151,6 @@ def _configured(source: Source, table: RenameTable, values: Mapping[str, Any]) -
                 f"there and {values[name]} in the tensors. Put the right one beside them."
             )
     return told
-
-
-def format_of_config(config: Mapping[str, Any] | None) -> str:
-    """Whose config.json this is, "" if nobody's."""
-    if not config:
-        return ""
-    return "transformers" if "model_type" in config else "timm" if "architecture" in config else ""
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:

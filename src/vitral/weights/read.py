@@ -16,7 +16,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
-from vitral.weights.infer_spec import check_complete, detect_format, format_of_config, infer_spec
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec
 from vitral.weights.rename import Layout, Reading, RenameTable, tables
 
 
@@ -66,23 +66,23 @@ def read_weights(
     elif is_artifact(path):
         return _read_artifact(artifact.locate(path), size, changes)
     source = checkpoint_files.read(path)
-    if row is not None and row.format == "timm" and source.config is None:
-        source = replace(source, config={"architecture": row.model})
+    if row is not None and source.config is None:
+        source = replace(source, config=formats.named(row.format).published_config(row.model))
     table = detect_format(source)
-    if format_of_config(source.config) != table.format:  # another program's, or of another model
+    if formats.of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
     reading = table.read(source.tensors)
     headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
     dropped = [name for name in reading.ours if headless and "head." in name]
     for name in dropped:
         del reading.ours[name]
-    check_complete(reading, path)
+    check_complete(table, reading, path)
     spec = infer_spec(source, table, reading, size=size, changes=_of(changes, "model"))
     ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
     _check_head(ours, spec, path)
     artifact.check(ours, spec, path)
-    format, config = formats.of(table.format), source.config or {}
-    images = replace(format.images(source, spec.size), size=spec.size).to_dict()
+    format, config = formats.named(table.format), source.config or {}
+    images = replace(format.preprocessing(source, spec.size), size=spec.size).to_dict()
     images = assign({"images": images}, _of(changes, "images"), "convert")["images"]
     names = format.classes(config, spec.classes) if spec.classes else ()
     numbers = tuple(str(i) for i in range(spec.classes))

@@ -105,7 +105,10 @@ class RenameTable:
         empty: of ours, written with no rows where there are none.
         prefix_rows: how a class token whose position the format stores otherwise is written:
             "zero" adds a row of zeros, "folded" adds the row into the token beside registers.
+        transformer: whether it is of a network with blocks, and not of a whole ResNet.
         square, headless: whether images and patches must be square; whether a head may be absent.
+        free_head_width: whether the heads together may have another width than a token.
+        wide_norms: whether group norms are written with shape (1, 1, 1, C).
         pre_logits_or_head: whether there cannot be both.
     """
 
@@ -127,7 +130,10 @@ class RenameTable:
     passthrough: Mapping[str, str] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
     prefix_rows: str = ""
+    transformer: bool = True
     square: bool = False
+    free_head_width: bool = False
+    wide_norms: bool = False
     headless: bool = True
     pre_logits_or_head: bool = False
 

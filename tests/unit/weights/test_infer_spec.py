@@ -11,9 +11,9 @@ from vitral.errors import WeightsError
 from vitral.images import augment
 from vitral.model import ViT
 from vitral.specs import Dropouts, ModelSpec
-from vitral.weights import artifact
+from vitral.weights import artifact, formats
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.infer_spec import check_complete, detect_format, format_of_config, infer_spec
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec
 from vitral.weights.rename import tables
 from vitral.weights.write import layout_for, table_for
 
@@ -26,7 +26,7 @@ def spec_from(values, config=None, **options) -> ModelSpec:
     found = source(values, config)
     table = detect_format(found)
     reading = table.read(values)
-    check_complete(reading, found.path)
+    check_complete(table, reading, found.path)
     return infer_spec(found, table, reading, **options)
 
 
@@ -154,9 +154,9 @@ def test_a_configuration_of_another_home_says_nothing():
     config = {"model_type": "vit", "num_attention_heads": 2}
     with pytest.raises(WeightsError, match="number of heads"):
         spec_from(values, config)
-    assert format_of_config(config) == "transformers"
-    assert format_of_config({"architecture": "vit"}) == "timm"
-    assert format_of_config({}) == format_of_config(None) == format_of_config({"lr": 3}) == ""
+    assert formats.of_config(config) == "transformers"
+    assert formats.of_config({"architecture": "vit"}) == "timm"
+    assert formats.of_config({}) == formats.of_config(None) == formats.of_config({"lr": 3}) == ""
 
 
 def other_architectures():

@@ -9,6 +9,7 @@ import torch
 from checkpoints import HELD, of, said, save_artifact, store, tensors, theirs
 from vitral.weights import parity
 from vitral.weights.convert import convert
+from vitral.weights.formats.base import NotComparableError
 from vitral.weights.write import table_for
 
 LIBRARIES = {"timm": "timm", "torchvision": "torchvision.models", "transformers": "transformers"}
@@ -70,7 +71,7 @@ def test_google_has_no_library(tmp_path):
 
 def test_a_library_that_cannot_build_it_is_told(monkeypatch):
     pytest.importorskip("timm", reason="timm is an oracle of the dev extra")
-    with pytest.raises(parity.NotComparableError, match="timm could not run it: RuntimeError"):
+    with pytest.raises(NotComparableError, match="timm could not run it: RuntimeError"):
         compared("timm", HELD["timm"]["token"], config={"architecture": "vit_base_patch16_224"})
 
 
@@ -82,7 +83,7 @@ def test_an_architecture_is_a_name_and_never_an_address(monkeypatch, name):
         raise AssertionError("nothing is built, and nothing fetched")
 
     monkeypatch.setattr(timm, "create_model", never)
-    with pytest.raises(parity.NotComparableError, match=f"no architecture '{name}'"):
+    with pytest.raises(NotComparableError, match=f"no architecture '{name}'"):
         compared("timm", HELD["timm"]["token"], config={"architecture": name})
 
 

@@ -6,27 +6,24 @@ from hypothesis import strategies as st
 
 from vitral.errors import WeightsError
 from vitral.specs import ImageSpec
-from vitral.weights.preprocessing import (
-    differences,
-    from_timm,
-    from_torchvision,
-    from_transformers,
-    google,
-    to_timm,
-    to_transformers,
-)
+from vitral.weights import formats
+from vitral.weights.formats import google, timm, torchvision, transformers
+
+
+def differences(spec, name):
+    return formats.named(name).preprocessing_differences(spec)
 
 
 def test_timm_and_its_defaults():
-    assert from_timm({}) == ImageSpec(
+    assert timm.read_preprocessing({}) == ImageSpec(
         crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
     config = {"input_size": [3, 96, 64], "crop_mode": "border", "mean": [0.5], "std": 0.25}
     config |= {"crop_pct": 1, "interpolation": "bilinear", "test_input_size": [3, 128, 128]}
-    spec = from_timm(config)
+    spec = timm.read_preprocessing(config)
     assert (spec.size, spec.fit, spec.crop) == ((96, 64), "pad", 1.0)
     assert (spec.mean, spec.std) == ((0.5,) * 3, (0.25,) * 3)
-    assert from_timm(config, test_size=True).size == (128, 128)
+    assert timm.read_preprocessing(config, test_size=True).size == (128, 128)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +43,7 @@ def test_timm_and_its_defaults():
 )
 def test_timm_says_what_an_image_spec_cannot(config, words):
     with pytest.raises(WeightsError, match=words):
-        from_timm(config)
+        timm.read_preprocessing(config)
 
 
 @pytest.mark.parametrize(
@@ -70,27 +67,31 @@ def test_timm_says_what_an_image_spec_cannot(config, words):
 )
 def test_transformers_says_what_an_image_spec_cannot(config, words):
     with pytest.raises(WeightsError, match=words):
-        from_transformers(config)
+        transformers.read_preprocessing(config)
 
 
 def test_transformers_reads_other_scales_as_mean_and_std():
-    spec = from_transformers({"do_rescale": False, "image_mean": 127.5, "image_std": 127.5})
-    assert spec == from_transformers({})
-    spec = from_transformers({"rescale_factor": 1 / 127.5, "do_normalize": False})
+    spec = transformers.read_preprocessing(
+        {"do_rescale": False, "image_mean": 127.5, "image_std": 127.5}
+    )
+    assert spec == transformers.read_preprocessing({})
+    spec = transformers.read_preprocessing({"rescale_factor": 1 / 127.5, "do_normalize": False})
     assert spec.mean == (0.0,) * 3 and spec.std == pytest.approx((0.5,) * 3)
 
 
 def test_transformers_has_no_words_for_some():
     with pytest.raises(WeightsError, match="pad"):
-        to_transformers(ImageSpec(fit="pad"))
+        transformers.write_preprocessing(ImageSpec(fit="pad"))
     with pytest.raises(WeightsError, match="not square"):
-        to_transformers(ImageSpec(size=(224, 192)))
+        transformers.write_preprocessing(ImageSpec(size=(224, 192)))
 
 
 @given(size=st.integers(1, 600), more=st.integers(0, 300))
 def test_resize_and_cut_in_pixels_are_kept_exactly(size, more):
     config = {"image_processor_type": "BitImageProcessor", "crop_size": size}
-    written = to_transformers(from_transformers({**config, "size": size + more}))
+    written = transformers.write_preprocessing(
+        transformers.read_preprocessing({**config, "size": size + more})
+    )
     assert written["size"] == {"shortest_edge": size + more}
     assert written["crop_size"] == {"height": size, "width": size}
 
@@ -106,26 +107,26 @@ sides = st.integers(8, 300)
 )
 def test_there_and_back(size, fit, crop, interpolation):
     spec = ImageSpec(size=size, fit=fit, crop=crop, interpolation=interpolation)
-    assert from_timm(to_timm(spec)) == spec
+    assert timm.read_preprocessing(timm.write_preprocessing(spec)) == spec
     assert differences(spec, "timm") == []
     square = ImageSpec(size=size[0], crop=crop, centre="floor", interpolation=interpolation)
-    again = from_transformers(to_transformers(square))
+    again = transformers.read_preprocessing(transformers.write_preprocessing(square))
     assert [int(side / again.crop) for side in again.size] == [int(size[0] / crop)] * 2
     assert (again.size, again.centre, again.fit) == (square.size, "floor", "crop")
 
 
 def test_torchvision_tells_its_weights_by_their_file():
-    first = from_torchvision("vit_b_16-c867db91")
+    first = torchvision.read_preprocessing("vit_b_16-c867db91")
     assert (first.size, first.interpolation, int(224 / first.crop)) == ((224, 224), "bilinear", 256)
-    assert int(224 / from_torchvision("vit_l_16-852ce7e3").crop) == 242
-    linear = from_torchvision("vit_b_16_lc_swag-4e70ced5", (224, 224))
+    assert int(224 / torchvision.read_preprocessing("vit_l_16-852ce7e3").crop) == 242
+    linear = torchvision.read_preprocessing("vit_b_16_lc_swag-4e70ced5", (224, 224))
     assert (linear.crop, linear.interpolation) == (1.0, "bicubic")
-    assert from_torchvision("vit_h_14_swag-80465313", 518).size == (518, 518)
+    assert torchvision.read_preprocessing("vit_h_14_swag-80465313", 518).size == (518, 518)
 
 
 def test_differences_are_told():
-    assert "antialias" in differences(google(224), "timm")[0]
-    assert "antialias" in differences(google(224), "transformers")[0]
+    assert "antialias" in differences(google.read_preprocessing(224), "timm")[0]
+    assert "antialias" in differences(google.read_preprocessing(224), "transformers")[0]
     assert "one pixel" in differences(ImageSpec(), "transformers")[0]
     assert "one pixel" in differences(ImageSpec(centre="floor"), "timm")[0]
     floats = ImageSpec(fit="squash", interpolation="bilinear", resize="torch")

@@ -20,7 +20,7 @@ from checkpoints import (
     same,
     tensors,
 )
-from vitral.errors import WeightsError
+from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
@@ -218,7 +218,7 @@ def test_the_change_that_a_refusal_names_helps(format, spec, change):
 
 
 def test_an_unknown_format():
-    with pytest.raises(WeightsError, match="no format 'keras'"):
+    with pytest.raises(UsageError, match="no format 'keras'"):
         table_for("keras", GOOGLE)
 
 

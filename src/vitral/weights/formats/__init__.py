@@ -1,47 +1,37 @@
-"""What the configuration files of each format say, and how to write them: a file a format.
+"""Checkpoint formats, whose tensors and settings convert, load and train --from read and write.
 
-Every format has the same four functions, and `of` finds it by name:
-    facts(config) -> fields of ModelSpec          classes(config, count) -> names, or None
-    images(source, size) -> ImageSpec             files(card, table) -> configuration files to write
+A format is one file of this folder, which holds its `format` (a `base.Format`), and its rename
+tables in tables/. Importing this package loads neither them nor torch, so that --help stays quick.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from vitral.specs import ImageSpec
-from vitral.weights.artifact import Card
-from vitral.weights.checkpoint_files import Source
-from vitral.weights.formats import google, timm, torchvision, transformers
-from vitral.weights.rename import RenameTable
+from vitral.errors import UsageError
 
-NAMES = ("google", "timm", "torchvision", "transformers")
+if TYPE_CHECKING:
+    from vitral.weights.formats.base import Format
 
 
-class Format(Protocol):
-    """A module of this folder."""
-
-    def facts(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of ModelSpec that the configuration tells and tensors may not."""
-
-    def classes(self, config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-        """The names of the classes; None where nothing tells them."""
-
-    def images(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """The preprocessing."""
-
-    def files(self, card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
-        """The configuration beside the weights, by file name; WeightsError if none."""
+def names() -> list[str]:
+    """The formats that --to accepts, beside "vitral"."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in modules if name != "base")
 
 
-def of(name: str) -> Format:
-    """The format of that name."""
-    formats: dict[str, Any] = {
-        "google": google,
-        "timm": timm,
-        "torchvision": torchvision,
-        "transformers": transformers,
-    }
-    format: Format = formats[name]
-    return format
+def named(name: str) -> Format:
+    """Return the format of that name; UsageError where there is none."""
+    if name not in names():
+        raise UsageError(f"There is no format '{name}'; --to is vitral, {', '.join(names())}.")
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    found: Format = module.format
+    return found
+
+
+def of_config(config: Mapping[str, Any] | None) -> str:
+    """Name the format whose config.json this is, "" if it is nobody's."""
+    return next((name for name in names() if config and named(name).detect(config)), "")

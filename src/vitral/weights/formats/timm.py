@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor, nn
+
 from vitral import catalog
-from vitral.catalog.checkpoints import labels
 from vitral.errors import WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
+from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
 from vitral.weights.rename import RenameTable
 
 NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so)")
@@ -38,34 +41,198 @@ TOLD = """
     pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init fix_init
     dynamic_img_size dynamic_img_pad strict_img_size
 """
+CROP_MODES = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Heads, GELU, pooling and size: of the architecture in our catalogue, then its arguments."""
-    told: dict[str, Any] = {}
-    arguments = _part(config, "model_args")
-    name = str(config.get("architecture", "")).partition(".")[0].removesuffix("_qkvb")
-    if OTHERS.search(name):
-        raise WeightsError(
-            f"config.json is of {name}, which computes something else with the names of a ViT's "
-            "tensors; Vitral does not have it."
+class Timm(Format):
+    """timm's models, and the files of authors who share their names (DeiT, DINO, MAE, DINOv2)."""
+
+    configured = True
+
+    def detect(self, config: Config) -> bool:
+        """By the architecture."""
+        return "architecture" in config and "model_type" not in config
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """Heads, GELU, pooling and size: of the catalogue's architecture, then its arguments."""
+        told: dict[str, Any] = {}
+        arguments = _part(config, "model_args")
+        name = str(config.get("architecture", "")).partition(".")[0].removesuffix("_qkvb")
+        if OTHERS.search(name):
+            raise WeightsError(
+                f"config.json is of {name}, which computes something else with the names of a "
+                "ViT's tensors; Vitral does not have it."
+            )
+        if name and name not in catalog.names() and "num_heads" not in arguments:
+            told["unlisted"] = name
+        if name in catalog.names():
+            spec = catalog.model(name)
+            told |= {key: getattr(spec, key) for key in OF_A_NAME.split()}
+            if "num_heads" not in arguments:  # the name's heads belong to the name's sizes
+                told |= {"width": spec.width, "depth": spec.depth}
+            told |= {} if arguments.keys() - {"img_size", "in_chans"} else {"name": name}
+        told |= {"size": size} if (size := _size(config)) else {}
+        told |= _told_by(arguments, name)
+        pool = config.get("global_pool")
+        if pool is not None and "global_pool" not in arguments:
+            if str(pool) not in POOLS:
+                raise WeightsError(f"config.json pools by {pool!r}; Vitral has {', '.join(POOLS)}.")
+            told["pool"] = POOLS[pool]
+        return told
+
+    def published_config(self, model: str | None) -> dict[str, Any] | None:
+        """The architecture alone; our catalogue knows the rest."""
+        return {"architecture": model}
+
+    def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
+        """label_names; ImageNet's where there are 1000 logits and no names."""
+        names = {**_part(config, "pretrained_cfg"), **config}.get("label_names")
+        if isinstance(names, list | tuple) and len(names) == count:
+            return tuple(str(name) for name in names)
+        return super().classes(config, count)
+
+    def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
+        """The pretrained_cfg, or timm's defaults where there is none."""
+        config = source.config or {}
+        told = _part(config, "pretrained_cfg") or config
+        # the size is that of the tensors; so are the channels, and colours mean nothing there
+        return replace(read_preprocessing({**told, "input_size": (3, *size)}), size=size)
+
+    def refuse_spec(self, spec: ModelSpec) -> str:
+        """A MAP head beside tokens that it would read here."""
+        if spec.pool == "map" and spec.prefix:
+            return "has tokens that timm's MAP head leaves out; here it reads every token."
+        return ""
+
+    def table_for(self, spec: ModelSpec) -> str:
+        """BiT's, Eva's (DINOv3), or the Vision Transformer's."""
+        if spec.is_resnet:
+            return "timm_bit"
+        return "timm_eva" if spec.positions == "rope2d" else "timm_vit"
+
+    def refusals(self, table: RenameTable, spec: ModelSpec) -> Sequence[tuple[bool, str]]:
+        """Of distilled models, and of MAP heads beside other tokens."""
+        distilled = spec.distillation_token
+        return (
+            (
+                distilled and not spec.prefix_positions,
+                "timm's distilled models have positions for both their tokens",
+            ),
+            (distilled and spec.registers > 0, "timm's distilled models have no registers"),
+            (
+                spec.pool == "map" and spec.prefix > 0,
+                "timm's MAP head attends to the patches alone, and here there are tokens before "
+                "them",
+            ),
         )
-    if name and name not in catalog.names() and "num_heads" not in arguments:
-        told["unlisted"] = name
-    if name in catalog.names():
-        spec = catalog.model(name)
-        told |= {key: getattr(spec, key) for key in OF_A_NAME.split()}
-        if "num_heads" not in arguments:  # the name's heads belong to the name's sizes
-            told |= {"width": spec.width, "depth": spec.depth}
-        told |= {} if arguments.keys() - {"img_size", "in_chans"} else {"name": name}
-    told |= {"size": size} if (size := _size(config)) else {}
-    told |= _told_by(arguments, name)
-    pool = config.get("global_pool")
-    if pool is not None and "global_pool" not in arguments:
-        if str(pool) not in POOLS:
-            raise WeightsError(f"config.json pools by {pool!r}; Vitral has {', '.join(POOLS)}.")
-        told["pool"] = POOLS[pool]
-    return told
+
+    def variants(self, table: RenameTable, spec: ModelSpec) -> tuple[str, ...]:
+        """Names of a norm after mean pooling, and of a stem without stages."""
+        used = []
+        if table.name == "timm_vit" and spec.pool == "mean" and spec.pool_norm == "after":
+            used.append("mean")
+        if table.name == "timm_vit" and spec.resnet is not None and not spec.resnet.blocks:
+            used.append("root_only")
+        return tuple(used)
+
+    def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
+        """config.json as timm's save_for_hf writes it; create_model("local-dir:...") reads it."""
+        spec = card.model
+        architecture, arguments = architecture_of(spec)
+        preprocessed = write_preprocessing(card.images)
+        config = {
+            "architecture": architecture,
+            "num_classes": spec.classes,
+            "num_features": spec.width,
+            "global_pool": {pool: name for name, pool in POOLS.items()}[spec.pool],
+            "label_names": list(card.classes),
+            "model_args": arguments,
+            "pretrained_cfg": {
+                "architecture": architecture,
+                "custom_load": False,
+                "num_classes": spec.classes,
+                **preprocessed,
+                "input_size": [spec.channels, *spec.size],
+                "fixed_input_size": True,
+            },
+        }
+        return {"config.json": config}
+
+    def preprocessing_differences(self, images: ImageSpec) -> list[str]:
+        """Its rounding beside the shared ones."""
+        sentences = preprocessing.differences(images, "timm", centre="round")
+        if images.resize == "torch":
+            sentences.append(
+                "timm rounds to 8 bits between rows and columns; this model expects floats."
+            )
+        return sentences
+
+    def oracle(
+        self, spec: ModelSpec, tensors: Tensors, config: Config
+    ) -> Callable[[Tensor], Tensor]:
+        """create_model with the configuration's architecture, or the one that makes this spec."""
+        timm = importlib.import_module("timm")
+        if config:
+            name, arguments = config["architecture"], config.get("model_args") or {}
+            if config.get("global_pool") and "global_pool" not in arguments:
+                arguments = {**arguments, "global_pool": config["global_pool"]}
+        else:
+            name, arguments = architecture_of(spec)
+        if not timm.is_model(name):  # another name could be an address that timm would fetch
+            raise NotComparableError(f"timm has no architecture '{name}'")
+        arguments = {**arguments, "num_classes": spec.classes}
+        if not spec.is_resnet:
+            arguments["img_size"] = tuple(spec.size)
+        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        model.load_state_dict(dict(tensors))
+        return model.eval()
+
+
+def read_preprocessing(pretrained_cfg: Mapping[str, Any], *, test_size: bool = False) -> ImageSpec:
+    """The spec of timm.data.create_transform for a model's pretrained_cfg.
+
+    Args:
+        pretrained_cfg: as in a model's config.json; a key that is missing, None or empty takes
+            timm's default (224, bicubic, crop_pct 0.875, ImageNet's mean and std).
+        test_size: take test_input_size and test_crop_pct where the configuration holds them.
+    """
+
+    def value(name: str, default: Any) -> Any:
+        if test_size and pretrained_cfg.get(f"test_{name}"):
+            return pretrained_cfg[f"test_{name}"]
+        return pretrained_cfg.get(name) or default
+
+    with preprocessing.refusals_named("timm"):
+        size = tuple(value("input_size", (3, 224, 224)))
+        if len(size) != 3 or size[0] != 3:
+            raise WeightsError(f"timm's input_size is (3, height, width), not {size}.")
+        mode = value("crop_mode", "center")
+        if mode not in CROP_MODES:
+            raise WeightsError(f"timm's crop_mode '{mode}' is none of {', '.join(CROP_MODES)}.")
+        return ImageSpec.from_dict(
+            {
+                "size": size[1:],
+                "fit": CROP_MODES[mode],
+                "crop": value("crop_pct", 0.875),
+                "interpolation": value("interpolation", "bicubic"),
+                "mean": preprocessing.per_channel(value("mean", preprocessing.IMAGENET[0])),
+                "std": preprocessing.per_channel(value("std", preprocessing.IMAGENET[1])),
+            }
+        )
+
+
+def write_preprocessing(spec: ImageSpec) -> dict[str, Any]:
+    """The keys of a pretrained_cfg with which timm gives the same tensor; see
+    `preprocessing_differences`."""
+    modes = {fit: mode for mode, fit in CROP_MODES.items()}
+    return {
+        "input_size": [3, *spec.size],
+        "interpolation": spec.interpolation,
+        "crop_pct": spec.crop,
+        "crop_mode": modes[spec.fit],
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
 
 
 def _told_by(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -104,46 +271,6 @@ def _size(config: Mapping[str, Any]) -> list[int] | None:
     """(height, width) of the pretrained_cfg, which may be spread over the root in old files."""
     shape = {**config, **_part(config, "pretrained_cfg")}.get("input_size")
     return list(shape[1:]) if isinstance(shape, list | tuple) and len(shape) == 3 else None
-
-
-def classes(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-    """label_names; ImageNet's where there are 1000 logits and no names."""
-    names = {**_part(config, "pretrained_cfg"), **config}.get("label_names")
-    if isinstance(names, list | tuple) and len(names) == count:
-        return tuple(str(name) for name in names)
-    return labels("imagenet-1k") if count == 1000 else None
-
-
-def images(source: Source, size: tuple[int, int]) -> ImageSpec:
-    """The pretrained_cfg, or timm's defaults where there is none."""
-    config = source.config or {}
-    told = _part(config, "pretrained_cfg") or config
-    # the size is that of the tensors; the channels are theirs too, and colours mean nothing there
-    return replace(preprocessing.from_timm({**told, "input_size": (3, *size)}), size=size)
-
-
-def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
-    """config.json, as timm's own save_for_hf writes it; create_model("local-dir:...") reads it."""
-    spec = card.model
-    architecture, arguments = architecture_of(spec)
-    preprocessed = preprocessing.to_timm(card.images)
-    config = {
-        "architecture": architecture,
-        "num_classes": spec.classes,
-        "num_features": spec.width,
-        "global_pool": {pool: name for name, pool in POOLS.items()}[spec.pool],
-        "label_names": list(card.classes),
-        "model_args": arguments,
-        "pretrained_cfg": {
-            "architecture": architecture,
-            "custom_load": False,
-            "num_classes": spec.classes,
-            **preprocessed,
-            "input_size": [spec.channels, *spec.size],
-            "fixed_input_size": True,
-        },
-    }
-    return {"config.json": config}
 
 
 def architecture_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
@@ -205,3 +332,6 @@ def _shared(spec: ModelSpec) -> dict[str, Any]:
         "init_values": spec.layer_scale,
         "global_pool": {pool: name for name, pool in POOLS.items()}[spec.pool],
     }
+
+
+format = Timm()

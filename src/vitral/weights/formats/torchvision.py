@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import importlib
+from collections.abc import Callable
 
-from vitral.catalog.checkpoints import labels
-from vitral.specs import ImageSpec
-from vitral.weights import preprocessing
-from vitral.weights.artifact import Card
+from torch import Tensor, nn
+
+from vitral.specs import ImageSpec, ModelSpec
+from vitral.specs.fields import pair
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import RenameTable
+from vitral.weights.formats.base import Config, Format, Tensors
+from vitral.weights.preprocessing import IMAGENET, crop_fraction
 
 
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nothing."""
-    return {}
+def read_preprocessing(name: str, size: int | tuple[int, int] = 224) -> ImageSpec:
+    """What weights.transforms() of torchvision's vision transformers does.
+
+    Args:
+        name: of the weights' file, which tells them apart: "vit_b_16-c867db91" is IMAGENET1K_V1,
+            "vit_b_16_swag-9ac1b537" the fine-tuned and "vit_b_16_lc_swag-4e70ced5" the linear one.
+        size: of the images that the weights expect, in pixels.
+    """
+    size = pair("size", size)
+    stem = name.partition("-")[0]
+    mean, std = IMAGENET
+    if size != (224, 224) or stem.endswith("swag"):
+        return ImageSpec(size=size, interpolation="bicubic", mean=mean, std=std)
+    resize = 242 if stem == "vit_l_16" else 256
+    crop = crop_fraction(size, (resize, resize))
+    return ImageSpec(size=size, crop=crop, interpolation="bilinear", mean=mean, std=std)
 
 
-def classes(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-    """The categories of its weights."""
-    return labels("imagenet-1k") if count == 1000 else None
+class Torchvision(Format):
+    """torchvision.models.VisionTransformer."""
+
+    def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
+        """The transforms of the weights whose file name (vit_b_16-...) or size this is."""
+        return read_preprocessing(source.path.stem, size)
+
+    def table_for(self, spec: ModelSpec) -> str:
+        """There is one."""
+        return "torchvision_vit"
+
+    def oracle(
+        self, spec: ModelSpec, tensors: Tensors, config: Config
+    ) -> Callable[[Tensor], Tensor]:
+        """Its VisionTransformer of these sizes."""
+        models = importlib.import_module("torchvision.models")
+        model: nn.Module = models.VisionTransformer(
+            image_size=spec.size[0],
+            patch_size=spec.patch[0],
+            num_layers=spec.depth,
+            num_heads=spec.heads,
+            hidden_dim=spec.width,
+            mlp_dim=spec.mlp_width,
+            num_classes=spec.classes,
+            representation_size=spec.representation or None,
+        )
+        model.load_state_dict(dict(tensors))
+        return model.eval()
 
 
-def images(source: Source, size: tuple[int, int]) -> ImageSpec:
-    """The transforms of the weights whose file name (vit_b_16-...) or size this is."""
-    return preprocessing.from_torchvision(source.path.stem, size)
-
-
-def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
-    """None."""
-    return {}
+format = Torchvision()

@@ -2,113 +2,309 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from vitral.catalog.checkpoints import labels
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
 from vitral.errors import WeightsError
 from vitral.specs import ImageSpec, ModelSpec
+from vitral.specs.fields import pair
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
+from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
 from vitral.weights.rename import RenameTable
 
 GELUS = {"gelu": "erf", "gelu_python": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 # settings of a network that we do not have, and the value that leaves it out
 FIXED = {"use_swiglu_ffn": False, "use_gated_mlp": False, "pooler_act": "tanh"}
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+# Pillow's numbers, which transformers writes.
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+# What each image processor of transformers does with a key that its file does not hold.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViT": {
+        "size": (224, 224),
+        "resample": 2,
+        "image_mean": preprocessing.HALF,
+        "image_std": preprocessing.HALF,
+    },
+    "DeiT": {
+        "size": (256, 256),
+        "crop_size": 224,
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": preprocessing.HALF,
+        "image_std": preprocessing.HALF,
+    },
+    "Bit": {
+        "size": {"shortest_edge": 224},
+        "crop_size": 224,
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": CLIP[0],
+        "image_std": CLIP[1],
+    },
+    "DINOv3ViT": {
+        "size": (224, 224),
+        "resample": 2,
+        "image_mean": preprocessing.IMAGENET[0],
+        "image_std": preprocessing.IMAGENET[1],
+    },
+    "Siglip": {
+        "size": (224, 224),
+        "resample": 3,
+        "image_mean": preprocessing.HALF,
+        "image_std": preprocessing.HALF,
+    },
+}
+PROCESSORS["CLIP"] = PROCESSORS["Bit"]
+KEEPS_SHAPE = ("Bit", "CLIP", "Siglip")  # an integer size is their shorter side, not a square
 
 
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Heads, GELU, eps, size and the base of the rotation."""
-    kind = config.get("model_type")
-    if kind not in TYPES:
-        raise WeightsError(
-            f"config.json is of the model type '{kind}'; Vitral reads {', '.join(TYPES)}."
+class Transformers(Format):
+    """transformers' ViT, DeiT, DINOv2 and DINOv3."""
+
+    configured = True
+
+    def detect(self, config: Config) -> bool:
+        """By the model type."""
+        return "model_type" in config
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """Heads, GELU, eps, size and the base of the rotation."""
+        kind = config.get("model_type")
+        if kind not in TYPES:
+            raise WeightsError(
+                f"config.json is of the model type '{kind}'; Vitral reads {', '.join(TYPES)}."
+            )
+        for name, value in FIXED.items():
+            if config.get(name, value) != value:
+                raise WeightsError(
+                    f"config.json sets {name}={config[name]!r}, a network that Vitral does not "
+                    "have."
+                )
+        act = config.get("hidden_act", "gelu")
+        if str(act) not in GELUS:
+            raise WeightsError(
+                f"config.json sets hidden_act={act!r}; Vitral has {', '.join(GELUS)}."
+            )
+        eps = {"vit": 1e-12, "deit": 1e-12, "dinov3_vit": 1e-5}.get(str(kind), 1e-6)
+        told = {
+            "heads": config.get("num_attention_heads", 6 if kind == "dinov3_vit" else 12),
+            "gelu": GELUS[act],
+            "norm_eps": config.get("layer_norm_eps", eps),
+            "size": config.get("image_size", 224),
+        }
+        same = {"hidden_size": "width", "num_hidden_layers": "depth"}
+        told |= {ours: config[theirs] for theirs, ours in same.items() if theirs in config}
+        if kind == "dinov3_vit":
+            rope = config.get("rope_parameters")
+            base = rope.get("rope_theta", 100.0) if isinstance(rope, Mapping) else 100.0
+            told["rope_base"] = config.get("rope_theta", base)
+        return told
+
+    def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
+        """id2label, unless it is the placeholder LABEL_0, LABEL_1, ..."""
+        names = config.get("id2label")
+        if isinstance(names, Mapping) and len(names) == count:
+            ordered = [names.get(str(i), names.get(i)) for i in range(count)]
+            placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(ordered))
+            if None not in ordered and not placeholders:
+                return tuple(str(name) for name in ordered)
+        return super().classes(config, count)
+
+    def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
+        """preprocessor_config.json, or that of ViTImageProcessor where there is none."""
+        config = dict(source.preprocessor or {})
+        if not config:
+            config = {"image_processor_type": "ViTImageProcessor"}
+            config["size"] = {"height": size[0], "width": size[1]}
+        return read_preprocessing(config)
+
+    def refuse_unexpected(self, keys: Sequence[str]) -> str:
+        """ForMaskedImageModeling, whose decoder no classifier has."""
+        if {"embeddings.mask_token", "decoder.0.weight"} <= set(keys):
+            return (
+                "paints masked patches (ForMaskedImageModeling in transformers): it has a decoder "
+                "where a classifier has its head, and Vitral has no such network."
+            )
+        return ""
+
+    def table_for(self, spec: ModelSpec) -> str:
+        """By the rotation, the distillation token, the layer scale, a register with a position."""
+        if spec.positions == "rope2d":
+            return "transformers_dinov3"
+        if spec.distillation_token:
+            return "transformers_deit"
+        if spec.layer_scale is not None:
+            return "transformers_dinov2"
+        return "transformers_deit_single" if spec.register_positions else "transformers_vit"
+
+    def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
+        """config.json and preprocessor_config.json."""
+        spec = card.model
+        kinds = {
+            "transformers_vit": ("vit", "ViTForImageClassification", "ViTModel"),
+            "transformers_deit": ("deit", "DeiTForImageClassificationWithTeacher", ""),
+            "transformers_deit_single": ("deit", "DeiTForImageClassification", "DeiTModel"),
+            "transformers_dinov2": ("dinov2", "", "Dinov2Model"),
+            "transformers_dinov3": ("dinov3_vit", "", "DINOv3ViTModel"),
+        }
+        kind, classifier, plain = kinds[table.name]
+        config = _shared(spec)
+        if table.name == "transformers_dinov2" and spec.registers:
+            kind, plain = "dinov2_with_registers", "Dinov2WithRegistersModel"
+        if kind in ("dinov2_with_registers", "dinov3_vit"):
+            config["num_register_tokens"] = spec.registers
+        if table.name == "transformers_dinov2":
+            ratio, rest = divmod(spec.mlp_width, spec.width)
+            if rest:
+                raise WeightsError(
+                    f"transformers' DINOv2 has an MLP of a whole multiple of the width, not "
+                    f"{spec.mlp_width} of {spec.width}."
+                )
+            config |= {
+                "mlp_ratio": ratio,
+                "qkv_bias": spec.biases == "all",
+                "use_swiglu_ffn": False,
+            }
+        elif kind == "dinov3_vit":
+            for name in ("query_bias", "value_bias"):
+                config[name] = spec.biases == "all"
+            config |= {"key_bias": False, "rope_theta": spec.rope_base, "use_gated_mlp": False}
+            config |= dict.fromkeys(("proj_bias", "mlp_bias"), spec.biases != "none")
+        else:
+            config["qkv_bias"] = spec.biases == "all"
+        if spec.representation:
+            config |= {"pooler_output_size": spec.representation, "pooler_act": "tanh"}
+        if spec.classes:
+            config["id2label"] = {str(i): name for i, name in enumerate(card.classes)}
+            config["label2id"] = {name: i for i, name in enumerate(card.classes)}
+        config |= {"model_type": kind, "architectures": [classifier if spec.classes else plain]}
+        processor = write_preprocessing(card.images)
+        return {"config.json": config, "preprocessor_config.json": processor}
+
+    def preprocessing_differences(self, images: ImageSpec) -> list[str]:
+        """Those of a cut that rounds down."""
+        return preprocessing.differences(images, "transformers", centre="floor")
+
+    def oracle(
+        self, spec: ModelSpec, tensors: Tensors, config: Config
+    ) -> Callable[[Tensor], Tensor]:
+        """The architecture of the configuration, opened from a folder as a user would."""
+        transformers = importlib.import_module("transformers")
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        if not config:
+            raise NotComparableError("there is no config.json")
+        kind = getattr(transformers, config["architectures"][0])
+        with tempfile.TemporaryDirectory() as place:
+            ready = {name: x.contiguous() for name, x in tensors.items()}
+            save_file(ready, Path(place) / "model.safetensors", metadata={"format": "pt"})
+            (Path(place) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+            model, report = kind.from_pretrained(
+                place, output_loading_info=True, dtype=torch.float32
+            )
+        pooler = {name for name in report["missing_keys"] if name.startswith("pooler.")}
+        if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]} - pooler):
+            raise ValueError(f"it found other names: {', '.join(wrong[:4])}")
+        model.eval()
+
+        def answer(images: Tensor) -> Tensor:
+            out = model(pixel_values=images)
+            if hasattr(out, "logits"):
+                features: Tensor = out.logits
+            else:
+                features = out.last_hidden_state[:, 0] if pooler else out.pooler_output
+            return features
+
+        return answer
+
+
+def read_preprocessing(config: Mapping[str, Any]) -> ImageSpec:
+    """The spec of a preprocessor_config.json, of this or an older transformers.
+
+    Known are the image processors (and, before them, feature extractors) of ViT, DeiT, Bit (which
+    DINOv2 uses), DINOv3ViT, CLIP and Siglip; a file that does not name one is ViT's.
+    """
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViT"
+    stem = str(kind)
+    for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        stem = stem.removesuffix(suffix)
+    if stem not in PROCESSORS:
+        known = ", ".join(PROCESSORS)
+        raise WeightsError(f"The image processor '{kind}' is not known; known: {known}.")
+    own = {key: value for key, value in config.items() if value is not None}
+    values = {"do_resize": True, "do_rescale": True, "do_normalize": True} | PROCESSORS[stem] | own
+    for key, wanted in (("do_resize", True), ("do_pad", False), ("do_flip_channel_order", False)):
+        if values.get(key, wanted) is not wanted:
+            raise WeightsError(f"An ImageSpec cannot say {key} = {not wanted} of '{kind}'.")
+    resample = values["resample"]
+    with preprocessing.refusals_named("transformers"):
+        goal, fit = _goal(values["size"], square=stem not in KEEPS_SHAPE)
+        cut = bool(values.get("do_center_crop"))
+        if fit == "crop" and not cut:
+            raise WeightsError("Without do_center_crop each image keeps its own shape.")
+        size = _sides("crop_size", values.get("crop_size", 224)) if cut else goal
+        mean, std = _normalisation(values)
+        return ImageSpec.from_dict(
+            {
+                "size": size,
+                "fit": fit,
+                "crop": preprocessing.crop_fraction(size, goal),
+                "centre": "floor" if cut else "round",
+                "interpolation": RESAMPLING.get(resample, resample)
+                if isinstance(resample, int)
+                else resample,
+                "resize": "torch" if stem == "DINOv3ViT" else "pillow",
+                "mean": mean,
+                "std": std,
+            }
         )
-    for name, value in FIXED.items():
-        if config.get(name, value) != value:
-            raise WeightsError(
-                f"config.json sets {name}={config[name]!r}, a network that Vitral does not have."
-            )
-    act = config.get("hidden_act", "gelu")
-    if str(act) not in GELUS:
-        raise WeightsError(f"config.json sets hidden_act={act!r}; Vitral has {', '.join(GELUS)}.")
-    eps = {"vit": 1e-12, "deit": 1e-12, "dinov3_vit": 1e-5}.get(str(kind), 1e-6)
-    told = {
-        "heads": config.get("num_attention_heads", 6 if kind == "dinov3_vit" else 12),
-        "gelu": GELUS[act],
-        "norm_eps": config.get("layer_norm_eps", eps),
-        "size": config.get("image_size", 224),
+
+
+def write_preprocessing(spec: ImageSpec) -> dict[str, Any]:
+    """A preprocessor_config.json with which transformers gives the same tensor.
+
+    Raises WeightsError for fit = "pad" and what else it has no words for; see
+    `preprocessing_differences` too.
+    """
+    goal = preprocessing.resized(spec)
+    if spec.fit == "pad":
+        raise WeightsError('transformers cannot say fit = "pad": choose "crop" or "squash".')
+    if spec.fit == "crop" and goal[0] != goal[1]:
+        raise WeightsError(f"transformers cannot resize to cover {goal}, which is not square.")
+    cut = spec.fit == "crop" or goal != spec.size
+    sides = dict(zip(("height", "width"), goal, strict=True))
+    values: dict[str, Any] = {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": goal[0]} if spec.fit == "crop" else sides,
+        "resample": {name: number for number, name in RESAMPLING.items()}[spec.interpolation],
+        "do_center_crop": cut,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
     }
-    same = {"hidden_size": "width", "num_hidden_layers": "depth"}
-    told |= {ours: config[theirs] for theirs, ours in same.items() if theirs in config}
-    if kind == "dinov3_vit":
-        rope = config.get("rope_parameters")
-        base = rope.get("rope_theta", 100.0) if isinstance(rope, Mapping) else 100.0
-        told["rope_base"] = config.get("rope_theta", base)
-    return told
-
-
-def classes(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-    """id2label, unless it is the placeholder LABEL_0, LABEL_1, ..."""
-    names = config.get("id2label")
-    if isinstance(names, Mapping) and len(names) == count:
-        ordered = [names.get(str(i), names.get(i)) for i in range(count)]
-        placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(ordered))
-        if None not in ordered and not placeholders:
-            return tuple(str(name) for name in ordered)
-    return labels("imagenet-1k") if count == 1000 else None
-
-
-def images(source: Source, size: tuple[int, int]) -> ImageSpec:
-    """preprocessor_config.json, or that of ViTImageProcessor where there is none."""
-    config = dict(source.preprocessor or {})
-    if not config:
-        config = {"image_processor_type": "ViTImageProcessor"}
-        config["size"] = {"height": size[0], "width": size[1]}
-    return preprocessing.from_transformers(config)
-
-
-def files(card: Card, table: RenameTable) -> dict[str, Mapping[str, Any]]:
-    """config.json and preprocessor_config.json."""
-    spec = card.model
-    kinds = {
-        "transformers_vit": ("vit", "ViTForImageClassification", "ViTModel"),
-        "transformers_deit": ("deit", "DeiTForImageClassificationWithTeacher", ""),
-        "transformers_deit_single": ("deit", "DeiTForImageClassification", "DeiTModel"),
-        "transformers_dinov2": ("dinov2", "", "Dinov2Model"),
-        "transformers_dinov3": ("dinov3_vit", "", "DINOv3ViTModel"),
-    }
-    kind, classifier, plain = kinds[table.name]
-    config = _shared(spec)
-    if table.name == "transformers_dinov2" and spec.registers:
-        kind, plain = "dinov2_with_registers", "Dinov2WithRegistersModel"
-    if kind in ("dinov2_with_registers", "dinov3_vit"):
-        config["num_register_tokens"] = spec.registers
-    if table.name == "transformers_dinov2":
-        ratio, rest = divmod(spec.mlp_width, spec.width)
-        if rest:
-            raise WeightsError(
-                f"transformers' DINOv2 has an MLP of a whole multiple of the width, not "
-                f"{spec.mlp_width} of {spec.width}."
-            )
-        config |= {"mlp_ratio": ratio, "qkv_bias": spec.biases == "all", "use_swiglu_ffn": False}
-    elif kind == "dinov3_vit":
-        for name in ("query_bias", "value_bias"):
-            config[name] = spec.biases == "all"
-        config |= {"key_bias": False, "rope_theta": spec.rope_base, "use_gated_mlp": False}
-        config |= dict.fromkeys(("proj_bias", "mlp_bias"), spec.biases != "none")
-    else:
-        config["qkv_bias"] = spec.biases == "all"
-    if spec.representation:
-        config |= {"pooler_output_size": spec.representation, "pooler_act": "tanh"}
-    if spec.classes:
-        config["id2label"] = {str(i): name for i, name in enumerate(card.classes)}
-        config["label2id"] = {name: i for i, name in enumerate(card.classes)}
-    config |= {"model_type": kind, "architectures": [classifier if spec.classes else plain]}
-    processor = preprocessing.to_transformers(card.images)
-    return {"config.json": config, "preprocessor_config.json": processor}
+    if cut:
+        values["crop_size"] = dict(zip(("height", "width"), spec.size, strict=True))
+    kind = "Bit" if spec.fit == "crop" else "DeiT" if cut else "ViT"
+    kind = "DINOv3ViT" if spec.resize == "torch" else kind  # the only one that resizes floats
+    return {"image_processor_type": f"{kind}ImageProcessor", **values}
 
 
 def _shared(spec: ModelSpec) -> dict[str, Any]:
@@ -128,3 +324,35 @@ def _shared(spec: ModelSpec) -> dict[str, Any]:
         "patch_size": side(spec.patch),
         "num_channels": spec.channels,
     }
+
+
+def _goal(size: Any, *, square: bool) -> tuple[tuple[int, int], str]:
+    """((height, width), fit) from transformers' size: an integer, a pair or named sides."""
+    if isinstance(size, int) and not square:
+        size = {"shortest_edge": size}
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        return pair("shortest_edge", size["shortest_edge"]), "crop"
+    return _sides("size", size), "squash"
+
+
+def _sides(name: str, value: Any) -> tuple[int, int]:
+    if isinstance(value, Mapping):
+        if set(value) != {"height", "width"}:
+            raise WeightsError(f"An ImageSpec cannot say transformers' {name} = {dict(value)}.")
+        value = (value["height"], value["width"])
+    return pair(name, value)
+
+
+def _normalisation(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of values in [0, 1] for transformers' (pixel × factor - mean) / std."""
+    factor = values.get("rescale_factor", 1 / 255) if values["do_rescale"] else 1.0
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise WeightsError(f"transformers' rescale_factor is a number above 0, not {factor!r}.")
+    scale = 1.0 if math.isclose(255 * factor, 1) else 255 * factor
+    mean = values["image_mean"] if values["do_normalize"] else 0.0
+    std = values["image_std"] if values["do_normalize"] else 1.0
+    mean, std = (preprocessing.per_channel(part) for part in (mean, std))
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
+
+
+format = Transformers()

@@ -17,7 +17,7 @@ from vitral.weights.formats import timm
 
 
 def test_an_architecture_tells_what_our_catalogue_knows():
-    told = timm.facts({"architecture": "vit_small_patch16_224.augreg_in21k"})
+    told = timm.format.facts({"architecture": "vit_small_patch16_224.augreg_in21k"})
     assert (told["heads"], told["gelu"], told["size"]) == (6, "erf", (224, 224))
     assert told["name"] == "vit_small_patch16_224"
 
@@ -29,13 +29,13 @@ def test_arguments_and_sizes_change_it():
         "model_args": {"num_heads": 4, "act_layer": "gelu_tanh", "depth": 3, "drop_rate": 0.1},
         "global_pool": "avg",
     }
-    told = timm.facts(config)
+    told = timm.format.facts(config)
     assert (told["heads"], told["gelu"], told["pool"]) == (4, "tanh", "mean")
     assert told["size"] == [96, 128] and "name" not in told
     config["model_args"]["img_size"] = 64
-    assert timm.facts(config)["size"] == 64
+    assert timm.format.facts(config)["size"] == 64
     old = {"architecture": "vit_small_patch16_224", "input_size": [3, 384, 384]}
-    assert timm.facts(old)["size"] == [384, 384]
+    assert timm.format.facts(old)["size"] == [384, 384]
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_arguments_and_sizes_change_it():
 def test_arguments_of_networks_that_we_do_not_have(argument):
     config = {"architecture": "vit_small_patch16_224", "model_args": {argument: True}}
     with pytest.raises(WeightsError, match=f"sets {argument}=True, which changes"):
-        timm.facts(config)
-    assert timm.facts({**config, "model_args": {argument: None}})["heads"] == 6
+        timm.format.facts(config)
+    assert timm.format.facts({**config, "model_args": {argument: None}})["heads"] == 6
 
 
 def test_classes():
-    assert timm.classes({"label_names": ["a", "b"]}, 2) == ("a", "b")
-    assert timm.classes({"pretrained_cfg": {"label_names": ["a", "b"]}}, 2) == ("a", "b")
-    assert timm.classes({"label_names": ["a", "b"]}, 3) is None
-    assert timm.classes({}, 1000)[0] == "tench"
+    assert timm.format.classes({"label_names": ["a", "b"]}, 2) == ("a", "b")
+    assert timm.format.classes({"pretrained_cfg": {"label_names": ["a", "b"]}}, 2) == ("a", "b")
+    assert timm.format.classes({"label_names": ["a", "b"]}, 3) is None
+    assert timm.format.classes({}, 1000)[0] == "tench"
 
 
 def test_images_take_the_size_of_the_tensors():
     config = {"pretrained_cfg": {"input_size": [1, 64, 64], "mean": [0.1], "crop_pct": 0.9}}
-    images = timm.images(Source(path=Path("w"), tensors={}, config=config), (32, 48))
+    images = timm.format.preprocessing(Source(path=Path("w"), tensors={}, config=config), (32, 48))
     assert (images.size, images.crop, images.mean) == ((32, 48), 0.9, (0.1, 0.1, 0.1))
 
 
@@ -122,5 +122,5 @@ def test_bit_is_named_by_its_units(width):
     spec = replace(bit(resnet), name=f"BiT-R{depth}x{factor}", gelu="erf")
     assert timm.architecture_of(spec)[0] == f"resnetv2_{depth}x{factor}_bit"
     card = Card(model=replace(spec, classes=0), images=ImageSpec(size=spec.size))
-    config = timm.files(card, None)["config.json"]
+    config = timm.format.config_files(card, None)["config.json"]
     assert config["architecture"] == f"resnetv2_{depth}x{factor}_bit"

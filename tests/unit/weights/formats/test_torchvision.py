@@ -8,10 +8,10 @@ from vitral.weights.formats import torchvision
 
 
 def test_a_state_dict_says_nothing_of_itself():
-    assert torchvision.facts({}) == {}
-    assert torchvision.classes({}, 1000) == labels("imagenet-1k")
-    assert torchvision.classes({}, 10) is None
-    assert torchvision.files(None, None) == {}
+    assert torchvision.format.facts({}) == {}
+    assert torchvision.format.classes({}, 1000) == labels("imagenet-1k")
+    assert torchvision.format.classes({}, 10) is None
+    assert torchvision.format.config_files(None, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_state_dict_says_nothing_of_itself():
     ],
 )
 def test_the_name_of_the_file_tells_its_transforms(name, size, resized, interpolation):
-    images = torchvision.images(Source(path=Path(name), tensors={}), (size, size))
+    images = torchvision.format.preprocessing(Source(path=Path(name), tensors={}), (size, size))
     assert images.interpolation == interpolation
     assert int(size / images.crop) == resized
     assert images.mean[0] == 0.485

@@ -20,7 +20,7 @@ VIT = {"model_type": "vit", "num_attention_heads": 3, "image_size": [32, 48]}
 
 
 def test_what_a_configuration_tells():
-    told = transformers.facts({**VIT, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5})
+    told = transformers.format.facts({**VIT, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5})
     assert told == {"heads": 3, "gelu": "tanh", "norm_eps": 1e-5, "size": [32, 48]}
 
 
@@ -29,15 +29,18 @@ def test_what_a_configuration_tells():
     [("vit", 1e-12), ("deit", 1e-12), ("dinov2", 1e-6), ("dinov2_with_registers", 1e-6)],
 )
 def test_what_it_means_where_it_is_silent(kind, eps):
-    told = transformers.facts({"model_type": kind})
+    told = transformers.format.facts({"model_type": kind})
     assert (told["norm_eps"], told["heads"], told["gelu"]) == (eps, 12, "erf")
 
 
 def test_the_base_of_the_rotation():
     dino = {"model_type": "dinov3_vit"}
-    assert transformers.facts(dino)["rope_base"] == 100.0
-    assert transformers.facts({**dino, "rope_theta": 50.0})["rope_base"] == 50.0
-    assert transformers.facts({**dino, "rope_parameters": {"rope_theta": 7.0}})["rope_base"] == 7.0
+    assert transformers.format.facts(dino)["rope_base"] == 100.0
+    assert transformers.format.facts({**dino, "rope_theta": 50.0})["rope_base"] == 50.0
+    assert (
+        transformers.format.facts({**dino, "rope_parameters": {"rope_theta": 7.0}})["rope_base"]
+        == 7.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,30 +55,30 @@ def test_the_base_of_the_rotation():
 )
 def test_networks_that_we_do_not_have(change, match):
     with pytest.raises(WeightsError, match=match):
-        transformers.facts({**VIT, **change})
+        transformers.format.facts({**VIT, **change})
 
 
 def test_classes():
     names = {"0": "고양이", "1": "dog"}
-    assert transformers.classes({"id2label": names}, 2) == ("고양이", "dog")
-    assert transformers.classes({"id2label": {0: "a", 1: "b"}}, 2) == ("a", "b")
+    assert transformers.format.classes({"id2label": names}, 2) == ("고양이", "dog")
+    assert transformers.format.classes({"id2label": {0: "a", 1: "b"}}, 2) == ("a", "b")
     for other in ({"0": "LABEL_0", "1": "LABEL_1"}, {"0": "a"}, {"0": "a", "2": "b"}, ["a", "b"]):
-        assert transformers.classes({"id2label": other}, 2) is None
-    assert transformers.classes({}, 1000)[0] == "tench"
+        assert transformers.format.classes({"id2label": other}, 2) is None
+    assert transformers.format.classes({}, 1000)[0] == "tench"
 
 
 def test_images():
     source = Source(path=Path("w"), tensors={})
-    assert transformers.images(source, (32, 48)).size == (32, 48)
+    assert transformers.format.preprocessing(source, (32, 48)).size == (32, 48)
     values = {"size": {"height": 30, "width": 30}, "image_mean": [0.1, 0.2, 0.3]}
-    told = transformers.images(replace(source, preprocessor=values), (32, 48))
+    told = transformers.format.preprocessing(replace(source, preprocessor=values), (32, 48))
     assert told.mean == (0.1, 0.2, 0.3)
 
 
 def configured(spec):
     names = tuple(f"c{i}" for i in range(spec.classes))
     card = Card(model=spec, images=ImageSpec(size=spec.size, fit="squash"), classes=names)
-    return transformers.files(card, table_for("transformers", spec))["config.json"]
+    return transformers.format.config_files(card, table_for("transformers", spec))["config.json"]
 
 
 def test_the_configuration_that_is_written():
