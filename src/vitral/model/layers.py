@@ -34,7 +34,8 @@ class Attention(nn.Module):
         head_width = self.inner // self.heads
         self.scale, self.dropout = head_width**-0.5, dropouts.attention_dropout
         self.qkv = nn.Linear(spec.width, 3 * self.inner, bias=spec.biases == "all")
-        self.out = nn.Linear(self.inner, spec.width, bias=spec.biases != "none")
+        out = nn.Linear(self.inner, spec.width, bias=spec.biases in ("all", "no_qkv"))
+        self.out = out if spec.out_projection else nn.Identity()
         self.turns = spec.positions == "rope2d" and not pooling
         self.q_norm = self.k_norm = self.relative = None
         if spec.qk_norm and not pooling:

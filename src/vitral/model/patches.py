@@ -1,8 +1,36 @@
-"""Patch kernels for another patch size (FlexiViT, Beyer et al. 2023)."""
+"""The projection of patches (E of equation 1), and its kernel for another size of patches."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from vitral.specs import ModelSpec
+
+
+class PatchProjection(nn.Conv2d):
+    """A linear map of every patch, as a convolution whose stride is its kernel.
+
+    With `spec.patch_norms`, norm1 stands before it, over all values of a patch in the order of the
+    kernel (channel, row, column), and norm2 after it.
+    """
+
+    def __init__(self, spec: ModelSpec, channels: int) -> None:
+        super().__init__(channels, spec.width, spec.patch, spec.patch)
+        self.norm1 = self.norm2 = None
+        if spec.patch_norms:
+            values = channels * spec.patch[0] * spec.patch[1]
+            self.norm1 = nn.LayerNorm(values, eps=spec.norm_eps)
+            self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, width, rows, columns)."""
+        if self.norm1 is None or self.norm2 is None:
+            return super().forward(maps)
+        patch = (self.weight.shape[2], self.weight.shape[3])
+        grid = (maps.shape[2] // patch[0], maps.shape[3] // patch[1])
+        patches = self.norm1(F.unfold(maps, patch, stride=patch).mT)  # b (c p q) n -> b n (c p q)
+        tokens = self.norm2(F.linear(patches, self.weight.flatten(1), self.bias))
+        return tokens.mT.unflatten(2, grid)
 
 
 def resample_patches(kernel: Tensor, patch: tuple[int, int]) -> Tensor:

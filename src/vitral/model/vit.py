@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
 from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, dropped, uniform
+from vitral.model.patches import PatchProjection
 from vitral.model.positions import Grid, PositionContext, Positions, position_context
 from vitral.model.resnet import ResNet
 from vitral.specs import Dropouts, ModelSpec
@@ -45,9 +46,11 @@ class ViT(nn.Module):
         self.checkpointing = checkpointing
         self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
         inputs = spec.resnet.outputs if spec.resnet else spec.channels
-        bit, patches = spec.is_resnet, nn.Conv2d(inputs, spec.width, spec.patch, spec.patch)
-        self.patches = nn.Identity() if bit else patches
-        self.norm = nn.Identity() if bit else nn.LayerNorm(spec.width, eps=spec.norm_eps)
+        self.patches: nn.Module = nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if not spec.is_resnet:
+            self.patches = PatchProjection(spec, inputs)
+            self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         counts = (spec.class_token, spec.distillation_token, spec.registers)
         self.cls, self.distillation, self.registers = (
             nn.Parameter(torch.empty(1, count, spec.width)) if count else None for count in counts

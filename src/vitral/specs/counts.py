@@ -14,7 +14,8 @@ def parameters(spec: ModelSpec) -> int:
     if spec.is_resnet:
         return resnet + _linear(spec.width, spec.classes)
     inputs = spec.resnet.outputs if spec.resnet else spec.channels
-    patches = _linear(inputs * spec.patch[0] * spec.patch[1], spec.width)
+    patch = inputs * spec.patch[0] * spec.patch[1]
+    patches = _linear(patch, spec.width) + spec.patch_norms * 2 * (patch + spec.width)
     tokens = spec.prefix * spec.width
     blocks = spec.depth * _block(spec)
     return resnet + patches + tokens + _positions(spec) + blocks + 2 * spec.width + _head(spec)
@@ -44,8 +45,10 @@ def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
 def _attention(spec: ModelSpec) -> int:
     inner = spec.attention_width
     normed = 4 * (inner // spec.heads) if spec.qk_norm else 0
-    projections = 3 * _linear(spec.width, inner, spec.biases == "all")
-    return projections + _linear(inner, spec.width, spec.biases != "none") + normed
+    total = 3 * _linear(spec.width, inner, spec.biases == "all") + normed
+    if spec.out_projection:
+        total += _linear(inner, spec.width, spec.biases in ("all", "no_qkv"))
+    return total
 
 
 def _mlp(spec: ModelSpec) -> int:
@@ -88,7 +91,8 @@ def _head(spec: ModelSpec) -> int:
 
 def _attention_flops(spec: ModelSpec, queries: int, keys: int) -> int:
     inner = spec.attention_width
-    projections = spec.width * inner * (2 * queries + 2 * keys)  # query and out, key and value
+    of_queries = 1 + spec.out_projection  # the maps of queries and of what comes out
+    projections = spec.width * inner * (of_queries * queries + 2 * keys)
     return 2 * (projections + 2 * queries * keys * inner)
 
 

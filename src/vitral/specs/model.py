@@ -12,6 +12,15 @@ from vitral.specs.fields import choice, from_mapping, pair
 from vitral.specs.resnet import ResNetSpec
 
 MOST, DEEPEST = 1 << 24, 10_000  # beyond any model; a typing slip would hang the machine
+FLAGS = (
+    "out_projection",
+    "class_token",
+    "distillation_token",
+    "prefix_positions",
+    "register_positions",
+    "patch_norms",
+    "qk_norm",
+)
 CHOICES = ("positions", "positions_at", "pool", "pool_norm", "gelu", "biases", "resample")
 
 
@@ -31,6 +40,8 @@ class ModelSpec:
         depth: number of blocks (L).
         heads: attention heads per block (k).
         head_width: of one head; None is width / heads.
+        out_projection: whether a linear map follows the joined heads of attention; without one
+            their width is the tokens' (vit-pytorch, where one head is as wide as the tokens).
         mlp_width: of the hidden layer of each block's MLP.
         classes: of the head; 0 leaves the head out, and the model answers with its
             representation.
@@ -56,9 +67,11 @@ class ModelSpec:
         layer_scale: initial value of a learned factor per channel on each branch; None is none.
         qk_norm: layer norm of queries and keys over the head width.
         gelu: "tanh" approximation (authors) or exact "erf" (timm, DeiT, transformers).
+        patch_norms: whether the flattened patches are normed before their projection, and the
+            tokens after it (vit-pytorch).
         norm_eps: epsilon of the layer norms.
-        biases: of the blocks' linear maps: "all", "no_qkv" or "none"; norms, patch projection and
-            head keep theirs.
+        biases: of the blocks' linear maps: "all", "no_qkv", "no_attention" (in the MLP alone) or
+            "none"; norms, patch projection and head keep theirs.
         resample: whose rule resizes learned positions: "google" (bilinear, aligned corners),
             "timm" (bicubic, antialiased), "transformers" (bicubic), "torchvision" (bicubic,
             aligned corners), "flexivit" (bilinear, antialiased).
@@ -73,6 +86,7 @@ class ModelSpec:
     depth: int
     heads: int
     head_width: int | None = None
+    out_projection: bool = True
     mlp_width: int
     classes: int = 1000
     class_token: bool = True
@@ -91,8 +105,9 @@ class ModelSpec:
     layer_scale: float | None = None
     qk_norm: bool = False
     gelu: Literal["tanh", "erf"] = "tanh"
+    patch_norms: bool = False
     norm_eps: float = 1e-6
-    biases: Literal["all", "no_qkv", "none"] = "all"
+    biases: Literal["all", "no_qkv", "no_attention", "none"] = "all"
     resample: Literal["google", "timm", "transformers", "torchvision", "flexivit"] = "google"
     resnet: ResNetSpec | None = None
 
@@ -217,8 +232,7 @@ class ModelSpec:
                 )
         if self.depth > DEEPEST:
             raise SpecError(f"ModelSpec.depth is at most {DEEPEST:,}, not {self.depth:,}.")
-        tokens = ("class_token", "distillation_token", "prefix_positions", "register_positions")
-        for name in (*tokens, "qk_norm"):
+        for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")
         for name in ("norm_eps", "rope_base", "layer_scale"):
@@ -233,6 +247,11 @@ class ModelSpec:
             raise SpecError(
                 f"Width {self.width} is not a multiple of {self.heads} heads; "
                 "change one of them or set head_width."
+            )
+        if not self.out_projection and self.attention_width != self.width:
+            raise SpecError(
+                f"out_projection=False needs heads that are together as wide as the tokens, "
+                f"{self.width}, not {self.attention_width}."
             )
         if self.pool == "cls" and not self.class_token:
             raise SpecError("pool='cls' needs class_token=True; without it pool='mean' or 'map'.")
@@ -285,8 +304,8 @@ class ModelSpec:
         expected = {
             "width": self.resnet.outputs if self.resnet else 0,
             **dict.fromkeys(("depth", "heads", "mlp_width", "registers", "representation"), 0),
-            **dict.fromkeys(("class_token", "distillation_token", "qk_norm"), False),
-            "register_positions": False,
+            **dict.fromkeys(("class_token", "distillation_token", "register_positions"), False),
+            **{"qk_norm": False, "patch_norms": False, "out_projection": True},
             **{"patch": (1, 1), "pool": "mean", "positions": "none", "positions_at": "stem"},
             **{"head_width": None, "layer_scale": None, "biases": "all", "pool_norm": "before"},
         }

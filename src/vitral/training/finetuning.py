@@ -82,11 +82,14 @@ def prepare(model: ViT, tune: str) -> None:
             for rate in {"drop_path", "dropout"} & vars(part).keys():
                 setattr(part, rate, 0.0)
     for block in model.blocks if kind == "lora" else ():
-        attention = block.get_submodule("attention")
-        for name in ("qkv", "out"):
-            layer = attention.get_submodule(name)
-            assert isinstance(layer, nn.Linear)
-            setattr(attention, name, LowRank(layer, number).train(layer.training))
+        _add_low_rank(block.get_submodule("attention"), number)
+
+
+def _add_low_rank(attention: nn.Module, rank: int) -> None:
+    for name in ("qkv", "out"):
+        layer = attention.get_submodule(name)
+        if isinstance(layer, nn.Linear):  # not what stands for the map of out_projection=False
+            setattr(attention, name, LowRank(layer, rank).train(layer.training))
 
 
 def trainable(model: nn.Module) -> int:

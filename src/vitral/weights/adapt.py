@@ -35,6 +35,11 @@ def adapt(
     old, notes = weights.card.model, []
     _check_same(old, spec)
     tensors = {name: x.clone() for name, x in weights.tensors.items()}
+    if old.patch_norms and (spec.patch, spec.channels) != (old.patch, old.channels):
+        raise SpecError(
+            f"{old.name} norms the {old.channels} x {_by(old.patch)} values of a patch before it "
+            f"projects them; another patch or number of channels has no such norm."
+        )
     if spec.channels != old.channels:
         name = "patches.weight" if spec.resnet is None else "stem.root.weight"
         tensors[name] = _channels(tensors[name], spec.channels)

@@ -14,6 +14,13 @@ from vitral.weights import formats
 from vitral.weights.read import Weights
 from vitral.weights.rename import Layout, RenameTable, tables
 
+# what a format holds where its table says nothing of these
+USUAL: dict[str, list[object]] = {
+    "patch_norms": [False],
+    "out_projection": [True],
+    "biases": ["all", "no_qkv", "none"],
+}
+
 
 def table_for(name: str, spec: ModelSpec) -> RenameTable:
     """The table to write a network with; WeightsError names the field that the format lacks."""
@@ -59,7 +66,7 @@ def _lacking(table: RenameTable, spec: ModelSpec) -> str:
         return f"{table.format} has no convolutional stem (model.resnet)."
     asked = [
         (f"model.{name}", getattr(spec, name), held)
-        for name, held in table.supports.items()
+        for name, held in {**USUAL, **table.supports}.items()
         if name != "resnet"
     ]
     if spec.resnet is not None and isinstance(stem, Mapping):

@@ -227,9 +227,11 @@ def test_map_pooling_against_torchs_own_attention():
 def test_biases_are_where_the_spec_says():
     everywhere = Block(tiny(biases="all"), Dropouts(), 0)
     some = Block(tiny(biases="no_qkv"), Dropouts(), 0)
+    mlp = Block(tiny(biases="no_attention"), Dropouts(), 0)
     none = Block(tiny(biases="none"), Dropouts(), 0)
     assert everywhere.attention.qkv.bias is not None
     assert some.attention.qkv.bias is None and some.attention.out.bias is not None
+    assert mlp.attention.out.bias is None and mlp.mlp.fc1.bias is not None
     linear = (none.attention.qkv, none.attention.out, none.mlp.fc1, none.mlp.fc2)
     assert all(layer.bias is None for layer in linear) and none.norm1.bias is not None
 
@@ -238,6 +240,15 @@ def test_attention_takes_a_head_width_of_its_own():
     attention = Attention(tiny(head_width=5), Dropouts())
     assert attention.qkv.weight.shape == (60, 32) and attention.out.weight.shape == (32, 20)
     assert attention.scale == pytest.approx(5**-0.5)
+
+
+def test_attention_without_a_projection_gives_its_heads_joined():
+    spec = tiny(heads=1, out_projection=False)
+    attention = randomised(spec).blocks[0].attention
+    x = torch.randn(2, 7, 32, dtype=torch.float64)
+    _, _, v = attention.project(x)
+    assert (attention(x) - (attention.weights(x) @ v)[:, 0]).abs().max() < 1e-12
+    assert {name for name, _ in attention.named_parameters()} == {"qkv.weight", "qkv.bias"}
 
 
 def sharp(spec):

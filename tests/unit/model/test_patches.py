@@ -1,7 +1,27 @@
 import torch
+from networks import pictures, randomised, tiny
 from torch.nn import functional as F
 
 from vitral.model.patches import resample_patches
+
+
+@torch.no_grad()
+def test_norms_stand_before_and_after_the_projection() -> None:
+    """Patch by patch, cut by hand: LayerNorm of its values, the linear map, LayerNorm."""
+    spec = tiny(patch=(8, 16), patch_norms=True, norm_eps=1e-5)
+    network, images = randomised(spec), pictures(spec)
+    projection = network.patches
+    maps = projection(images)
+    assert maps.shape == (2, 32, 4, 3)
+    for row in range(4):
+        for column in range(3):
+            patch = images[:, :, 8 * row : 8 * row + 8, 16 * column : 16 * column + 16].flatten(1)
+            normed = projection.norm1(patch)
+            assert normed.shape == (2, 3 * 8 * 16)
+            token = projection.norm2(normed @ projection.weight.flatten(1).T + projection.bias)
+            assert (maps[:, :, row, column] - token).abs().max() < 1e-12
+    shifted = network(images * 3 + 1)  # the first norm takes the level and contrast of a patch away
+    assert projection.norm1.eps == 1e-5 and (shifted - network(images)).abs().max() < 1e-4
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ OTHERS = [  # taken in turn, so that each meets every position and every end
     {"gelu": "erf", "layer_scale": 0.1},
     {"qk_norm": True, "biases": "none", "head_width": 12},
     {"resnet": STEM, "patch": (1, 2), "biases": "no_qkv"},
+    {"patch_norms": True, "biases": "no_attention", "heads": 1, "out_projection": False},
 ]
 NOISES = [
     {},

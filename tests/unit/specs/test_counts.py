@@ -72,6 +72,8 @@ SPREAD = [
     tiny(positions="learned", positions_at="every", layer_scale=0.1),
     tiny(positions="relative", registers=2, qk_norm=True, biases="no_qkv"),
     tiny(positions="rope2d", pool="mean", class_token=False, representation=11),
+    tiny(patch_norms=True, biases="no_attention", patch=(8, 16)),
+    tiny(heads=1, out_projection=False, resnet=STEM, patch=1, patch_norms=True),
     tiny(pool="map", class_token=False, qk_norm=True, head_width=20, biases="no_qkv"),
     tiny(registers=3, register_positions=True),
     tiny(positions="learned2d", distillation_token=True, registers=2, register_positions=True),

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,13 @@ def test_another_patch_size_resamples_the_kernel_and_moves_the_positions() -> No
     assert model.patches.weight.shape == (32, 3, 8, 8)
     assert "16x16 became 8x8" in notes
     assert "2x3 patches became 4x6" in notes
+
+
+@pytest.mark.parametrize("change", [{"patch": (8, 8)}, {"channels": 1}], ids=str)
+def test_norms_of_patches_belong_to_their_values(change: dict[str, Any]) -> None:
+    old = tiny(patch_norms=True)
+    with pytest.raises(SpecError, match="norms the 3 x 16x16 values of a patch"):
+        adapt(weights(old), replace(old, **change), NAMES)
 
 
 @torch.no_grad()

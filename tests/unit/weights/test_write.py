@@ -109,6 +109,13 @@ REFUSED = {
     "timm, eps": ("timm", of(TIMM, norm_eps=1e-12), "model.norm_eps is 1e-12, and timm has 1e-06"),
     "timm, sincos": ("timm", of(TIMM, positions="sincos2d"), "model.positions is 'sincos2d'"),
     "timm, per block": ("timm", of(TIMM, positions_at="every"), "model.positions_at is 'every'"),
+    "timm, norms of patches": ("timm", of(TIMM, patch_norms=True), "model.patch_norms is True"),
+    "timm, no projection": (
+        "timm",
+        of(TIMM, heads=1, out_projection=False),
+        "model.out_projection is False, and timm has True",
+    ),
+    "timm, biases": ("timm", of(TIMM, biases="no_attention"), "biases is 'no_attention'"),
     "timm, heads": ("timm", of(TIMM, head_width=16), "heads share the width, and these are 64"),
     "timm, distilled rows": (
         "timm",
