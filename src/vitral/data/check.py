@@ -55,6 +55,7 @@ EFFECTS: dict[Code, str] = {
     "unmatched": "not evaluated",
     "repeated": "read once",
     "similar-names": "taken as two classes",
+    "labels-unused": "kept",
 }
 
 _REMARKS: dict[Code, str] = {

@@ -59,9 +59,15 @@ class _Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file; the images are named relative to its folder."""
+    """A CSV file; the images are named relative to its folder.
+
+    Attributes:
+        path: of the file.
+        labelled: whether each row has to have a label; otherwise the paths are enough.
+    """
 
     path: Path
+    labelled: bool = True
 
     def __str__(self) -> str:
         return str(self.path)
@@ -120,23 +126,27 @@ class Table:
         header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
         path = _column(header, PATHS)
         label = _column(header, (*ONE_LABEL, *LABELS))
-        if path is None or label is None:
+        if path is None or (label is None and self.labelled):
+            columns = "columns, path and label (or labels)" if self.labelled else "column, path"
             raise DataError(
-                f"The first line of {self.path} names the columns, path and label (or labels), "
-                f"not '{','.join(header)[:80]}'."
+                f"The first line of {self.path} names the {columns}, not '{','.join(header)[:80]}'."
             )
         while len(lines) > 1 and not lines[-1][1]:
             lines.pop()  # empty lines at the end are no rows
+        sheet = _Sheet()
+        if not self.labelled and label is not None:
+            sheet.problems.append(Problem.labels_unused(self.path.name))
+            label = None
         cells = [(line, _cell(row, path), _cell(row, label)) for line, row in lines[1:]]
-        multi_label = header[label] in LABELS
-        sheet = _Sheet(
-            multi_label=multi_label or any(_SEPARATORS.search(text) for *_, text in cells)
+        may_be_empty = label is None or header[label] in LABELS
+        sheet.multi_label = any(_SEPARATORS.search(text) for *_, text in cells) or (
+            label is not None and may_be_empty
         )
         for line, name, text in cells:
             label_text = unicodedata.normalize("NFC", text)
             names = _SEPARATORS.split(label_text) if sheet.multi_label else [label_text]
             labels = tuple(sorted({name.strip() for name in names} - {""}))
-            if not name or not (labels or multi_label):
+            if not name or not (labels or may_be_empty):
                 reason = f"{self._line(line)} has no {'label' if name else 'path'}."
                 sheet.problems.append(Problem(name or self.path.name, reason, "empty-row"))
             else:
@@ -151,8 +161,8 @@ def _column(header: list[str], names: Iterable[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
 
-def _cell(row: list[str], column: int) -> str:
-    return row[column].strip() if column < len(row) else ""
+def _cell(row: list[str], column: int | None) -> str:
+    return row[column].strip() if column is not None and column < len(row) else ""
 
 
 def _once(rows: list[_Row], root: Path, problems: list[Problem]) -> Iterator[_Row]:

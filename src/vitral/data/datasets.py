@@ -64,13 +64,14 @@ class Dataset:
         return self.train.labels.ndim > 1
 
 
-def open_dataset(
+def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     source: str | Path,
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
     size: int | None = None,
     count: int | None = None,
+    labelled: bool = True,
     allow_unreadable: bool = False,
     tick: Tick | None = None,
 ) -> Dataset:
@@ -84,6 +85,8 @@ def open_dataset(
         val_fraction: the share of each class that is held out where the source has no split.
         size: side in pixels of the scenes of shapes; 64 if not given.
         count: number of training scenes of shapes; 10,000 if not given.
+        labelled: whether images have labels. Otherwise they may lie anywhere in a folder, a list
+            or a table needs no column of labels, and there are no classes: every label is -1.
         allow_unreadable: go on with more than 1 % of unreadable files, and with rows of a CSV file
             that name no file or no label.
         tick: called with (pictures looked at, of how many) while copies are looked for.
@@ -93,15 +96,23 @@ def open_dataset(
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction lies between 0 and 1, not {val_fraction}.")
-    if str(source) == "digits":
-        return _digits(seed, val_fraction)
-    if str(source) == "shapes":
-        return _shapes(seed, val_fraction, size or 64, 10_000 if count is None else count)
-    layout = layouts.find(str(source))
+    if str(source) in BUILT_IN:
+        built_in = (
+            _digits(seed, val_fraction)
+            if str(source) == "digits"
+            else _shapes(seed, val_fraction, size or 64, 10_000 if count is None else count)
+        )
+        return built_in if labelled else _without_labels(built_in)
+    layout = layouts.find(str(source), labelled=labelled)
     if layout.train is None:
         raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
     found = layout.train.scan()
     held = None if layout.held_out is None else layout.held_out.scan()
+    if not labelled:
+        if any(found.labels):
+            found.problems.append(Problem.labels_unused(str(source)))
+        found = found.without_labels()
+        held = held and held.without_labels()
     refuse(layout, found, held, allow_unreadable)
     where = str(Path(layout.root).absolute())
     known = copies(found, where, tick) if held is None else None
@@ -162,9 +173,10 @@ def divide(  # noqa: PLR0913 - what was found, and the settings
     if held is None:
         sides = stratified(found.names, found.numbers(classes), seed, val_fraction, firsts)
         if len(sides[1]) == 0:
-            raise DataError(f"Each class in {where} has one image; add more, to hold some out.")
+            each = f"Each class in {where}" if found.labelled else where
+            raise DataError(f"{each} has one image; add more, to hold some out.")
         problems += too_small(found, where, layout.root)
-        problems += divided_copies(found, firsts, *sides)
+        problems += divided_copies(found, where, firsts, *sides)
         train = found.split("train", classes, sides[0])
         val = found.split("val", classes, sides[1])
     else:
@@ -291,6 +303,14 @@ def _is_image(path: str) -> bool:
     except DataError:
         return False
     return True
+
+
+def _without_labels(data: Dataset) -> Dataset:
+    splits = [
+        replace(split, labels=np.full(len(split), -1, np.int64)) for split in (data.train, data.val)
+    ]
+    fingerprint = _digest([data.fingerprint, "without labels"])
+    return replace(data, classes=(), train=splits[0], val=splits[1], fingerprint=fingerprint)
 
 
 def _digits(seed: int, val_fraction: float) -> Dataset:

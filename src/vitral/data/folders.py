@@ -53,11 +53,13 @@ class ClassFolders:
     Attributes:
         folder, root: those.
         beside: folders beside it that are neither it nor the other split.
+        labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
     """
 
     folder: Path
     root: Path
     beside: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -65,9 +67,20 @@ class ClassFolders:
     def scan(self) -> Found:
         """Every readable image of the class folders."""
         found = Found(Files(str(self.root), ()))
+        for name in self.beside:
+            reason = "The folder stands beside the split and is not read."
+            found.problems.append(Problem(f"{name}/", reason, "beside"))
+        if self.labelled:
+            self._scan_classes(found)
+        else:
+            self._scan_files(self.folder, None, found)
+        found.reader = Files(str(self.root), tuple(found.names))
+        return found
+
+    def _scan_classes(self, found: Found) -> None:
         twins: dict[str, list[Path]] = {}
         _remark_passed_over(self.folder, self.root, found.problems)
-        found.problems += self._beside()
+        found.problems += self._stray()
         for child in visible_folders(self.folder):
             twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
         for name in sorted(twins):
@@ -82,25 +95,21 @@ class ClassFolders:
                 )
             before = len(found.names)
             for class_folder in twins[name]:
-                self._scan_class(class_folder, (name,), found)
+                self._scan_files(class_folder, name, found)
             if len(found.names) == before:
                 found.empty.append(name)
         found.problems += _similar_names(twins, self.folder, self.root)
-        found.reader = Files(str(self.root), tuple(found.names))
-        return found
 
-    def _beside(self) -> Iterator[Problem]:
-        """What a person may have meant to be used, and is not."""
-        for name in self.beside:
-            reason = "The folder stands beside the split and is not read."
-            yield Problem(f"{name}/", reason, "beside")
+    def _stray(self) -> Iterator[Problem]:
+        """Images in no class, which a person may have meant to be used."""
         stray = [c.name for c in _children(self.folder) if _is_stray(c)]
         if stray:
             kind = "images stand" if len(stray) > 1 else "image stands"
             reason = f"{len(stray)} {kind} beside the class folders, in no class: not used."
             yield Problem(relative(self.folder / stray[0], self.root), reason, "beside")
 
-    def _scan_class(self, folder: Path, label: tuple[str, ...], found: Found) -> None:
+    def _scan_files(self, folder: Path, label: str | None, found: Found) -> None:
+        """Every image below a folder, of this class, or called as the folder it is in."""
         for entry in walk(folder, found.problems, self.root):
             name = relative(Path(entry.path), self.root)
             try:
@@ -110,7 +119,9 @@ class ClassFolders:
                     found.problems.append(Problem.left_out(name, error))
                 continue
             found.names.append(name)
-            found.labels.append(label)
+            above = Path(entry.path).parent
+            own = label if label or above == folder else above.name
+            found.labels.append((own,) if own else ())
             found.sizes.append(status.st_size)
             found.stamps.append(status.st_mtime_ns)
             found.headers.append(header)

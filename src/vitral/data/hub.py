@@ -73,24 +73,27 @@ class HubSplit:
         source: what the user calls the data set.
         name: of the split.
         table: its rows.
+        labelled: whether there has to be a column of labels.
     """
 
     source: str
     name: str
     table: datasets.Dataset
+    labelled: bool = True
 
     def __str__(self) -> str:
         return f"{self.source} ({self.name})"
 
     def scan(self) -> Found:
         """Every row with an image and a label; DataError where there is no such column."""
-        image, label = _image_column(self.table, self), _label_column(self.table, self)
+        image = _image_column(self.table, self)
+        label = _label_column(self.table, self) if self.labelled else None
         table = _undecoded(self.table, image)
         everything = Rows(table, image, tuple(range(len(table))), self.name)
         found = Found(everything)
-        names = _class_names(table.features[label])
+        names = _class_names(table.features[label]) if label else []
         kept = []
-        for row, value in enumerate(table[label]):
+        for row, value in enumerate(table[label] if label else [[]] * len(table)):
             found.multi_label = found.multi_label or isinstance(value, list)
             try:
                 data = everything.read(row)

@@ -34,40 +34,45 @@ class Layout:
     root: str
 
 
-def find(source: str) -> Layout:
+def find(source: str, *, labelled: bool = True) -> Layout:
     """The layout of a folder, a CSV file, shards, or a data set of Hugging Face.
+
+    Without labels, images may lie anywhere in a folder, and a list or a table needs no column of
+    labels.
 
     Raises DataError, with the closest name, if it is not there or is none of these.
     """
     if source.startswith("hf:"):
-        return _hub(source)
+        return _hub(source, labelled)
     if remote.is_far(source) or _is_tar(source):
-        return _shard_set(source)
+        return _shard_set(source, labelled)
     source = source.removeprefix("file://")
     path = problems.existing(source)
     if path.suffix.lower() in csv_files.SUFFIXES and path.is_file():
-        return Layout("CSV file", Table(path), None, "val", source)
+        return Layout("CSV file", Table(path, labelled), None, "val", source)
     if hub.is_table(path):
-        return _hub(source)
+        return _hub(source, labelled)
     if not path.is_dir():
-        raise DataError(f"{source} is a file; name a folder that holds one folder for each class.")
+        holding = "one folder for each class" if labelled else "images"
+        raise DataError(f"{source} is a file; name a folder that holds {holding}.")
     lists = {
         child.name.lower(): child for child in path.iterdir() if child.suffix.lower() == ".csv"
     }
     if "train.csv" in lists:
         named = [f"{name}.csv" for name in HELD_OUT_NAMES if f"{name}.csv" in lists]
-        held = Table(lists[named[0]]) if named else None
+        held = Table(lists[named[0]], labelled) if named else None
         kind = "CSV files" if held else "CSV file"
-        return Layout(kind, Table(lists["train.csv"]), held, _held_name(named), source)
+        return Layout(kind, Table(lists["train.csv"], labelled), held, _held_name(named), source)
     if _holds_shards(path):
-        return _shard_set(source)
+        return _shard_set(source, labelled)
     train, held_out = folders.split_folders(path)
     split = [child for child in (train, held_out) if child]
     beside = tuple(c.name for c in folders.visible_folders(path) if split and c not in split)
+    kind = "class folders" if labelled else "folders of images"
     return Layout(
-        "class folders" if split else "class folders without splits",
-        ClassFolders(train or path, path, beside) if train or not held_out else None,
-        ClassFolders(held_out, path, () if train else beside) if held_out else None,
+        kind if split else f"{kind} without splits",
+        ClassFolders(train or path, path, beside, labelled) if train or not held_out else None,
+        ClassFolders(held_out, path, () if train else beside, labelled) if held_out else None,
         _held_name([held_out.name] if held_out else []),
         source,
     )
@@ -84,7 +89,7 @@ def _held_name(names: Sequence[str]) -> str:
     return "test" if names and names[0].lower().startswith("test") else "val"
 
 
-def _hub(source: str) -> Layout:
+def _hub(source: str, labelled: bool) -> Layout:
     found = hub.splits(source)
     train = next((name for name in TRAIN_NAMES if name in found), None)
     held = next((name for name in HELD_OUT_NAMES if name in found), None)
@@ -92,8 +97,8 @@ def _hub(source: str) -> Layout:
         raise DataError(f"{source} has no split called train, only {', '.join(found)}.")
     return Layout(
         "Hugging Face data set",
-        None if train is None else hub.HubSplit(source, train, found[train]),
-        None if held is None else hub.HubSplit(source, held, found[held]),
+        None if train is None else hub.HubSplit(source, train, found[train], labelled),
+        None if held is None else hub.HubSplit(source, held, found[held], labelled),
         _held_name([held] if held else []),
         source,
     )
@@ -112,7 +117,7 @@ def _holds_shards(path: Path) -> bool:
     return any(path.glob("*.tar")) and not any(map(folders.named_like_an_image, inside))
 
 
-def _shard_set(source: str) -> Layout:
+def _shard_set(source: str, labelled: bool) -> Layout:
     """Shards by their index.json, by a pattern, or by what lies in a folder and in train/, val/."""
     folder, index, names = source.rstrip("/"), None, None
     if _is_tar(source):
@@ -135,7 +140,8 @@ def _shard_set(source: str) -> Layout:
 
     def place(name: str) -> Shards | None:
         paths = by_split.get(name)
-        return Shards(f"{source} ({name})", tuple(paths), index, classes) if paths else None
+        name = f"{source} ({name})"
+        return Shards(name, tuple(paths), index, classes, labelled) if paths else None
 
     held_name = "val" if "val" in by_split else "test"
     return Layout("tar shards", place("train"), place(held_name), held_name, source)

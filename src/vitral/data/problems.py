@@ -84,17 +84,18 @@ def refuse_nothing(found: Found, where: str) -> None:
     if folder.is_dir() and any(named_like_an_image(child.name) for child in folder.iterdir()):
         raise DataError(
             f"{where} has images but no class folders; put the images of each class in a folder "
-            f"named after it, or list them in {folder / 'train.csv'} (path,label)."
+            f"named after it, or list them in {folder / 'train.csv'} (path,label). Without "
+            f"labels: --recipe masked-patches."
         )
-    if folder.is_dir():
+    if folder.is_dir() and found.labelled:
         raise DataError(f"No images under {where}; it needs one folder of images for each class.")
-    raise DataError(f"No images in {where}.")
+    raise DataError(f"No images {'under' if folder.is_dir() else 'in'} {where}.")
 
 
 def refuse_one_class(found: Found, where: str) -> None:
     """DataError if there is nothing to tell apart."""
     classes, folder = found.classes, Path(where)
-    if len(classes) > 1 or (classes and found.multi_label):
+    if len(classes) > 1 or (classes and found.multi_label) or not found.labelled:
         return
     name = classes[0] if classes else "none"
     inside = []
@@ -150,11 +151,11 @@ def too_small(found: Found, where: str, root: str) -> list[Problem]:
 
 
 def divided_copies(
-    found: Found, firsts: np.ndarray, train: np.ndarray, val: np.ndarray
+    found: Found, where: str, firsts: np.ndarray, train: np.ndarray, val: np.ndarray
 ) -> list[Problem]:
     """Classes that had to be divided between copies of one picture, since they hold no other."""
-    both = np.intersect1d(firsts[train], firsts[val])
-    names = {name for row in val[np.isin(firsts[val], both)] for name in found.labels[row]}
+    both = np.isin(firsts[val], firsts[train])
+    names = {name for row in val[both] for name in found.labels[row] or [where]}
     reason = "All its images are copies of one another, also those that are held out."
     return [Problem(name, reason, "leakage") for name in sorted(names)]
 

@@ -37,6 +37,7 @@ Code = Literal[
     "small",
     "unmatched",
     "repeated",
+    "labels-unused",
 ]
 LEFT_OUT = frozenset({"unreadable", "truncated"})
 UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
@@ -63,6 +64,11 @@ class Problem:
         """A file that cannot be read, and why."""
         reason = str(error)
         return cls(path, reason, "truncated" if "truncated" in reason else "unreadable")
+
+    @classmethod
+    def labels_unused(cls, where: str) -> Problem:
+        """Classes that are named where none are asked for."""
+        return cls(where, "It names classes; nothing is learnt from them.", "labels-unused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class Found:
         empty: classes without a readable image.
         problems: what was left out or merged, and remarks.
         shards: which shard each lies in, where those are worth reading one after the other.
+        labelled: whether images have labels; a class that is not asked for is no label.
     """
 
     reader: FileReader
@@ -142,6 +149,7 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
     multi_label: bool = False
     shards: np.ndarray | None = None
+    labelled: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -166,11 +174,20 @@ class Found:
         left.empty = [*self.empty, *sorted(set(self.classes) - set(left.classes))]
         return left
 
+    def without_labels(self) -> Found:
+        """The same images, none of which has a label."""
+        nothing: list[tuple[str, ...]] = [()] * len(self.names)
+        return replace(self, labels=nothing, multi_label=False, empty=[], labelled=False)
+
     def numbers(self, classes: Sequence[str]) -> np.ndarray:
-        """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label."""
+        """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label.
+
+        An image without a label has the index -1, or a row of zeros.
+        """
         index = {name: number for number, name in enumerate(classes)}
         if not self.multi_label:
-            return np.array([index[name] for (name,) in self.labels], dtype=np.int64)
+            own = [index[names[0]] if names else -1 for names in self.labels]
+            return np.array(own, dtype=np.int64)
         labels = np.zeros((len(self.names), len(classes)), dtype=bool)
         for row, names in enumerate(self.labels):
             labels[row, [index[name] for name in names]] = True
@@ -201,8 +218,8 @@ class Split:
 
     Attributes:
         name: "train", "val" or "test".
-        labels: int64 (n,), indices into the classes of the dataset; with several labels for an
-            image, bool (n, classes).
+        labels: int64 (n,), indices into the classes of the dataset, -1 where there are none; with
+            several labels for an image, bool (n, classes).
         rows: int64 (n,), where each sample stands in the reader.
         reader: what reads them.
         problems: what was found and left out while looking for them.

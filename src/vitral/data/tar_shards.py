@@ -103,12 +103,14 @@ class Shards:
         paths: where each is, sorted.
         index: index.json if there is one, already read.
         classes: the names of class numbers, from classes.txt, where there is one.
+        labelled: whether each sample has to have a label.
     """
 
     name: str
     paths: tuple[str, ...]
     index: dict[str, Any] | None = None
     classes: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -120,7 +122,10 @@ class Shards:
         shard_of: list[int] = []
         problems: list[Problem] = []
         for number, path in enumerate(self.paths):
-            known = _from_index(self.index, path) if self.index else _from_headers(path, problems)
+            if self.index:
+                known = _from_index(self.index, path)
+            else:
+                known = _from_headers(path, problems, self.labelled)
             samples += known
             shard_of += [number] * len(known)
         places = [(n, s.offset, s.size) for n, s in zip(shard_of, samples, strict=True)]
@@ -185,7 +190,7 @@ def entry(path: Path) -> dict[str, Any]:
     """What index.json says of a finished shard, read back from the shard itself."""
     samples = [
         [sample.name, sample.offset, sample.size, list(sample.labels)]
-        for sample in _samples(path, str(path), [])
+        for sample in _samples(path, str(path), [], labelled=True)
     ]
     return {"name": path.name, "bytes": path.stat().st_size, "samples": samples}
 
@@ -210,7 +215,7 @@ def _from_index(index: dict[str, Any], path: str) -> list[Sample]:
     ]
 
 
-def _from_headers(path: str, problems: list[Problem]) -> list[Sample]:
+def _from_headers(path: str, problems: list[Problem], labelled: bool) -> list[Sample]:
     """Read the tar headers, or remember what they were."""
     place = remote.local(path)
     try:
@@ -219,28 +224,29 @@ def _from_headers(path: str, problems: list[Problem]) -> list[Sample]:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     # the name of a fetched shard tells its version; its date tells when it was last used
     changed = 0 if remote.is_far(path) else status.st_mtime_ns
-    key = cache.key_of(["headers 2", str(place.absolute()), status.st_size, changed])
+    kind = "headers 2" if labelled else "headers 2 without labels"
+    key = cache.key_of([kind, str(place.absolute()), status.st_size, changed])
     known = cache.load("shards", key)
     if known is not None:
         return [
             Sample(n, o, s, tuple(labels), multi_label) for n, o, s, labels, multi_label in known
         ]
     before = len(problems)
-    samples = list(_samples(place, path, problems))
+    samples = list(_samples(place, path, problems, labelled))
     if len(problems) == before:  # what is wrong is told every time
         rows = [(s.name, s.offset, s.size, s.labels, s.multi_label) for s in samples]
         cache.store("shards", key, rows)
     return samples
 
 
-def _samples(path: Path, shown: str, problems: list[Problem]) -> Iterator[Sample]:
+def _samples(path: Path, shown: str, problems: list[Problem], labelled: bool) -> Iterator[Sample]:
     """Every sample of a tar file, in its order."""
     try:
         with tarfile.open(path, "r:") as tar:
             files = (member for member in tar if member.isreg())
             for key, parts in groupby(files, key=lambda member: _key(member.name)):
                 try:
-                    yield _sample(tar, f"{PurePosixPath(shown).name}/{key}", list(parts))
+                    yield _sample(tar, f"{PurePosixPath(shown).name}/{key}", list(parts), labelled)
                 except DataError as error:
                     problems.append(Problem(f"{PurePosixPath(shown).name}/{key}", str(error)))
             _check_end(path, tar.offset)
@@ -264,7 +270,9 @@ def _check_end(path: Path, offset: int) -> None:
             rest = file.read(1 << 20)
 
 
-def _sample(tar: tarfile.TarFile, where: str, parts: list[tarfile.TarInfo]) -> Sample:
+def _sample(
+    tar: tarfile.TarFile, where: str, parts: list[tarfile.TarInfo], labelled: bool
+) -> Sample:
     images = [part for part in parts if named_like_an_image(part.name)]
     if len(images) != 1:
         raise DataError(f"The sample has {len(images)} images, not one.")
@@ -275,9 +283,9 @@ def _sample(tar: tarfile.TarFile, where: str, parts: list[tarfile.TarInfo]) -> S
         told.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
     # a number in .json beside a name in .cls, or the other way round: the name is better
     told.sort(key=lambda value: not isinstance(value, str | list) or str(value).isdecimal())
-    if not told or told[0] == "":
+    if labelled and (not told or told[0] == ""):
         raise DataError("The sample has no label: neither .cls nor a 'label' in .json.")
-    label = told[0]
+    label = told[0] if told else []
     names = label if isinstance(label, list) else [label]
     labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in names}))
     name = facts["path"] if isinstance(facts.get("path"), str) else f"{where}.{_suffix(images[0])}"

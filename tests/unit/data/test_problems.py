@@ -77,5 +77,5 @@ def test_rows_are_refused_kind_by_kind_and_two_kinds_may_be_allowed():
 def test_copies_on_both_sides_are_told():
     found = Found(Files("", ()), labels=[("cat",), ("cat",), ("dog",), ("dog",)])
     firsts, train, val = np.array([0, 0, 2, 3]), np.array([0, 2]), np.array([1, 3])
-    (problem,) = divided_copies(found, firsts, train, val)
+    (problem,) = divided_copies(found, "photos", firsts, train, val)
     assert (problem.path, problem.code) == ("cat", "leakage")
