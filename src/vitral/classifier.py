@@ -30,11 +30,12 @@ from vitral.data.scored import Labelled
 from vitral.data.sources import Problem, Split
 from vitral.engines.torch_engine import Engine, Precision, best_device
 from vitral.errors import DataError, ModelError, UsageError
-from vitral.evaluation import Evaluation, MultiLabelEvaluation, evaluate, evaluate_multi_label
+from vitral.evaluation import Evaluation, evaluate
 from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
 from vitral.images.decode import check_bytes
 from vitral.model import build
+from vitral.specs.task import Task
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
 from vitral.weights.read import read_weights
@@ -94,9 +95,9 @@ class Classifier:
         return self.card.classes
 
     @property
-    def multi_label(self) -> bool:
-        """Whether an image may have any number of the classes, each with its own probability."""
-        return self.card.labels == "several"
+    def task(self) -> Task:
+        """What the logits mean, and the probabilities that follow from them."""
+        return self.card.task
 
     def logits(self, images: Tensor) -> Tensor:
         """Ready (normalised) images (B, C, H, W) -> float32 logits (B, classes), on the CPU."""
@@ -158,7 +159,7 @@ class Classifier:
 
     def evaluate(
         self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
-    ) -> Evaluation | MultiLabelEvaluation:
+    ) -> Evaluation:
         """Score a folder, a built-in source, or what `find` or `labelled` gave.
 
         A multi-label model scores images that have one each as well. Raises DataError for
@@ -173,7 +174,7 @@ class Classifier:
         batch: int = 64,
         workers: int = 0,
         tick: Tick | None = None,
-    ) -> tuple[Evaluation | MultiLabelEvaluation, tuple[Problem, ...]]:
+    ) -> tuple[Evaluation, tuple[Problem, ...]]:
         """What `evaluate` gives, and the images that are not in it as they could not be read.
 
         `tick` is called with (images seen, images in all).
@@ -181,8 +182,8 @@ class Classifier:
         if isinstance(data, str | Path):
             data = self.find(data)
         found = Labelled(split=data) if isinstance(data, Split) else data
-        split, kinds = found.split, self.classes
-        if split.labels.ndim > 1 and not self.multi_label:
+        split = found.split
+        if split.labels.ndim > 1 and not self.task.multi_label:
             raise DataError(
                 "These images have several labels each, and this model names one. Evaluate it on "
                 "images with one label, or train one with theirs."
@@ -195,21 +196,16 @@ class Classifier:
                 f"None of the {len(split)} images can be read, for example {first.path}: "
                 f"{first.reason}"
             )
-        keys, labels = [split.key(int(i)) for i in outputs.indices], outputs.labels
-        if not self.multi_label:
-            fit, own = self.card.calibration, found.own
-            one = evaluate(outputs.logits, labels, kinds, keys, calibration=fit, own=own)
-            return one, outputs.failed
-        if labels.ndim == 1:
-            labels = labels[:, None] == np.arange(len(kinds))
-        return evaluate_multi_label(outputs.logits, labels, kinds, keys), outputs.failed
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Of logits (B, classes): calibrated where the model is; each by itself if multi-label."""
-        if self.multi_label:
-            return logits.sigmoid()
-        fitted = self.card.calibration
-        return (logits if fitted is None else logits / fitted.temperature).softmax(dim=1)
+        evaluation = evaluate(
+            self.task.kind,
+            outputs.logits,
+            outputs.labels,
+            self.classes,
+            [split.key(int(i)) for i in outputs.indices],
+            calibration=self.card.calibration,
+            cross_fit=found.own,
+        )
+        return evaluation, outputs.failed
 
     def explain(self, image: Picture, question: Question | None = None) -> Explanation:
         """Which patches the answer needs in one picture, and whether that is true.
@@ -242,8 +238,8 @@ class Classifier:
         self, tensors: Sequence[Tensor], names: Sequence[str], question: Question
     ) -> list[Explanation]:
         fitted = self.card.calibration
-        scale, least = (1.0, 0.0) if fitted is None else (fitted.temperature, fitted.threshold)
-        asked = replace(question, multi_label=self.multi_label, temperature=scale)
+        least = 0.0 if fitted is None else fitted.threshold
+        asked = replace(question, task=self.task)
         images = torch.stack(list(tensors)).to(self.engine.device)
         found = explanation.explain(self.model, images, self.card.images, self.classes, asked)
         return [
@@ -278,13 +274,15 @@ class Classifier:
         logits = self.logits(torch.stack(list(tensors)))
         fitted = self.card.calibration
         least = 0.0 if fitted is None else fitted.threshold
-        ranked = self.probabilities(logits).sort(dim=1, descending=True, stable=True)
+        ranked = self.task.probabilities(logits).sort(dim=1, descending=True, stable=True)
         answers = []
         for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
             best = [self.classes[i] for i in order[:top]]
             pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
             named = (
-                tuple(self.classes[i] for i in order[scores >= 0.5]) if self.multi_label else None
+                tuple(self.classes[i] for i in order[scores >= 0.5])
+                if self.task.multi_label
+                else None
             )
             answers.append(
                 Answer(

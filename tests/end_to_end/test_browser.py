@@ -20,7 +20,12 @@ import pytest
 from drawn import draw_folder
 from vitral.cli import report  # noqa: F401 - the verb hangs itself on the command
 from vitral.data.shapes import draw
-from vitral.evaluation import evaluate, read_predictions, write_evaluation, write_predictions
+from vitral.evaluation import (
+    evaluate_single_label,
+    read_predictions,
+    write_evaluation,
+    write_predictions,
+)
 from vitral.model import build
 from vitral.report import examples, write_report
 from vitral.specs import Calibration, ImageSpec, ModelSpec
@@ -213,7 +218,9 @@ def many(tmp_path):
     logits[labels % 10 == 3, 7] += 7
     keys = [f"val/{classes[label]}/{i:05d}.jpg" for i, label in enumerate(labels)]
     calibration = Calibration(temperature=1.3, threshold=0.6431, target=0.95, samples=4000)
-    evaluation = evaluate(logits, labels, classes, keys, calibration=calibration, own=True)
+    evaluation = evaluate_single_label(
+        logits, labels, classes, keys, calibration=calibration, cross_fit=True
+    )
     spec = ModelSpec(
         name="tiny", size=32, patch=8, width=24, depth=1, heads=3, mlp_width=48, classes=200
     )
@@ -237,8 +244,8 @@ def cell_of(selector):
 
 
 def names_of(run, truth, predicted):
-    rows = read_predictions(run / "predictions.csv")
-    return {p.key for p in rows if (p.label, p.predicted) == (truth, predicted)}
+    rows = read_predictions(run / "predictions.csv").predictions
+    return {p.key for p in rows if (p.label, p.answer) == (truth, predicted)}
 
 
 def percents(text):
@@ -247,9 +254,9 @@ def percents(text):
 
 def slider_agrees(browser, run):
     """Whatever the slider says, numpy says."""
-    rows = read_predictions(run / "predictions.csv")
+    rows = read_predictions(run / "predictions.csv").predictions
     scores = np.array([p.score for p in rows])
-    right = np.array([p.label == p.predicted for p in rows])
+    right = np.array([p.correct for p in rows])
     last = int(browser.run("document.getElementById('sure').max"))
     for at in (0, last // 3, last * 9 // 10, last):
         browser.run(

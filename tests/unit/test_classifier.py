@@ -13,7 +13,7 @@ from multi_label import multi_label_artifact
 from vitral.classifier import Answer, Classifier
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError, SpecError, UsageError
-from vitral.evaluation import Evaluation, MultiLabelEvaluation
+from vitral.evaluation import MultiLabelEvaluation, SingleLabelEvaluation
 from vitral.explanation import Explanation, Question
 
 
@@ -133,12 +133,12 @@ def test_the_images_it_was_calibrated_on_are_cross_fitted_and_others_are_not(
     folder: Path, clf: Classifier, tmp_path: Path
 ) -> None:
     own = clf.evaluate(folder / "photos")
-    assert isinstance(own, Evaluation) and own.reliability.cross_fitted
+    assert isinstance(own, SingleLabelEvaluation) and own.reliability.cross_fitted
     assert own.reliability.calibration == clf.card.calibration
     written = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
     assert own.to_dict()["calibration"]["coverage"] == written["calibration"]["coverage"]
     other = clf.evaluate(draw_folder(tmp_path / "other", kinds=2, each=3, first=900))
-    assert isinstance(other, Evaluation) and not other.reliability.cross_fitted
+    assert isinstance(other, SingleLabelEvaluation) and not other.reliability.cross_fitted
 
 
 def test_unknown_classes_and_small_data_have_sensible_numbers(
@@ -154,7 +154,7 @@ def test_unknown_classes_and_small_data_have_sensible_numbers(
     found = clf.find(photos, allow_unknown=True)
     assert (len(found.split), found.unknown, found.own) == (1, {"stranger": 2}, False)
     evaluation = clf.evaluate(found)
-    assert isinstance(evaluation, Evaluation)
+    assert isinstance(evaluation, SingleLabelEvaluation)
     empty = next(score for score in evaluation.per_class if score.name == second)
     assert empty.recall is empty.recall_interval is None
     low, high = evaluation.interval

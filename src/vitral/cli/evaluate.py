@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from vitral.classifier import Classifier
     from vitral.data.scored import Labelled
     from vitral.data.sources import Problem, Split
-    from vitral.evaluation import Comparison, Evaluation, MultiLabelEvaluation
-
-    Score = Evaluation | MultiLabelEvaluation
+    from vitral.evaluation import Comparison, Evaluation
 
 PROBES_ALONE = (
     "--probe learns the classes anew from the features and goes with --json and --device alone; "
@@ -65,6 +63,7 @@ def evaluate(
     """
     from vitral.classifier import load
     from vitral.data.sources import LEFT_OUT
+    from vitral.evaluation import compare as compared_with
     from vitral.evaluation import write_predictions
 
     _refuse_places(csv, report, lang, data)
@@ -86,7 +85,9 @@ def evaluate(
     _tell(*split.problems, *failed)
     unreadable = [problem for problem in (*split.problems, *failed) if problem.code in LEFT_OUT]
     lost = {"unknown": unknown, "unreadable": unreadable}
-    met = None if other is None else (str(compare), _compared(evaluation, other.evaluate(theirs)))
+    met = None
+    if other is not None:
+        met = str(compare), compared_with(evaluation, other.evaluate(theirs))
     if csv is not None:
         write_predictions(csv, evaluation)
     if report is not None:
@@ -97,7 +98,7 @@ def evaluate(
         return
     of = f" of {whole:,}, which both may be asked about" * (len(split) < whole)
     _print(evaluation, split.name, (data, of), unknown, both=met is not None)
-    for line in () if met is None else tables.comparison_lines(met[1], run, met[0]):
+    for line in () if met is None else met[1].lines(run, met[0]):
         out.print(line, markup=False)
 
 
@@ -140,7 +141,7 @@ def predict(
     if as_json:
         print_json({"results": results})
     if csv is not None:
-        _write_answers(csv, results, multi_label=classifier.multi_label)
+        _write_answers(csv, results, multi_label=classifier.task.multi_label)
     if unreadable == len(results):
         raise DataError(f"None of the {unreadable} files could be read as an image.")
 
@@ -187,7 +188,7 @@ def _met(
 ) -> tuple[Labelled, Labelled]:
     from vitral.data.scored import in_common
 
-    if first.multi_label or second.multi_label:
+    if first.task.multi_label or second.task.multi_label:
         raise UsageError("--compare is for models that name one class, and one names several.")
     theirs = second.find(data, allow_unknown=allow_unknown)
     if theirs.own != found.own:
@@ -198,16 +199,9 @@ def _met(
     return in_common(found, theirs)
 
 
-def _compared(first: Score, second: Score) -> Comparison:
-    from vitral.evaluation import Evaluation, compare
-
-    assert isinstance(first, Evaluation) and isinstance(second, Evaluation)
-    return compare(first, second)
-
-
 def _write_page(
     classifier: Classifier,
-    evaluation: Score,
+    evaluation: Evaluation,
     split: Split,
     page: tuple[Path, str, str],
     beside: dict[str, Any],
@@ -224,7 +218,12 @@ def _write_page(
 
 
 def _print(
-    evaluation: Score, split: str, data: tuple[str, str], unknown: dict[str, int], *, both: bool
+    evaluation: Evaluation,
+    split: str,
+    data: tuple[str, str],
+    unknown: dict[str, int],
+    *,
+    both: bool,
 ) -> None:
     learnt = ", those it learnt from included if they are there" * (split == "all")
     counted = f"{evaluation.samples:,} {split} images{data[1]}{learnt}"
@@ -234,7 +233,7 @@ def _print(
 
 
 def _print_values(
-    evaluation: Score, split: str, lost: dict[str, Any], met: tuple[str, Comparison] | None
+    evaluation: Evaluation, split: str, lost: dict[str, Any], met: tuple[str, Comparison] | None
 ) -> None:
     told = lost | {"unreadable": [problem.path for problem in lost["unreadable"]]}
     more = {} if met is None else {"compare": {"with": met[0]} | met[1].to_dict()}

@@ -1,14 +1,14 @@
 """Whether probabilities mean what they say, and from which one on an answer may be believed.
 
 calibration = fit(logits, labels)              # of validation images: Calibration(temperature, ...)
-scored = report(logits, labels, keys, calibration, own=False)
+scored = report(logits, labels, keys, calibration)
 scored.before.ece, scored.after.ece            # 0.12, 0.02
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,6 +70,27 @@ class ReliabilityReport:
     accuracy_when_sure: float | None
     curve: tuple[tuple[float, float, float], ...]
 
+    def lines(self) -> Iterator[str]:
+        """What a terminal shows: how far from the truth, and how many answers are confident."""
+        before = f"ECE        {100 * self.before.ece:.2f}"
+        unit = "points between the probabilities and the truth"
+        fitted = self.calibration
+        if fitted is None or self.after is None or self.coverage is None:
+            yield f"{before} {unit}; they are not calibrated"
+            return
+        crossed = ", cross-fitted" if self.cross_fitted else ""
+        yield (
+            f"{before} -> {100 * self.after.ece:.2f} {unit}, before and after temperature "
+            f"{fitted.temperature:.3g}{crossed}"
+        )
+        accuracy = self.accuracy_when_sure
+        correct = "" if accuracy is None else f", {100 * accuracy:.1f} % of those right"
+        yield (
+            f"sure       {100 * self.coverage:.1f} % of the images{correct}{crossed}; the "
+            f"probability is at least {fitted.threshold:.3f}, chosen for "
+            f"{100 * fitted.target:.1f} %"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         fitted = self.calibration
@@ -126,10 +147,16 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return round(math.exp(found.x), 4)
 
 
+def probabilities(logits: Floats, classes: NDArray[np.int64], temperature: float = 1.0) -> Floats:
+    """The probabilities of M classes of each sample: (N, K) logits, (N, M) indices -> (N, M)."""
+    chosen = np.take_along_axis(logits, classes, axis=1) / temperature
+    result: Floats = np.exp(chosen - normaliser(logits, temperature)[:, None])
+    return result
+
+
 def confidences(logits: Floats, temperature: float = 1.0) -> Floats:
     """The probability of the most probable class: (N, K) -> (N,)."""
-    result: Floats = np.exp(logits.max(axis=1) / temperature - normaliser(logits, temperature))
-    return result
+    return probabilities(logits, logits.argmax(axis=1)[:, None], temperature)[:, 0]
 
 
 def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> Reliability:
@@ -231,19 +258,20 @@ def report(
     keys: Sequence[str],
     calibration: Calibration | None,
     *,
-    own: bool = False,
+    cross_fit: bool = False,
 ) -> ReliabilityReport:
     """What the calibration of a model is worth on these images.
 
     Args:
         logits: (N, K); labels: (N,) indices of the true class; keys: N names, which decide the
             folds, so that the order of the images does not.
-        calibration: of the model, if there is one; own: whether it was fitted on these images.
+        calibration: of the model, if there is one; cross_fit: whether it was fitted on these
+            images.
     """
     right, plain = logits.argmax(axis=1) == labels, confidences(logits)
     if calibration is None:
         return uncalibrated(plain, right)
-    crossed = own and len(labels) > 1
+    crossed = cross_fit and len(labels) > 1
     if crossed:
         confidence, sure = _cross_fitted(logits, labels, keys)
     else:

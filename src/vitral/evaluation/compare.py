@@ -1,18 +1,19 @@
 """Whether one model is better than another on the same images, or only luckier.
 
-found = compare(evaluate(...), evaluate(...))      # of two models, on the same images
+found = compare(first, second)                     # evaluations of two models on the same images
 found.verdict, found.p                             # "not distinguishable", 0.36
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
-from vitral.evaluation.single_label import Evaluation
+from vitral.evaluation.score import Score, share_line
 
 SIGNIFICANT = 0.05
 
@@ -53,13 +54,34 @@ class Comparison:
             return "not distinguishable"
         return "first is better" if self.difference > 0 else "second is better"
 
+    def lines(self, first: str, second: str) -> Iterator[str]:
+        """What a terminal shows: both accuracies, where they differ, and what that means.
+
+        `first` and `second` are the names of the models.
+        """
+        width = max(9, len(first), len(second))
+        yield share_line(first, self.accuracy, self.interval, width)
+        yield share_line(second, self.other_accuracy, self.other_interval, width)
+        yield (
+            f"right      both {self.both:,}, only the first {self.only_first:,}, only the second "
+            f"{self.only_second:,}, neither {self.neither:,} of {self.samples:,} images"
+        )
+        low, high = (100 * bound for bound in self.difference_interval)
+        yield (
+            f"differ     by {100 * self.difference:+.2f} points (95 %: {low:+.2f} to {high:+.2f}), "
+            f"p = {self.p:.3g} (McNemar, exact)"
+        )
+        better = first if self.difference > 0 else second
+        clear = self.verdict != "not distinguishable"
+        yield f"verdict    {f'{better} is better' if clear else self.verdict}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = asdict(self) | {"verdict": self.verdict}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
-def compare(first: Evaluation, second: Evaluation) -> Comparison:
+def compare(first: Score, second: Score) -> Comparison:
     """Two evaluations of the same images, paired by key; classes are compared by name.
 
     Raises DataError when they are not of the same images with the same labels.
@@ -73,12 +95,12 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     counts = {(a, b): 0 for a in (True, False) for b in (True, False)}
     for answer in first.predictions:
         pair = other[answer.key]
-        if pair.label != answer.label:
+        if pair.labels != answer.labels:
             raise DataError(
                 f"{answer.key} is '{answer.label}' for the first model and '{pair.label}' for the "
                 f"second; compare them on the same labels."
             )
-        counts[answer.predicted == answer.label, pair.predicted == pair.label] += 1
+        counts[answer.correct, pair.correct] += 1
     only_first, only_second = counts[True, False], counts[False, True]
     both, samples = counts[True, True], len(first.predictions)
     return Comparison(

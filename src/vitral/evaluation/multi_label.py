@@ -1,6 +1,7 @@
-"""Scores where an image has any number of labels: each class is a question of its own.
+"""The evaluation of a classifier whose images have any number of labels.
 
-A class is named where its probability (the sigmoid of its logit) is at least 0.5.
+Each class is a question of its own, and named where its probability (the sigmoid of its logit) is
+at least 0.5.
 
 found = evaluate_multi_label(logits, labels, classes, keys)  # (N, K), bool (N, K), K names, N paths
 found.score, found.interval, found.headline                 # 0.71, (0.69, 0.73), "mean average ..."
@@ -8,8 +9,10 @@ found.score, found.interval, found.headline                 # 0.71, (0.69, 0.73)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,56 +20,38 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
-from vitral.evaluation.single_label import check_outputs
+from vitral.evaluation.score import (
+    ClassScore,
+    Column,
+    Prediction,
+    Table,
+    check_outputs,
+    class_score,
+    mistakes,
+    share_line,
+)
+from vitral.wording import listed
 
+COLUMNS = ("path", "labels", "predicted")  # of predictions.csv, and one for each class:
+SCORE = "score of "  # and its name
+PER_CLASS = (  # of evaluation.json
+    "name",
+    "support",
+    "predicted",
+    "correct",
+    "average_precision",
+    "precision",
+    "recall",
+    "f1",
+)
+MOST_CLASSES = 20  # that a table on a terminal lists
 _DRAWS = 200  # of the bootstrap; they tell its deviation to 5 %
 _CHUNK = 4_000_000  # counts in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelScore:
-    """How one class fared.
-
-    Attributes:
-        name: the class.
-        support: samples that have the label; predicted: samples that were given it.
-        correct: samples that have it and were given it.
-        average_precision: area under precision over recall, as steps; None without support.
-        precision: correct / predicted; None when it was never predicted.
-        recall: correct / support; None without support.
-        f1: harmonic mean of the two; None when it never occurs on either side.
-    """
-
-    name: str
-    support: int
-    predicted: int
-    correct: int
-    average_precision: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MultiLabelPrediction:
-    """The answer for one sample.
-
-    Attributes:
-        key: its name, usually its path.
-        labels: the classes it has; predicted: those it was given. In the order of the classes.
-        score: how sure the model was of its worst error, if there is one: the probability of a
-            class that it named wrongly, or 1 - that of one it missed.
-    """
-
-    key: str
-    labels: tuple[str, ...]
-    predicted: tuple[str, ...]
-    score: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class MultiLabelEvaluation:
-    """What `evaluate_multi_label` found.
+    """What `evaluate_multi_label` found; it is a `Score`.
 
     Attributes:
         classes: K names in the order of the logits.
@@ -94,9 +79,14 @@ class MultiLabelEvaluation:
     accuracy: float
     accuracy_interval: tuple[float, float]
     loss: float
-    per_class: tuple[LabelScore, ...]
-    predictions: tuple[MultiLabelPrediction, ...] = field(repr=False)
+    per_class: tuple[ClassScore, ...]
+    predictions: tuple[Prediction, ...] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def kind(self) -> Literal["multi_label"]:
+        """The kind of task."""
+        return "multi_label"
 
     @property
     def headline(self) -> Literal["mean average precision"]:
@@ -107,6 +97,15 @@ class MultiLabelEvaluation:
     def score(self) -> float:
         """What weights are compared by, 0 to 1; `interval` is its interval."""
         return self.mean_average_precision
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """Further numbers that metrics.jsonl and model.json keep, by name."""
+        return {"accuracy": self.accuracy}
+
+    def mistakes(self, most: int | None = None) -> list[int]:
+        """Indices of the samples with a wrong label, the surest errors first; at most `most`."""
+        return mistakes(self.predictions, most)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the predictions (those go to predictions.csv)."""
@@ -121,14 +120,45 @@ class MultiLabelEvaluation:
             "f1_macro": self.f1_macro,
             "without_positives": list(self.without_positives),
             "classes": list(self.classes),
-            "per_class": [asdict(score) for score in self.per_class],
+            "per_class": [{k: getattr(row, k) for k in PER_CLASS} for row in self.per_class],
         }
 
-    def mistakes(self, most: int | None = None) -> list[int]:
-        """Indices of the samples with a wrong label, the surest errors first; at most `most`."""
-        scores = [prediction.score for prediction in self.predictions]
-        wrong = [(-score, i) for i, score in enumerate(scores) if score is not None]
-        return [i for _, i in sorted(wrong)[:most]]
+    def csv_rows(self) -> Iterator[Iterable[str]]:
+        """The header and the rows of predictions.csv."""
+        yield *COLUMNS, *(SCORE + name for name in self.classes)
+        for answer, scores in zip(self.predictions, self.probabilities, strict=True):
+            names = joined(answer.labels), joined(answer.predicted)
+            yield answer.key, *names, *(f"{score:.6g}" for score in scores.tolist())
+
+    def lines(self) -> Iterator[str | Table]:
+        """What a terminal shows: the scores, and each class (the worst of many)."""
+        scored = len(self.classes) - len(self.without_positives)
+        average = share_line("mean average precision", self.score, self.interval, 22)
+        yield f"{average}  over {scored} of {len(self.classes)} classes"
+        exact = round(self.accuracy * self.samples)
+        match = share_line("exact match", self.accuracy, self.accuracy_interval, 22)
+        yield f"{match}  {exact} of {self.samples}"
+        micro, macro = 100 * self.f1_micro, 100 * self.f1_macro
+        yield f"{'F1 at 0.5':<22}  micro {micro:.2f} %, macro {macro:.2f} %"
+        if self.without_positives:
+            yield f"{'not scored':<22}  {listed(self.without_positives, 3)}: no image has it"
+        yield self._class_table()
+
+    def _class_table(self) -> Table:
+        """Every class, or the ones with the lowest average precision."""
+        shown: Sequence[ClassScore] = self.per_class
+        if len(shown) > MOST_CLASSES:
+            shown = sorted(shown, key=lambda row: row.average_precision or 0.0)[:MOST_CLASSES]
+        headings = ("images", "average precision", "precision", "recall", "F1")
+        rows = []
+        for row in shown:
+            shares = (row.average_precision, row.precision, row.recall, row.f1)
+            texts = ("-" if share is None else f"{100 * share:.1f} %" for share in shares)
+            rows.append((row.name, f"{row.support:,}", *texts))
+        return Table(
+            columns=(Column(heading="class", left=True), *(Column(heading=h) for h in headings)),
+            rows=tuple(rows),
+        )
 
 
 def evaluate_multi_label(
@@ -167,7 +197,7 @@ def evaluate_multi_label(
         scores = np.log(inside) - np.log1p(-inside)
     given, probabilities = scores >= 0, np.exp(-np.logaddexp(0, -scores))
     exact = int((truth == given).all(axis=1).sum())
-    per_class = _label_scores(scores, truth, classes)
+    per_class = _class_scores(scores, truth, classes)
     found = [score.average_precision for score in per_class if score.average_precision is not None]
     f1 = [score.f1 for score in per_class if score.f1 is not None]
     mean, half = float(np.mean(found)), Z_95 * _deviation(scores, truth, seed)
@@ -210,25 +240,23 @@ def average_precision(
     return np.divide(area, hits[-1], out=result, where=hits[-1] > 0)
 
 
-def _label_scores(
+def _class_scores(
     scores: NDArray[np.float64], truth: NDArray[np.bool_], classes: Sequence[str]
-) -> tuple[LabelScore, ...]:
-    once, given = np.ones((len(truth), 1), np.int32), scores >= 0
+) -> tuple[ClassScore, ...]:
+    once = np.ones((len(truth), 1), np.int32)
+    given = scores >= 0
     rows = []
     for k, name in enumerate(classes):
-        support, predicted = int(truth[:, k].sum()), int(given[:, k].sum())
+        support = int(truth[:, k].sum())
         correct = int((truth[:, k] & given[:, k]).sum())
         average = average_precision(scores[:, k], truth[:, k], once)[0] if support else None
         rows.append(
-            LabelScore(
-                name=name,
+            class_score(
+                name,
                 support=support,
-                predicted=predicted,
+                predicted=int(given[:, k].sum()),
                 correct=correct,
                 average_precision=None if average is None else float(average),
-                precision=correct / predicted if predicted else None,
-                recall=correct / support if support else None,
-                f1=2 * correct / (support + predicted) if support + predicted else None,
             )
         )
     return tuple(rows)
@@ -267,7 +295,7 @@ def _predictions(
     truth: NDArray[np.bool_],
     classes: Sequence[str],
     keys: Sequence[str],
-) -> tuple[MultiLabelPrediction, ...]:
+) -> tuple[Prediction, ...]:
     error = np.where(given, probabilities, 1 - probabilities)
     worst = np.where(given != truth, error, 0.0).max(axis=1)
 
@@ -275,11 +303,20 @@ def _predictions(
         return tuple(classes[k] for k in np.flatnonzero(row).tolist())
 
     return tuple(
-        MultiLabelPrediction(
-            key=key,
-            labels=names(truth[i]),
-            predicted=names(given[i]),
-            score=float(worst[i]) if worst[i] else None,
+        Prediction(
+            key=key, labels=names(truth[i]), predicted=names(given[i]), score=float(worst[i])
         )
         for i, key in enumerate(keys)
     )
+
+
+def joined(names: Iterable[str]) -> str:
+    """'cat|indoors', as a CSV file of labels has it; a name with a | in it is quoted."""
+    text = io.StringIO()
+    csv.writer(text, delimiter="|").writerow(names)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def apart(text: str) -> list[str]:
+    """The inverse of `joined`."""
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter="|"), [])

@@ -1,74 +1,54 @@
-"""Scores with their intervals, class by class too, the confusions, and how far to believe them.
+"""The evaluation of a classifier whose classes exclude each other.
 
-evaluation = evaluate(logits, labels, classes, keys)     # (N, K), (N,), K names, N paths
-evaluation.accuracy, evaluation.interval                 # 0.9452, (0.9376, 0.9519)
+evaluation = evaluate_single_label(logits, labels, classes, keys)   # (N, K), (N,), K names, N paths
+evaluation.accuracy, evaluation.interval                            # 0.9452, (0.9376, 0.9519)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitral.errors import DataError, ModelError
+from vitral.errors import DataError
 from vitral.evaluation import calibration as calibrating
 from vitral.evaluation.calibration import ReliabilityReport
 from vitral.evaluation.intervals import macro_f1, wilson
+from vitral.evaluation.score import (
+    ClassScore,
+    Column,
+    Prediction,
+    Table,
+    check_outputs,
+    class_score,
+    mistakes,
+    share_line,
+)
 from vitral.specs import Calibration
 from vitral.wording import listed
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassScore:
-    """How one class fared.
-
-    Attributes:
-        name: the class.
-        support: samples whose truth it is.
-        correct: those of them that were predicted as it.
-        predicted: samples that were predicted as it.
-        precision: correct / predicted; None when it was never predicted.
-        precision_interval: Wilson 95 % of the precision; None likewise.
-        recall: correct / support; None when it has no sample.
-        recall_interval: Wilson 95 % of the recall; None likewise.
-        f1: harmonic mean of precision and recall; None when it never occurs on either side.
-    """
-
-    name: str
-    support: int
-    correct: int
-    predicted: int
-    precision: float | None
-    precision_interval: tuple[float, float] | None
-    recall: float | None
-    recall_interval: tuple[float, float] | None
-    f1: float | None
+COLUMNS = ("path", "label", "predicted", "score", "given")  # of predictions.csv
+PER_CLASS = (  # of evaluation.json
+    "name",
+    "support",
+    "correct",
+    "predicted",
+    "precision",
+    "precision_interval",
+    "recall",
+    "recall_interval",
+    "f1",
+)
+MOST_CLASSES = 20  # that a table on a terminal lists
+MOST_PAIRS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """The answer for one sample.
-
-    Attributes:
-        key: its name, usually its path.
-        label, predicted: the true class, and the most probable one.
-        score: the probability of `predicted`.
-        given: the probability of `label`; None in files that do not tell it.
-    """
-
-    key: str
-    label: str
-    predicted: str
-    score: float
-    given: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """What `evaluate` found.
+class SingleLabelEvaluation:
+    """What `evaluate_single_label` found; it is a `Score`.
 
     Attributes:
         classes: K names in the order of the logits.
@@ -102,6 +82,11 @@ class Evaluation:
     predictions: tuple[Prediction, ...]
 
     @property
+    def kind(self) -> Literal["single_label"]:
+        """The kind of task."""
+        return "single_label"
+
+    @property
     def headline(self) -> Literal["accuracy"]:
         """What `score` is called."""
         return "accuracy"
@@ -110,6 +95,15 @@ class Evaluation:
     def score(self) -> float:
         """What weights are compared by, 0 to 1; `interval` is its interval."""
         return self.accuracy
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """Further numbers that metrics.jsonl and model.json keep, by name."""
+        return {"accuracy": self.accuracy}
+
+    def mistakes(self, most: int | None = None) -> list[int]:
+        """Indices of the wrongly predicted samples, the most confident first; at most `most`."""
+        return mistakes(self.predictions, most)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the predictions (those go to predictions.csv)."""
@@ -124,27 +118,86 @@ class Evaluation:
             "macro_f1": self.macro_f1,
             "macro_f1_interval": list(self.macro_f1_interval),
             "classes": list(self.classes),
-            "per_class": [asdict(score) for score in self.per_class],
+            "per_class": [{k: getattr(row, k) for k in PER_CLASS} for row in self.per_class],
             "confusion": self.confusion.tolist(),
             "calibration": self.reliability.to_dict(),
         }
 
-    def mistakes(self, most: int | None = None) -> list[int]:
-        """Indices of the wrongly predicted samples, the most confident first; at most `most`."""
-        wrong = [i for i, p in enumerate(self.predictions) if p.label != p.predicted]
-        return sorted(wrong, key=lambda i: -self.predictions[i].score)[:most]
+    def csv_rows(self) -> Iterator[Iterable[str]]:
+        """The header and the rows of predictions.csv."""
+        return csv_rows(self.predictions)
+
+    def lines(self) -> Iterator[str | Table]:
+        """What a terminal shows: the scores, each class (the worst of many), the confusions."""
+        accuracy = share_line("accuracy", self.accuracy, self.interval, 9)
+        yield f"{accuracy}  {self.correct:,} of {self.samples:,}"
+        if self.top5 is not None and self.top5_interval is not None:
+            yield share_line("top-5", self.top5, self.top5_interval, 9)
+        yield share_line("macro F1", self.macro_f1, self.macro_f1_interval, 9)
+        yield from self.reliability.lines()
+        yield self._class_table()
+        digits = len(str(max(len(self.classes) - 1, int(self.confusion.max()))))
+        if len(self.classes) * (digits + 3) + 20 <= 80:  # narrower columns would hide the counts
+            yield self._confusion_table()
+            return
+        confused = [
+            (int(count), self.classes[truth], self.classes[guess])
+            for truth, row in enumerate(self.confusion)
+            for guess, count in enumerate(row)
+            if truth != guess and count
+        ]
+        for count, label, answer in sorted(confused, reverse=True)[:MOST_PAIRS]:
+            yield f"{count:5}  {label} taken for {answer}"
+
+    def _class_table(self) -> Table:
+        """Every class, or the ones with the lowest F1."""
+        shown = self.per_class
+        title = "each class"
+        if len(shown) > MOST_CLASSES:
+            occurring = [score for score in shown if score.f1 is not None]
+            shown = tuple(sorted(occurring, key=lambda score: score.f1 or 0.0)[:MOST_CLASSES])
+            title = f"the {len(shown)} classes of the lowest F1"
+        numbers = ("images", "precision", "recall", "F1")
+        return Table(
+            title=f"{title}, with 95 % intervals",
+            columns=(
+                Column(heading="class", left=True),
+                *(Column(heading=heading, wraps=False) for heading in numbers),
+            ),
+            rows=tuple(
+                (
+                    score.name,
+                    f"{score.support:,}",
+                    _with_interval(score.precision, score.precision_interval),
+                    _with_interval(score.recall, score.recall_interval),
+                    "-" if score.f1 is None else f"{100 * score.f1:.1f} %",
+                )
+                for score in shown
+            ),
+        )
+
+    def _confusion_table(self) -> Table:
+        counts = [[str(int(count)) for count in row] for row in self.confusion]
+        numbers = (Column(heading=str(number)) for number in range(len(self.classes)))
+        return Table(
+            title="confusion: rows are the truth",
+            columns=(Column(heading="", left=True, wraps=False), *numbers),
+            rows=tuple(
+                (f"{number} {name}", *counts[number]) for number, name in enumerate(self.classes)
+            ),
+        )
 
 
-def evaluate(
+def evaluate_single_label(
     outputs: ArrayLike,
     labels: ArrayLike,
     classes: Sequence[str],
     keys: Sequence[str],
     kind: Literal["logits", "probabilities"] = "logits",
     calibration: Calibration | None = None,
-    own: bool = False,
-) -> Evaluation:
-    """Score a classifier's outputs.
+    cross_fit: bool = False,
+) -> SingleLabelEvaluation:
+    """Score the outputs of a classifier whose classes exclude each other.
 
     Args:
         outputs: (N, K) logits, or probabilities with kind="probabilities" (rows need not sum to
@@ -154,61 +207,79 @@ def evaluate(
         keys: N distinct names of the samples, usually their paths.
         kind: what `outputs` are; never guessed from the values.
         calibration: of the model; a temperature divides logits, so probabilities have none.
-        own: whether these are the images that the calibration was fitted on: what it is worth is
-            then told by cross-fitting, since those images flatter it.
+        cross_fit: whether these are the images that the calibration was fitted on: what it is worth
+            is then told by cross-fitting, since those images flatter it.
 
     Raises DataError without a sample or if lengths or labels do not fit, ModelError if not finite.
     """
-    scores, truth = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
+    scores = np.asarray(outputs, dtype=np.float64)
+    truth = np.asarray(labels)
     _check(scores, truth, classes, keys, kind)
     if kind == "probabilities" and calibration is not None:
         raise DataError("A temperature divides logits; give those, or leave the calibration out.")
     truth = truth.astype(np.int64)
-    (samples, count), guess = scores.shape, scores.argmax(axis=1)
+    samples, count = scores.shape
+    guess = scores.argmax(axis=1)
     row = np.arange(samples)
-    matrix = confusion_matrix(truth, guess, count)
-    correct, among = int(np.trace(matrix)), _among(scores, truth, 5) if count > 5 else None
+    pair = np.stack([guess, truth], axis=1)
     if kind == "logits":
         loss = float((calibrating.normaliser(scores) - scores[row, truth]).mean())
         temperature = 1.0 if calibration is None else calibration.temperature
-        total = calibrating.normaliser(scores, temperature)
-        best, given = (np.exp(scores[row, k] / temperature - total) for k in (guess, truth))
-        reliability = calibrating.report(scores, truth, keys, calibration, own=own)
+        confidence = calibrating.probabilities(scores, pair, temperature)
+        reliability = calibrating.report(scores, truth, keys, calibration, cross_fit=cross_fit)
     else:
-        best, given = scores[row, guess], scores[row, truth]
-        loss = float(-np.log(np.maximum(given, 1e-300)).mean())
-        reliability = calibrating.uncalibrated(best, guess == truth)
-    macro, around = macro_f1(matrix)
-    return Evaluation(
+        confidence = scores[row[:, None], pair]
+        loss = float(-np.log(np.maximum(confidence[:, 1], 1e-300)).mean())
+        reliability = calibrating.uncalibrated(confidence[:, 0], guess == truth)
+    matrix = confusion_matrix(truth, guess, count)
+    correct = int(np.trace(matrix))
+    among_five = _among(scores, truth, 5) if count > 5 else None
+    f1, f1_interval = macro_f1(matrix)
+    return SingleLabelEvaluation(
         classes=tuple(classes),
         samples=samples,
         correct=correct,
         accuracy=correct / samples,
         interval=wilson(correct, samples),
         loss=loss,
-        top5=None if among is None else among / samples,
-        top5_interval=None if among is None else wilson(among, samples),
-        macro_f1=macro,
-        macro_f1_interval=around,
+        top5=None if among_five is None else among_five / samples,
+        top5_interval=None if among_five is None else wilson(among_five, samples),
+        macro_f1=f1,
+        macro_f1_interval=f1_interval,
         per_class=class_scores(matrix, classes),
         confusion=matrix,
         reliability=reliability,
-        predictions=_predictions(keys, classes, (truth, guess), (best, given)),
+        predictions=_predictions(keys, classes, pair, confidence),
     )
 
 
 def _predictions(
     keys: Sequence[str],
     classes: Sequence[str],
-    numbers: tuple[NDArray[np.int64], NDArray[np.int64]],
-    shares: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pair: NDArray[np.int64],
+    confidence: NDArray[np.float64],
 ) -> tuple[Prediction, ...]:
-    """Of the true and predicted classes, and the probabilities of the predicted and the true."""
-    columns = [column.tolist() for column in (*numbers, *shares)]
+    """Of the predicted and the true class, (N, 2), and the probabilities of both."""
+    alone = [(name,) for name in classes]
+    rows = zip(keys, pair.tolist(), confidence.tolist(), strict=True)
     return tuple(
-        Prediction(key=key, label=classes[t], predicted=classes[g], score=s, given=p)
-        for key, t, g, s, p in zip(keys, *columns, strict=True)
+        Prediction(
+            key=key,
+            labels=alone[truth],
+            predicted=alone[guess],
+            score=score,
+            label_probability=label_probability,
+        )
+        for key, (guess, truth), (score, label_probability) in rows
     )
+
+
+def csv_rows(predictions: Iterable[Prediction]) -> Iterator[Iterable[str]]:
+    """The header and the rows of predictions.csv."""
+    yield COLUMNS
+    for p in predictions:
+        given = "" if p.label_probability is None else f"{p.label_probability:.6g}"
+        yield p.key, p.label, p.answer, f"{p.score:.6f}", given
 
 
 def confusion_matrix(truth: ArrayLike, guess: ArrayLike, count: int) -> NDArray[np.int64]:
@@ -222,21 +293,7 @@ def class_scores(confusion: NDArray[np.int64], classes: Sequence[str]) -> tuple[
     columns = zip(
         classes, confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal(), strict=True
     )
-    return tuple(_class_score(name, int(s), int(p), int(c)) for name, s, p, c in columns)
-
-
-def _class_score(name: str, support: int, predicted: int, correct: int) -> ClassScore:
-    return ClassScore(
-        name=name,
-        support=support,
-        correct=correct,
-        predicted=predicted,
-        precision=correct / predicted if predicted else None,
-        precision_interval=wilson(correct, predicted) if predicted else None,
-        recall=correct / support if support else None,
-        recall_interval=wilson(correct, support) if support else None,
-        f1=2 * correct / (support + predicted) if support + predicted else None,
-    )
+    return tuple(class_score(name, int(s), int(p), int(c)) for name, s, p, c in columns)
 
 
 def _among(scores: NDArray[np.float64], truth: NDArray[np.int64], count: int) -> int:
@@ -267,37 +324,8 @@ def _check(
         )
 
 
-def check_outputs(
-    scores: NDArray[np.float64], labels: int, classes: Sequence[str], keys: Sequence[str], kind: str
-) -> None:
-    """Refuse outputs (N, K) without N labels and keys and K classes, or not what `kind` says.
-
-    Raises DataError, or ModelError when one is not finite.
-    """
-    if scores.ndim != 2 or scores.shape[0] == 0:
-        raise DataError(
-            f"There is nothing to evaluate: outputs have shape {scores.shape}, "
-            f"expected (samples, classes) with at least one sample."
-        )
-    samples, count = scores.shape
-    if (samples, samples, count) != (labels, len(keys), len(classes)):
-        raise DataError(
-            f"{samples} outputs of {count} classes need as many labels ({labels}), "
-            f"keys ({len(keys)}) and class names ({len(classes)})."
-        )
-    if len(set(classes)) != count:
-        twice = sorted({name for name in classes if list(classes).count(name) > 1})
-        raise DataError(f"Class names must differ, but {listed(twice, 3)} occur more than once.")
-    bad: list[int] = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-    if bad:
-        raise ModelError(
-            f"The model gives numbers that are not finite for {len(bad)} of {samples} samples "
-            f"({listed([keys[i] for i in bad], 3)}); its weights are damaged or it diverged."
-        )
-    if kind not in ("logits", "probabilities"):
-        raise DataError(f"kind is 'logits' or 'probabilities', not {kind!r}.")
-    if kind == "probabilities" and (scores.min() < 0 or scores.max() > 1 + 1e-6):
-        raise DataError(
-            f"Probabilities lie between 0 and 1, these between {scores.min():.3g} and "
-            f"{scores.max():.3g}; for logits say kind='logits'."
-        )
+def _with_interval(share: float | None, interval: tuple[float, float] | None) -> str:
+    if share is None or interval is None:
+        return "-"
+    low, high = (100 * bound for bound in interval)
+    return f"{100 * share:.1f} % ({low:.1f} to {high:.1f})"

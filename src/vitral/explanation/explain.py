@@ -212,7 +212,7 @@ def _explained(
     if asked.details:
         insides = _insides(model, images, weights, maps, asked)
     pictures = as_pictures(images, image_spec)
-    probabilities = asked.probabilities(logits[:, : spec.classes]).cpu().numpy()
+    probabilities = asked.task.probabilities(logits[:, : spec.classes]).cpu().numpy()
     for i, picture in enumerate(pictures):
         yield Explanation(
             picture=picture,
@@ -270,7 +270,7 @@ def _insides(
             relevance=_numbers_of(maps["relevance"], i),
             walls=_numbers(walls[i]),
             lens=_numbers(knows[i]),
-            knew=_numbers(asked.probabilities(knows[i])),
+            knew=_numbers(asked.task.probabilities(knows[i])),
             lengths=_numbers(lengths[i]),
             cosines=_numbers(cosines[i]),
             layer=layer,

@@ -45,6 +45,6 @@ def watched(
             own = of.to(images.device)
             pixels = seen.to(images.device)[:, row][:, :, column][:, None]
             logits = network(torch.where(pixels, images[own], mean[own]), any_size=True)
-            scores = question.log_probabilities(logits)
+            scores = question.task.log_probabilities(logits)
             found.append(scores.gather(1, targets.to(scores.device)[own, None])[:, 0].cpu())
     return torch.cat(found)

@@ -6,14 +6,12 @@ Layers, heads, rows and columns count from 1, as in the paper and in every figur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
-
-import torch.nn.functional as F
-from torch import Tensor
 
 from vitral.errors import ModelError, UsageError
 from vitral.specs import ModelSpec
+from vitral.specs.task import Task
 from vitral.wording import listed
 
 Method = Literal["occlusion", "relevance", "rollout", "attention"]
@@ -36,8 +34,7 @@ class Question:
         layer, head: of "attention"; None is the last layer and the mean of its heads.
         steps: of the deletion and insertion curves; 0 leaves the test out.
         details: whether to keep what is inside the network (every layer's attention and more).
-        multi_label: whether an image may have several classes, each with its own probability.
-        temperature: divides the logits before the softmax (calibration).
+        task: what the logits mean.
     """
 
     method: Method | None = None
@@ -47,8 +44,7 @@ class Question:
     head: int | None = None
     steps: int = 10
     details: bool = True
-    multi_label: bool = False
-    temperature: float = 1.0
+    task: Task = field(default_factory=Task)
 
     def settled(self, spec: ModelSpec, grid: tuple[int, int], classes: Sequence[str]) -> Question:
         """The question with its method decided, if this model can be asked it.
@@ -86,18 +82,6 @@ class Question:
         if not 0 <= self.steps <= 1000:
             raise UsageError(f"steps is a number from 0 to 1000, not {self.steps}.")
         return replace(self, method=method)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(..., classes) of logits of that shape."""
-        if self.multi_label:
-            return logits.float().sigmoid()
-        return (logits.float() / self.temperature).softmax(dim=-1)
-
-    def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Logarithms of `probabilities`, exact where they are near 0."""
-        if self.multi_label:
-            return F.logsigmoid(logits.float())
-        return (logits.float() / self.temperature).log_softmax(dim=-1)
 
     def _check_query(self, spec: ModelSpec, grid: tuple[int, int]) -> None:
         patches = f"a patch is ROW,COLUMN: rows are 1 to {grid[0]} and columns 1 to {grid[1]}"

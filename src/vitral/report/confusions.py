@@ -23,13 +23,14 @@ Matrix = NDArray[np.int64]
 
 def counted(found: Record) -> tuple[list[str], Matrix]:
     """Class names in the model's order, and the (K, K) counts of predictions.csv."""
-    classes = [str(name) for name in found.card.get("classes", ()) if found.predictions]
+    answers = found.single_label
+    classes = [str(name) for name in found.card.get("classes", ()) if answers]
     known = dict.fromkeys(classes)
-    for prediction in found.predictions:
-        known |= dict.fromkeys((prediction.label, prediction.predicted))
+    for prediction in answers:
+        known |= dict.fromkeys((prediction.label, prediction.answer))
     order = {name: i for i, name in enumerate(known)}
-    truth = [order[prediction.label] for prediction in found.predictions]
-    guess = [order[prediction.predicted] for prediction in found.predictions]
+    truth = [order[prediction.label] for prediction in answers]
+    guess = [order[prediction.answer] for prediction in answers]
     return list(known), confusion_matrix(truth, guess, len(order))
 
 
@@ -88,7 +89,7 @@ def images(
     order = {name: i for i, name in enumerate(classes)}
     found: dict[str, list[Prediction]] = {place: [] for place in places}
     for p in predictions:
-        place = f"{order[p.label]},{order[p.predicted]}"
+        place = f"{order[p.label]},{order[p.answer]}"
         if place in found:
             found[place].append(p)
     left, result = _MOST_NAMES_TOGETHER, {}
@@ -99,7 +100,7 @@ def images(
         left -= len(named)
         result[place] = {
             "truth": inside[0].label,
-            "predicted": inside[0].predicted,
+            "predicted": inside[0].answer,
             "count": len(inside),
             "images": [[p.key, round(100 * p.score)] for p in named],
         }

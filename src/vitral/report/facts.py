@@ -49,7 +49,8 @@ def headline(found: Record, scores: Sequence[ClassScore], words: Words) -> Headl
             chosen_from=chosen,
         )
     if found.predictions:
-        samples, correct = len(found.predictions), sum(score.correct for score in scores)
+        samples = len(found.predictions)
+        correct = sum(score.correct for score in scores)
         return Headline(
             name=name,
             score=correct / samples,

@@ -16,13 +16,14 @@ from torch import nn
 
 from vitral.drawing import pictures
 from vitral.errors import DataError
-from vitral.evaluation import MultiLabelPrediction, Prediction
+from vitral.evaluation import Prediction, mistakes
 from vitral.explanation import explain
 from vitral.explanation.request import Question
 from vitral.images import preprocess
 from vitral.report.confusions import MOST_PAIRS
 from vitral.report.label_errors import doubtful
 from vitral.specs import ImageSpec
+from vitral.specs.task import TaskKind
 
 MOST = 12  # mistakes, and likely label errors
 _SIDE, _SMALL = 240, 96  # pixels of the longer side of a picture, and of one in a confusion's panel
@@ -38,7 +39,7 @@ class Example:
     """One picture of the page: PNG or JPEG bytes, truth, answer and its probability.
 
     Of multi-label answers: the names with commas between, and how sure the worst error was.
-    `given` is the probability of the truth, where it is known; `overlay` is the same picture with
+    `label_probability` is that of the truth, where it is known; `overlay` is the same picture with
     what the model looked at, if there is one; `key` is the name of the image; `kind` says where
     it stands: among the mistakes, the likely label errors, or the images of a confusion.
     """
@@ -47,7 +48,7 @@ class Example:
     truth: str
     predicted: str
     score: float
-    given: float | None = None
+    label_probability: float | None = None
     overlay: bytes | None = None
     key: str = ""
     kind: Kind = "mistake"
@@ -67,24 +68,23 @@ class Images(Protocol):
         ...
 
 
-Answered = Sequence[Prediction | MultiLabelPrediction]
-
-
 def examples(
     split: Images,
-    predictions: Answered,
+    predictions: Sequence[Prediction],
     model: nn.Module | None = None,
     image_spec: ImageSpec | None = None,
+    *,
+    kind: TaskKind = "single_label",
 ) -> list[Example]:
     """The pictures of a page: at most 12 mistakes, 12 likely label errors and 150 small ones.
 
     With a model and its image_spec the large ones get what spoke for the answer. An image that is
     not in the split or cannot be read is left out.
     """
-    wrong = _surest(predictions)
-    single = [p for p in predictions if isinstance(p, Prediction)]
+    wrong = mistakes(predictions, MOST)
+    single = predictions if kind == "single_label" else ()
     doubts = doubtful(single)[:MOST]
-    large = list(dict.fromkeys([*wrong[:MOST], *doubts]))
+    large = list(dict.fromkeys([*wrong, *doubts]))
     small = _spread(single)
     wanted = {predictions[i].key for i in [*large, *small]}
     places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
@@ -105,20 +105,10 @@ def examples(
         ]
 
     return [
-        *shown(wrong[:MOST], pictures, "mistake"),
+        *shown(wrong, pictures, "mistake"),
         *shown(doubts, pictures, "doubt"),
         *shown(small, thumbs, "confusion"),
     ]
-
-
-def _surest(predictions: Answered) -> list[int]:
-    """Indices of the wrong answers, the most confident first."""
-    wrong = [
-        (-(p.score or 0.0), i)
-        for i, p in enumerate(predictions)
-        if (p.label != p.predicted if isinstance(p, Prediction) else p.score is not None)
-    ]
-    return [i for _, i in sorted(wrong)]
 
 
 def _spread(predictions: Sequence[Prediction]) -> list[int]:
@@ -130,7 +120,7 @@ def _spread(predictions: Sequence[Prediction]) -> list[int]:
     """
     pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i in sorted(range(len(predictions)), key=lambda i: -predictions[i].score):
-        pairs[predictions[i].label, predictions[i].predicted].append(i)
+        pairs[predictions[i].label, predictions[i].answer].append(i)
     wrong = sorted((pair for pair in pairs if pair[0] != pair[1]), key=lambda x: -len(pairs[x]))
     often = wrong[:MOST_PAIRS]
     names = dict.fromkeys(name for pair in often for name in pair)
@@ -146,29 +136,21 @@ def _spread(predictions: Sequence[Prediction]) -> list[int]:
 
 
 def _example(
-    prediction: Prediction | MultiLabelPrediction,
+    prediction: Prediction,
     picture: bytes,
     kind: Kind,
     overlays: Mapping[str, bytes],
 ) -> Example:
-    truth, predicted = _said(prediction)
     return Example(
         image=picture,
-        truth=truth,
-        predicted=predicted,
-        score=prediction.score or 0.0,
-        given=prediction.given if isinstance(prediction, Prediction) else None,
+        truth=prediction.label,
+        predicted=prediction.answer,
+        score=prediction.score,
+        label_probability=prediction.label_probability,
         overlay=overlays.get(prediction.key) if kind != "confusion" else None,
         key=prediction.key,
         kind=kind,
     )
-
-
-def _said(prediction: Prediction | MultiLabelPrediction) -> tuple[str, str]:
-    """The truth and the answer in words."""
-    if isinstance(prediction, Prediction):
-        return prediction.label, prediction.predicted
-    return ", ".join(prediction.labels), ", ".join(prediction.predicted)
 
 
 def _pictures(

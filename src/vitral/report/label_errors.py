@@ -20,20 +20,20 @@ def doubtful(predictions: Sequence[Prediction]) -> list[int]:
     it are given for it. An image is a candidate when the answer is another class with at least
     that class's threshold, and the probability of its label is below its label's. They are ranked
     by the margin, the probability of the answer less that of the label. None where a prediction
-    does not tell `given` (files of four columns).
+    does not tell it (files of four columns).
     """
     confidences: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
-        if prediction.given is None:
+        if prediction.label_probability is None:
             return []
-        confidences[prediction.label].append(prediction.given)
+        confidences[prediction.label].append(prediction.label_probability)
     thresholds = {name: sum(found) / len(found) for name, found in confidences.items()}
     margins = [
-        (p.score - p.given, i)
+        (p.score - p.label_probability, i)
         for i, p in enumerate(predictions)
-        if p.given is not None
-        and p.predicted != p.label
-        and p.score >= thresholds.get(p.predicted, 2.0)
-        and p.given < thresholds[p.label]
+        if p.label_probability is not None
+        and not p.correct
+        and p.score >= thresholds.get(p.answer, 2.0)
+        and p.label_probability < thresholds[p.label]
     ]
     return [i for _, i in sorted(margins, key=lambda pair: (-pair[0], pair[1]))]

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from vitral.classifier import Classifier
 from vitral.data.sources import Problem
-from vitral.evaluation import Comparison, Evaluation, MultiLabelEvaluation, class_scores
+from vitral.evaluation import Comparison, Evaluation, class_scores
 from vitral.report import confusions, facts, record, reliability, style
 from vitral.report.curves import curves, number
 from vitral.report.gallery import Example, Images, examples
@@ -46,7 +46,7 @@ def write_report(
 
 def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     path: Path,
-    evaluation: Evaluation | MultiLabelEvaluation,
+    evaluation: Evaluation,
     split: Images,
     classifier: Classifier,
     lang: str = "en",
@@ -64,7 +64,6 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         unreadable, unknown: images that were not scored: files, and counts of unknown classes.
         compared: another model's name, and what `compare` found of both.
     """
-    multi_label = isinstance(evaluation, MultiLabelEvaluation)
     card = classifier.card.to_dict()
     found = Record(
         name=heading or path.stem,
@@ -74,11 +73,9 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         training=[],
         validations=[],
         card={name: card.get(name) for name in ("model", "classes", "labels", "calibration")},
-        predictions=[]
-        if isinstance(evaluation, MultiLabelEvaluation)
-        else [*evaluation.predictions],
-        multi_label=evaluation if isinstance(evaluation, MultiLabelEvaluation) else None,
-        summary={} if multi_label else evaluation.to_dict(),
+        predictions=evaluation.predictions,
+        multi_label=evaluation if evaluation.kind == "multi_label" else None,
+        summary=evaluation.to_dict(),
         split=str(getattr(split, "name", "all")),
         unreadable=tuple((problem.path, problem.reason) for problem in unreadable),
         unknown=unknown or {},
@@ -86,7 +83,7 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     )
     language = words(lang)  # an unknown one is told before the pictures are made
     network, images = classifier.model, classifier.card.images
-    pictures = examples(split, evaluation.predictions, network, images)
+    pictures = examples(split, found.predictions, network, images, kind=evaluation.kind)
     return _write(path, found, pictures, language)
 
 
@@ -119,17 +116,18 @@ def _content(found: Record, pictures: Sequence[Example], language: Words) -> dic
     classes, matrix = confusions.counted(found)
     scores = class_scores(matrix, classes)
     labels = () if found.multi_label is None else found.multi_label.per_class
+    answers = found.single_label
     few = 0 < len(classes or labels) <= confusions.MOST_CELLS
     shown = confusions.most_confused(matrix)
     most = 10 if few else confusions.MOST_PAIRS
     pairs = confusions.pairs(classes, matrix, most)
     cells = confusions.cells(matrix, shown)
-    sure = reliability.sure(found.predictions, found.threshold) if found.predictions else None
+    sure = reliability.sure(answers, found.threshold) if answers else None
     places = [cell["place"] for row in cells for cell in row if cell["count"]]
     script = (style.TEMPLATES / "report.js").read_text(encoding="utf-8")
     data: dict[str, Any] = {
         "cells": confusions.images(
-            found.predictions, classes, dict.fromkeys(places + [pair["place"] for pair in pairs])
+            answers, classes, dict.fromkeys(places + [pair["place"] for pair in pairs])
         ),
         "thumbs": {p.key: _data_uri(p.image) for p in pictures if p.kind == "confusion"},
         "sure": sure and asdict(sure),
@@ -203,7 +201,7 @@ def _shown(example: Example) -> dict[str, Any]:
         "truth": example.truth,
         "predicted": example.predicted,
         "score": example.score,
-        "given": example.given,
+        "label_probability": example.label_probability,
     }
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitral.errors import DataError
-from vitral.evaluation import Comparison, MultiLabelEvaluation, Prediction, read_predictions
+from vitral.evaluation import (
+    Comparison,
+    MultiLabelEvaluation,
+    Prediction,
+    PredictionTable,
+    read_predictions,
+)
+from vitral.specs.task import TaskKind
 
 Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
 
@@ -26,7 +33,7 @@ class Record:
         training: lines of metrics.jsonl with a loss, by step.
         validations: lines with a val_accuracy, by step.
         card: content of best/model.json.
-        predictions: of predictions.csv, one label to an image; multi_label: of a multi-label one.
+        predictions: of predictions.csv; multi_label: what follows from a multi-label one.
         summary: of evaluation.json, where it tells of these predictions.
         views: the JPEG of training views.
         split: what the images are called, where the card does not say.
@@ -42,14 +49,24 @@ class Record:
     training: list[Line]
     validations: list[Line]
     card: dict[str, Any]
-    predictions: list[Prediction]
-    multi_label: MultiLabelEvaluation | None
+    predictions: tuple[Prediction, ...] = ()
+    multi_label: MultiLabelEvaluation | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     views: bytes = b""
     split: str = ""
     unreadable: tuple[tuple[str, str], ...] = ()
     unknown: Mapping[str, int] = field(default_factory=dict)
     compared: tuple[str, Comparison] | None = None
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of task of the predictions."""
+        return "single_label" if self.multi_label is None else "multi_label"
+
+    @property
+    def single_label(self) -> tuple[Prediction, ...]:
+        """The predictions of a single-label task: those that can be confused."""
+        return self.predictions if self.multi_label is None else ()
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -86,9 +103,7 @@ def read(run: Path) -> Record:
     wrapped = isinstance(content.get("recipe"), dict)  # with the command and environment beside it
     lines = _lines(run / "metrics.jsonl")
     table = run / "predictions.csv"
-    answers = read_predictions(table) if table.is_file() else []
-    multi_label = answers if isinstance(answers, MultiLabelEvaluation) else None
-    single = [] if isinstance(answers, MultiLabelEvaluation) else answers
+    answers = read_predictions(table) if table.is_file() else PredictionTable()
     views = run / "views.jpg"
     return Record(
         name=run.resolve().name,
@@ -98,17 +113,17 @@ def read(run: Path) -> Record:
         training=[line for line in lines if "loss" in line],
         validations=[line for line in lines if "val_accuracy" in line],
         card=card,
-        predictions=single,
-        multi_label=multi_label,
-        summary=_summary(run / "evaluation.json", single),
+        predictions=answers.predictions,
+        multi_label=answers.multi_label,
+        summary=_summary(run / "evaluation.json", answers.predictions),
         views=views.read_bytes() if views.is_file() else b"",
     )
 
 
-def _summary(path: Path, predictions: list[Prediction]) -> dict[str, Any]:
+def _summary(path: Path, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """evaluation.json, unless it tells of other answers than predictions.csv."""
     told = _object(path)
-    counted = len(predictions), sum(p.label == p.predicted for p in predictions)
+    counted = len(predictions), sum(p.correct for p in predictions)
     return told if (told.get("samples"), told.get("correct")) == counted else {}
 
 

@@ -60,7 +60,7 @@ def sure(predictions: Sequence[Prediction], threshold: float | None) -> Sure:
     start = round(threshold or 0.0, 6)
     thresholds = np.union1d(np.round(np.arange(1001) / 1000, 6), [start])
     scores = np.round([p.score for p in predictions], 6)
-    right = np.array([p.predicted == p.label for p in predictions])
+    right = np.array([p.correct for p in predictions])
     answered, correct = (
         len(some) - np.searchsorted(np.sort(some), thresholds) for some in (scores, scores[right])
     )

@@ -41,14 +41,15 @@ def _pictures(
 ) -> list[Example]:
     made_by: Any = found.card.get("made_by")
     source = ((made_by or {}).get("data") or {}).get("source")
-    predictions = found.multi_label.predictions if found.multi_label else found.predictions
-    if source is None or not predictions:
+    if source is None or not found.predictions:
         announce("The run does not say which images it was scored on; the page has no pictures.")
         return []
     try:
         classifier = load(run, device=device, announce=announce)
         split = classifier.labelled(source)
-        pictures = examples(split, predictions, classifier.model, classifier.card.images)
+        pictures = examples(
+            split, found.predictions, classifier.model, classifier.card.images, kind=found.kind
+        )
     except VitralError as error:
         announce(f"The page has no pictures: {error}")
         return []

@@ -27,12 +27,12 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,9 +42,10 @@ from vitral.data.datasets import Dataset
 from vitral.data.layouts import lasting
 from vitral.data.sources import LEFT_OUT, Problem
 from vitral.errors import UsageError
-from vitral.evaluation import Evaluation, MultiLabelEvaluation
+from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import ImageSpec
+from vitral.specs.task import TaskKind
 from vitral.storage import files
 from vitral.training import finetuning
 from vitral.training.distributed.process_group import Ranks
@@ -53,8 +54,6 @@ from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
 from vitral.weights.artifact import Card
 from vitral.wording import first_lines
-
-Score: TypeAlias = Evaluation | MultiLabelEvaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,17 +262,8 @@ def rewind(out: Path, step: int) -> None:
         files.write_text(path, "".join(kept))
 
 
-def card(
-    recipe: Recipe,
-    data: Dataset,
-    progress: Progress,
-    evaluation: Score,
-    measured: Mapping[str, float],
-) -> Card:
-    """Return the card of an artifact made at this moment of the run.
-
-    `measured` are further numbers of the evaluation, by name.
-    """
+def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -> Card:
+    """Return the card of an artifact made at this moment of the run."""
     made_by = {
         "recipe": recipe.to_dict(),
         "data": {
@@ -287,7 +277,7 @@ def card(
         "environment": environment(),
     }
     metrics = {
-        **measured,
+        **evaluation.measures,
         evaluation.headline.replace(" ", "_"): evaluation.score,
         "interval": list(evaluation.interval),
         "samples": evaluation.samples,
@@ -350,6 +340,8 @@ def write_report(
     out: Path, data: Dataset, evaluation: Score, model: nn.Module, images: ImageSpec
 ) -> None:
     """report.html with the most confident mistakes and what the model looked at in them."""
-    seen = model.cpu() if hasattr(model, "attention_weights") else None
-    examples = report.examples(data.val, evaluation.predictions, model=seen, image_spec=images)
+    kind: TaskKind = "multi_label" if data.multi_label else "single_label"
+    examples = report.examples(
+        data.val, evaluation.predictions, model=model.cpu(), image_spec=images, kind=kind
+    )
     report.write_report(out, examples=examples)

@@ -15,6 +15,7 @@ from vitral.data.loader import steps_per_epoch
 from vitral.data.sources import Arrays, Problem
 from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
+from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration
 from vitral.training import finetuning, memory, objectives, run_folder, schedule, state
@@ -23,7 +24,7 @@ from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import Ranks
 from vitral.training.ema import EMA
 from vitral.training.loggers import Loggers
-from vitral.training.objectives.base import Objective, Score
+from vitral.training.objectives.base import Objective
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
 from vitral.weights.adapt import adapt

@@ -14,11 +14,12 @@ from vitral import evaluation as scores
 from vitral.data.loader import Batch, eval_batches
 from vitral.data.sources import Problem, Split
 from vitral.errors import ModelError
+from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
 from vitral.training.distributed.process_group import whole
-from vitral.training.objectives.base import Observed, Score
+from vitral.training.objectives.base import Observed
 from vitral.training.run_folder import Run
 from vitral.training.session import Session
 from vitral.training.step import Diverged, report_unreadable
@@ -45,7 +46,7 @@ def validate(session: Session) -> None:
         {
             "step": progress.step,
             "epoch": session.epoch,
-            **{f"val_{name}": value for name, value in objective.metrics(evaluation).items()},
+            **{f"val_{name}": value for name, value in evaluation.measures.items()},
             "val_score": evaluation.score,
             "val_interval": list(evaluation.interval),
             "val_loss": evaluation.loss,
@@ -180,13 +181,7 @@ def save_artifact(
         tensors = finetuning.merged(
             {name: whole(x) for name, x in session.backbone.state_dict().items()}
         )
-        card = run_folder.card(
-            session.recipe,
-            session.data,
-            session.progress,
-            evaluation,
-            session.objective.metrics(evaluation),
-        )
+        card = run_folder.card(session.recipe, session.data, session.progress, evaluation)
         card = replace(card, calibration=calibration)
         with session.ranks.writing() as first:
             if first:

@@ -25,6 +25,7 @@ from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
 from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
 from vitral.specs.fields import choice
+from vitral.specs.task import Task, TaskKind
 from vitral.storage import files
 from vitral.wording import listed
 
@@ -79,6 +80,12 @@ class Card:
             }
         except (KeyError, TypeError):  # another version or program wrote it
             return None
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean: the kind of task, with the temperature of the calibration."""
+        kind: TaskKind = "multi_label" if self.labels == "several" else "single_label"
+        return Task(kind, 1.0 if self.calibration is None else self.calibration.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of model.json as plain values."""

@@ -3,13 +3,15 @@
 import json
 
 from vitral.cli import report  # noqa: F401 - the verb hangs itself on the command
-from vitral.evaluation import evaluate, write_predictions
+from vitral.evaluation import evaluate_single_label, write_predictions
 
 
 def test_report(vitral, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    write_predictions(run / "predictions.csv", evaluate([[2.0, 0.0]], [0], ["가", "나"], ["1.jpg"]))
+    write_predictions(
+        run / "predictions.csv", evaluate_single_label([[2.0, 0.0]], [0], ["가", "나"], ["1.jpg"])
+    )
     (run / "recipe.json").write_text(json.dumps({"seed": 3}), encoding="utf-8")
     code, out, err = vitral("report", run)
     assert code == 0

@@ -6,14 +6,13 @@ from rich.console import Console
 
 from vitral.cli.tables import (
     check_lines,
-    comparison_lines,
     evaluation_lines,
     models_table,
     origin_lines,
 )
 from vitral.data.check import Check, Side
 from vitral.data.sources import Problem
-from vitral.evaluation import compare, evaluate, evaluate_multi_label
+from vitral.evaluation import compare, evaluate_multi_label, evaluate_single_label
 from vitral.specs import Calibration
 
 
@@ -43,7 +42,9 @@ def test_models_table() -> None:
 
 def test_few_classes_show_the_whole_matrix() -> None:
     logits = np.array([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]])
-    text = shown(*evaluation_lines(evaluate(logits, [0, 1, 1], ["[a]", "나"], ["x", "y", "z"])))
+    text = shown(
+        *evaluation_lines(evaluate_single_label(logits, [0, 1, 1], ["[a]", "나"], ["x", "y", "z"]))
+    )
     assert "66.67 %" in text
     assert "2 of 3" in text
     assert "[a]" in text
@@ -53,11 +54,11 @@ def test_few_classes_show_the_whole_matrix() -> None:
 def test_probabilities_before_and_after_and_which_answers_are_sure() -> None:
     logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.5, 0.0], [0.0, 0.25]])
     labels, names, keys = [0, 1, 0, 1], ["a", "b"], list("wxyz")
-    plain = shown(*evaluation_lines(evaluate(logits, labels, names, keys)))
+    plain = shown(*evaluation_lines(evaluate_single_label(logits, labels, names, keys)))
     assert "they are not calibrated" in plain and "sure  " not in plain
     assert "macro F1   73.33 %  (95 %: " in plain
     fitted = Calibration(temperature=2.0, threshold=0.7, target=0.9, samples=4)
-    found = evaluate(logits, labels, names, keys, calibration=fitted)
+    found = evaluate_single_label(logits, labels, names, keys, calibration=fitted)
     text = shown(*evaluation_lines(found))
     before, after = found.reliability.before.ece, found.reliability.after
     assert after is not None
@@ -65,23 +66,25 @@ def test_probabilities_before_and_after_and_which_answers_are_sure() -> None:
     assert told in text and "temperature 2\n" in text.replace(" \n", "\n")
     assert "sure       50.0 % of the images, 50.0 % of those right; " in text
     assert "at least 0.700, chosen for 90.0 %" in text and "cross" not in text
-    own = evaluate(logits, labels, names, keys, calibration=fitted, own=True)
+    own = evaluate_single_label(logits, labels, names, keys, calibration=fitted, cross_fit=True)
     assert shown(*evaluation_lines(own)).count(", cross-fitted") == 2
     never = Calibration(temperature=2.0, threshold=1.0, target=0.9, samples=4)
-    none = evaluate(logits, labels, names, keys, calibration=never)
+    none = evaluate_single_label(logits, labels, names, keys, calibration=never)
     assert "sure       0.0 % of the images; " in shown(*evaluation_lines(none))
 
 
 def test_each_class_has_its_intervals_and_the_worst_of_many_are_shown() -> None:
     logits, names = np.array([[2.0, 1.0, 0.0]] * 3), ["[a]", "나", "never"]
-    lines = shown(*evaluation_lines(evaluate(logits, [0, 0, 1], names, list("xyz")))).splitlines()
+    lines = shown(
+        *evaluation_lines(evaluate_single_label(logits, [0, 0, 1], names, list("xyz")))
+    ).splitlines()
     row = next(line for line in lines if "[a]" in line)
     assert "66.7 % (20.8 to 93.9)" in row and "100.0 % (34.2 to 100.0)" in row and "80.0 %" in row
     assert next(line for line in lines if "never" in line).count(" - ") == 3
     many = [f"c{i}_" for i in range(40)]
     answers = 2 * np.eye(40) - np.eye(40, k=1) * np.r_[[0.0] * 15, [9.0] * 25]
     answers[10:15, 0] = 5  # five mistakes, and 15 to 39 right
-    found = evaluate(answers, range(40), many, list(map(str, range(40))))
+    found = evaluate_single_label(answers, range(40), many, list(map(str, range(40))))
     text = shown(*evaluation_lines(found))
     assert "the 20 classes of the lowest F1" in text
     table = text[: text.index("taken for")]
@@ -91,19 +94,19 @@ def test_each_class_has_its_intervals_and_the_worst_of_many_are_shown() -> None:
 def test_a_comparison_says_what_it_means() -> None:
     right = np.array([[2.0, 0.0]] * 12)
     names, keys = ["a", "b"], list(map(str, range(12)))
-    good, bad = (evaluate(x, [0] * 12, names, keys) for x in (right, -right))
-    text = shown(*comparison_lines(compare(good, bad), "runs/one", "two"))
+    good, bad = (evaluate_single_label(x, [0] * 12, names, keys) for x in (right, -right))
+    text = shown(*compare(good, bad).lines("runs/one", "two"))
     assert "runs/one   100.00 %  (95 %: " in text and "two        0.00 %" in text
     assert "both 0, only the first 12, only the second 0, neither 0 of 12 images" in text
     assert "by +100.00 points (95 %: " in text and "p = 0.000488 (McNemar, exact)" in text
     assert "verdict    runs/one is better" in text
-    assert "two is better" in shown(*comparison_lines(compare(bad, good), "runs/one", "two"))
-    same = shown(*comparison_lines(compare(good, good), "runs/one", "two"))
+    assert "two is better" in shown(*compare(bad, good).lines("runs/one", "two"))
+    same = shown(*compare(good, good).lines("runs/one", "two"))
     assert "verdict    not distinguishable" in same and "p = 1 " in same
 
 
 def test_what_was_left_out_is_one_line() -> None:
-    found = evaluate([[2.0, 1.0]], [0], ["a", "b"], ["x"])
+    found = evaluate_single_label([[2.0, 1.0]], [0], ["a", "b"], ["x"])
     assert not any("left out" in str(line) for line in evaluation_lines(found, {}))
     line = next(evaluation_lines(found, {name: 1000 + i for i, name in enumerate("dcba")}))
     assert isinstance(line, str) and "4,006 images" in line
@@ -113,7 +116,7 @@ def test_what_was_left_out_is_one_line() -> None:
 def test_many_classes_show_the_most_common_confusions() -> None:
     classes = [f"class{i}" for i in range(30)]
     logits = np.eye(30)[[0, 0, 0, 1, 2]]
-    evaluation = evaluate(logits, [0, 3, 3, 1, 4], classes, list("abcde"))
+    evaluation = evaluate_single_label(logits, [0, 3, 3, 1, 4], classes, list("abcde"))
     text = shown(*evaluation_lines(evaluation))
     assert "top-5" in text
     assert "2  class3 taken for class0" in text

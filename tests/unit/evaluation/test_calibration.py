@@ -181,7 +181,7 @@ def folds(keys):
 def test_on_its_own_images_each_fifth_is_judged_by_the_others():
     logits, labels = draw(203, temperature=2.5, seed=3)
     keys = [f"{name}.jpg" for name in np.random.default_rng(0).permutation(203)]
-    found = report(logits, labels, keys, fit(logits, labels), own=True)
+    found = report(logits, labels, keys, fit(logits, labels), cross_fit=True)
     assert found.cross_fitted
     confidence, sure, number = np.empty(203), np.empty(203, bool), folds(keys)
     for fold in range(5):
@@ -229,10 +229,10 @@ def test_calibration_helps_on_images_that_it_has_not_seen():
 
 def test_without_a_calibration_only_what_is_is_told():
     logits, labels = draw(50)
-    values = report(logits, labels, [str(i) for i in range(50)], None, own=True).to_dict()
+    values = report(logits, labels, [str(i) for i in range(50)], None, cross_fit=True).to_dict()
     for name in ("temperature", "threshold", "target", "after", "coverage", "accuracy_when_sure"):
         assert values[name] is None
     assert not values["cross_fitted"]
     assert len(values["curve"]) == 50
-    one = report(logits[:1], labels[:1], ["0"], fit(logits[:1], labels[:1]), own=True)
+    one = report(logits[:1], labels[:1], ["0"], fit(logits[:1], labels[:1]), cross_fit=True)
     assert not one.cross_fitted  # there are no others to fit it on

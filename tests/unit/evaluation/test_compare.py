@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitral.errors import DataError
-from vitral.evaluation import compare, evaluate
+from vitral.evaluation import compare, evaluate_single_label
 from vitral.evaluation.compare import mcnemar, paired_interval
 
 CLASSES = ["가", "b", "c"]
@@ -19,7 +19,7 @@ def model(right, truth, classes=CLASSES, keys=None):
     numbers = np.array([classes.index(CLASSES[t]) for t in truth])
     guess = np.where(right, numbers, (numbers + 1) % len(classes))
     names = [f"{i}.jpg" for i in range(len(truth))] if keys is None else keys
-    return evaluate(4 * np.eye(len(classes))[guess], numbers, classes, names)
+    return evaluate_single_label(4 * np.eye(len(classes))[guess], numbers, classes, names)
 
 
 def drawn(samples=200, seed=0, share=0.8):

@@ -9,7 +9,12 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from vitral.errors import DataError, ModelError
-from vitral.evaluation import Evaluation, evaluate, evaluate_multi_label, wilson
+from vitral.evaluation import (
+    SingleLabelEvaluation,
+    evaluate_multi_label,
+    evaluate_single_label,
+    wilson,
+)
 from vitral.evaluation.multi_label import average_precision
 
 
@@ -115,7 +120,7 @@ def test_predictions_and_the_surest_mistakes_first():
     found = evaluate_multi_label(logits, labels, ["a", "b", "c"], keys(4))
     assert [p.predicted for p in found.predictions] == [("a", "c"), (), ("b",), ("a", "b", "c")]
     assert [p.labels for p in found.predictions] == [("a", "c"), (), ("b", "c"), ("a", "b")]
-    assert [p.score for p in found.predictions[:2]] == [None, None]
+    assert [p.score for p in found.predictions[:2]] == [0.0, 0.0]
     assert found.predictions[2].score == pytest.approx(1 - expit(-4))
     assert found.predictions[3].score == pytest.approx(expit(2))
     assert found.mistakes() == [2, 3]
@@ -152,9 +157,9 @@ def test_the_interval_stays_inside():
 
 
 def test_both_kinds_of_evaluation_have_one_surface(scored):
-    one = evaluate([[2.0, 0.0], [0.0, 1.0]], [0, 0], names(2), keys(2))
+    one = evaluate_single_label([[2.0, 0.0], [0.0, 1.0]], [0, 0], names(2), keys(2))
     multi_label = scored[2]
-    assert isinstance(one, Evaluation)
+    assert isinstance(one, SingleLabelEvaluation)
     assert (one.headline, multi_label.headline) == ("accuracy", "mean average precision")
     assert one.score == one.accuracy == 0.5
     for found in (one, multi_label):

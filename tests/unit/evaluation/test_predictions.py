@@ -10,39 +10,42 @@ import pytest
 from vitral.errors import DataError, MachineError
 from vitral.evaluation import (
     Prediction,
-    evaluate,
     evaluate_multi_label,
+    evaluate_single_label,
     read_predictions,
     write_evaluation,
     write_predictions,
 )
-from vitral.evaluation.predictions import joined
+from vitral.evaluation.multi_label import joined
+from vitral.evaluation.single_label import csv_rows
 
 AWKWARD = ["골프공", 'say "cheese"', "a,b", "two\nlines", " edge ", "=1+1", "<script>", ""]
 
 
 def evaluation(*predictions):
-    return SimpleNamespace(predictions=predictions)
+    return SimpleNamespace(csv_rows=lambda: csv_rows(predictions))
 
 
 def test_any_name_survives(tmp_path):
     written = [
         Prediction(
             key=f"val/{name}/1.jpg",
-            label=name,
-            predicted=AWKWARD[-1 - i],
+            labels=(name,),
+            predicted=(AWKWARD[-1 - i],),
             score=0.25,
-            given=None if i == 3 else 1.5e-9 * i,
+            label_probability=None if i == 3 else 1.5e-9 * i,
         )
         for i, name in enumerate(AWKWARD)
     ]
     write_predictions(tmp_path / "predictions.csv", evaluation(*written))
-    assert read_predictions(tmp_path / "predictions.csv") == written
+    assert read_predictions(tmp_path / "predictions.csv").predictions == tuple(written)
 
 
 def test_is_an_ordinary_csv(tmp_path):
     path = tmp_path / "predictions.csv"
-    answer = Prediction(key="가.jpg", label="a", predicted="b", score=1, given=2e-9)
+    answer = Prediction(
+        key="가.jpg", labels=("a",), predicted=("b",), score=1, label_probability=2e-9
+    )
     write_predictions(path, evaluation(answer))
     with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.DictReader(file)) == [
@@ -59,15 +62,17 @@ def test_is_an_ordinary_csv(tmp_path):
 def test_a_path_that_is_not_text_is_escaped(tmp_path):
     path = tmp_path / "predictions.csv"
     key = b"bad\xff.jpg".decode("utf-8", "surrogateescape")
-    write_predictions(path, evaluation(Prediction(key=key, label="a", predicted="b", score=1)))
-    assert read_predictions(path)[0].key == "bad\\udcff.jpg"
+    write_predictions(
+        path, evaluation(Prediction(key=key, labels=("a",), predicted=("b",), score=1))
+    )
+    assert read_predictions(path).predictions[0].key == "bad\\udcff.jpg"
 
 
 def test_a_file_of_four_columns_and_one_saved_by_a_spreadsheet(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("\ufeffpath,label,predicted,score\r\n1.jpg,a,b,0.5\r\n", encoding="utf-8")
-    (found,) = read_predictions(path)
-    assert (found.score, found.given) == (0.5, None)
+    (found,) = read_predictions(path).predictions
+    assert (found.score, found.label_probability) == (0.5, None)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_files_that_cannot_be(tmp_path):
 
 def test_evaluation_json_is_all_but_the_confusions(tmp_path):
     names = ["가", "나\udcff"]
-    found = evaluate([[2.0, 0.0], [1.0, 0.0]], [0, 1], names, ["1.jpg", "2.jpg"])
+    found = evaluate_single_label([[2.0, 0.0], [1.0, 0.0]], [0, 1], names, ["1.jpg", "2.jpg"])
     write_evaluation(tmp_path / "evaluation.json", found)
     text = (tmp_path / "evaluation.json").read_text(encoding="utf-8")
     values = found.to_dict()
@@ -125,7 +130,7 @@ def multi_label(classes, samples=40):
 def test_multi_labels_survive_whatever_their_names(tmp_path):
     written = multi_label([*AWKWARD, "a|b", '"', ";"])
     write_predictions(tmp_path / "predictions.csv", written)
-    found = read_predictions(tmp_path / "predictions.csv")
+    found = read_predictions(tmp_path / "predictions.csv").multi_label
     assert found.classes == written.classes
     for one, other in zip(found.predictions, written.predictions, strict=True):
         assert (one.key, one.labels, one.predicted) == (other.key, other.labels, other.predicted)

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from vitral.errors import DataError, ModelError
-from vitral.evaluation import confusion_matrix, evaluate
+from vitral.evaluation import confusion_matrix, evaluate_single_label
 from vitral.specs import Calibration
 
 
@@ -28,7 +28,7 @@ def scored(request):
     labels = random.integers(0, count, 300)
     logits = random.normal(0, 2, (300, count))
     logits[np.arange(300), labels] += 1.5
-    return logits, labels, evaluate(logits, labels, names(count), keys(300))
+    return logits, labels, evaluate_single_label(logits, labels, names(count), keys(300))
 
 
 def test_agrees_with_scikit_learn(scored):
@@ -54,7 +54,7 @@ def test_predictions_carry_the_softmax_score(scored):
         prediction = found.predictions[i]
         assert prediction.key == f"{i}.jpg"
         assert prediction.label == f"class {labels[i]}"
-        assert prediction.predicted == f"class {logits[i].argmax()}"
+        assert prediction.answer == f"class {logits[i].argmax()}"
         assert prediction.score == pytest.approx(probabilities[i].max())
 
 
@@ -82,7 +82,7 @@ def test_every_number_has_its_interval(scored):
 
 
 def test_ties_go_to_the_lower_index_among_five_as_for_one():
-    found = evaluate(np.zeros((8, 8)), range(8), names(8), keys(8))
+    found = evaluate_single_label(np.zeros((8, 8)), range(8), names(8), keys(8))
     assert found.correct == 1
     assert found.top5 == 5 / 8
 
@@ -91,11 +91,11 @@ def test_a_temperature_changes_probabilities_and_nothing_else(scored):
     logits, labels, plain = scored
     count = logits.shape[1]
     fitted = Calibration(temperature=2.0, threshold=0.5, target=0.9, samples=7)
-    found = evaluate(logits, labels, names(count), keys(300), calibration=fitted)
+    found = evaluate_single_label(logits, labels, names(count), keys(300), calibration=fitted)
     probabilities = softmax(logits / 2, axis=1)
     np.testing.assert_allclose([p.score for p in found.predictions], probabilities.max(axis=1))
     given = probabilities[np.arange(300), labels]
-    np.testing.assert_allclose([p.given for p in found.predictions], given)
+    np.testing.assert_allclose([p.label_probability for p in found.predictions], given)
     assert [p.predicted for p in found.predictions] == [p.predicted for p in plain.predictions]
     assert (found.accuracy, found.loss, found.macro_f1) == (
         plain.accuracy,
@@ -104,7 +104,9 @@ def test_a_temperature_changes_probabilities_and_nothing_else(scored):
     )
     assert found.reliability.coverage == (probabilities.max(axis=1) >= 0.5).mean()
     assert plain.reliability.calibration is None
-    own = evaluate(logits, labels, names(count), keys(300), calibration=fitted, own=True)
+    own = evaluate_single_label(
+        logits, labels, names(count), keys(300), calibration=fitted, cross_fit=True
+    )
     assert own.reliability.cross_fitted and not found.reliability.cross_fitted
     assert own.predictions == found.predictions  # as predict answers
 
@@ -126,7 +128,7 @@ def test_to_dict_is_the_contract_and_is_json(scored):
 
 
 def test_a_class_that_never_occurs_has_no_score():
-    found = evaluate([[5, 0, 0], [5, 0, 0], [0, 5, 0]], [0, 1, 0], names(3), keys(3))
+    found = evaluate_single_label([[5, 0, 0], [5, 0, 0], [0, 5, 0]], [0, 1, 0], names(3), keys(3))
     empty = found.per_class[2]
     assert (empty.support, empty.predicted) == (0, 0)
     assert empty.precision is empty.recall is empty.recall_interval is empty.f1 is None
@@ -136,29 +138,31 @@ def test_a_class_that_never_occurs_has_no_score():
 
 
 def test_one_sample_and_extreme_logits():
-    found = evaluate([[1e4, -1e4]], [1], names(2), keys(1))
+    found = evaluate_single_label([[1e4, -1e4]], [1], names(2), keys(1))
     assert found.accuracy == 0.0
     assert found.loss == pytest.approx(-log_softmax([1e4, -1e4])[1])
     assert found.predictions[0].score == 1.0
-    assert found.predictions[0].given == 0.0
+    assert found.predictions[0].label_probability == 0.0
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_probabilities_may_be_sigmoid_scores():
-    found = evaluate([[0.9, 0.8], [0.1, 0.0]], [0, 1], names(2), keys(2), kind="probabilities")
+    found = evaluate_single_label(
+        [[0.9, 0.8], [0.1, 0.0]], [0, 1], names(2), keys(2), kind="probabilities"
+    )
     assert found.accuracy == 0.5
     assert found.predictions[0].score == pytest.approx(0.9)
-    assert found.predictions[1].given == 0.0
+    assert found.predictions[1].label_probability == 0.0
     assert np.isfinite(found.loss)
     assert found.reliability.before.ece == pytest.approx((0.1 + 0.1) / 2)
     fitted = Calibration(temperature=2.0, threshold=0.5, target=0.9, samples=7)
     with pytest.raises(DataError, match="temperature divides logits"):
-        evaluate([[0.9, 0.8]], [0], names(2), keys(1), "probabilities", fitted)
+        evaluate_single_label([[0.9, 0.8]], [0], names(2), keys(1), "probabilities", fitted)
 
 
 def test_mistakes_come_most_confident_first():
     logits = [[0, 3], [3, 0], [0, 1], [0, 9]]
-    found = evaluate(logits, [0, 0, 0, 0], names(2), keys(4))
+    found = evaluate_single_label(logits, [0, 0, 0, 0], names(2), keys(4))
     assert found.mistakes() == [3, 0, 2]
     assert found.mistakes(1) == [3]
 
@@ -182,18 +186,18 @@ def test_confusion_rows_are_the_truth():
 )
 def test_what_does_not_fit_is_one_sentence(outputs, labels, classes, samples, message):
     with pytest.raises(DataError, match=message):
-        evaluate(outputs, labels, classes, samples)
+        evaluate_single_label(outputs, labels, classes, samples)
 
 
 def test_outputs_that_are_not_finite_name_their_samples():
     logits = np.zeros((5, 2))
     logits[1:, 0] = np.nan
     with pytest.raises(ModelError, match=r"4 of 5 samples \(1\.jpg, 2\.jpg, 3\.jpg and 1 more\)"):
-        evaluate(logits, [0] * 5, names(2), keys(5))
+        evaluate_single_label(logits, [0] * 5, names(2), keys(5))
 
 
 def test_logits_are_never_taken_for_probabilities():
     with pytest.raises(DataError, match="kind='logits'"):
-        evaluate([[2.0, -1.0]], [0], names(2), keys(1), kind="probabilities")
+        evaluate_single_label([[2.0, -1.0]], [0], names(2), keys(1), kind="probabilities")
     with pytest.raises(DataError, match="kind is"):
-        evaluate([[2.0, -1.0]], [0], names(2), keys(1), kind="scores")
+        evaluate_single_label([[2.0, -1.0]], [0], names(2), keys(1), kind="scores")

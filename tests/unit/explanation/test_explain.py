@@ -14,6 +14,7 @@ from vitral.explanation import Question, explain, rollout
 from vitral.explanation.explain import as_pictures
 from vitral.model import build
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
+from vitral.specs.task import Task
 
 
 def network(**changes):
@@ -155,8 +156,8 @@ def test_multi_labels_and_a_temperature_change_the_probabilities():
     batch = images(model, 1)
     logits = model(batch).detach()[0]
     for question, expected in (
-        (Question(multi_label=True, steps=0), logits.sigmoid()),
-        (Question(temperature=2.5, steps=0), (logits / 2.5).softmax(0)),
+        (Question(task=Task("multi_label"), steps=0), logits.sigmoid()),
+        (Question(task=Task(temperature=2.5), steps=0), (logits / 2.5).softmax(0)),
     ):
         found = explain(model, batch, question=question)[0]
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)

@@ -8,6 +8,7 @@ from torch import nn
 
 from vitral.explanation.faithfulness import ORDERS, Faithfulness, faithfulness
 from vitral.explanation.request import Question
+from vitral.specs.task import Task
 
 
 class Brightness(nn.Module):
@@ -83,6 +84,6 @@ def test_areas_and_scores_by_hand():
 
 def test_multi_labels_watch_their_own_probability():
     image = torch.ones(1, 1, 8, 8)
-    asked = Question(multi_label=True, steps=2)
+    asked = Question(task=Task("multi_label"), steps=2)
     test = faithfulness(Brightness(), image, torch.rand(1, 4, 4), torch.tensor([1]), asked)[0]
     assert test.deletion.tolist() == [0.5, 0.5, 0.5]  # sigmoid of 0, whatever class 0 says

@@ -7,6 +7,7 @@ from networks import pictures, randomised, tiny, tiny_bit
 from vitral.explanation import masked_scores
 from vitral.explanation.masked_scores import watched
 from vitral.explanation.request import Question
+from vitral.specs.task import Task
 
 OWNERS = torch.tensor([0, 2, 2, 1, 0])
 TARGETS = torch.tensor([1, 4, 0])
@@ -37,10 +38,12 @@ def test_each_mask_hides_the_patches_of_its_own_image(spec):
 
 def test_all_shown_is_the_image_and_the_probability_is_that_of_the_question():
     everything = torch.ones(5, 2, 3, dtype=torch.bool)
-    for question in (Question(temperature=3.0), Question(multi_label=True)):
+    for question in (Question(task=Task(temperature=3.0)), Question(task=Task("multi_label"))):
         model, images, *rest = asked(tiny(), question, everything)
         found = watched(model, images, *rest)
-        expected = question.probabilities(model(images).detach())[OWNERS, TARGETS[OWNERS]].log()
+        expected = question.task.probabilities(model(images).detach())[
+            OWNERS, TARGETS[OWNERS]
+        ].log()
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from vitral.explanation import Question, explain
 from vitral.explanation.occlusion import occlusion, windows
+from vitral.specs.task import Task
 
 GRIDS = [(8, 8), (9, 7), (14, 14), (16, 16), (37, 37), (1, 1), (1, 64), (5, 30), (40, 2)]
 SPECS = {
@@ -48,25 +49,22 @@ def test_how_many_windows_there_are():
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_it_is_a_plain_loop_over_patches(name, multi_label):
-    spec, question = (
-        SPECS[name],
-        Question(multi_label=multi_label, temperature=1.0 if multi_label else 2.0),
-    )
+@pytest.mark.parametrize("task", [Task(temperature=2.0), Task("multi_label")])
+def test_it_is_a_plain_loop_over_patches(name, task):
+    spec, question = SPECS[name], Question(task=task)
     model, images = randomised(spec), pictures(spec, batch=3)
     targets = model(images).argmax(1)
     found = occlusion(model, images, targets, alike(images, spec.grid), question)
     tall, wide = spec.stride
     for image, target, heat in zip(images, targets, found, strict=True):
-        whole = question.probabilities(model(image[None]))[0, target].log().detach()
+        whole = question.task.probabilities(model(image[None]))[0, target].log().detach()
         falls = torch.zeros(spec.grid)
         for row in range(spec.grid[0]):
             for column in range(spec.grid[1]):
                 hidden = image.clone()
                 part = hidden[:, row * tall :, column * wide :][:, :tall, :wide]
                 part[:] = image.mean((1, 2), keepdim=True)
-                left = question.probabilities(model(hidden[None]))[0, target].log()
+                left = question.task.probabilities(model(hidden[None]))[0, target].log()
                 falls[row, column] = (whole - left).clamp(min=0)
         assert falls.sum() > 0
         torch.testing.assert_close(heat, falls / falls.sum(), atol=1e-4, rtol=1e-4)

@@ -1,7 +1,6 @@
 """A question that cannot be asked is one sentence with the valid values."""
 
 import pytest
-import torch
 from networks import tiny, tiny_bit
 
 from vitral.errors import ModelError, UsageError
@@ -69,18 +68,3 @@ def test_many_classes_are_not_all_listed():
     with pytest.raises(UsageError, match=r"n0, n1, .*n19 and 79 more\.") as error:
         Question(target="x").settled(tiny(classes=99), TINY.grid, [f"n{i}" for i in range(99)])
     assert "n20" not in str(error.value)
-
-
-def test_probabilities():
-    logits = torch.tensor([[1.0, 2.0, 4.0]])
-    plain = Question().probabilities(logits)
-    torch.testing.assert_close(plain, logits.exp() / logits.exp().sum())
-    warm = Question(temperature=2.0).probabilities(logits)
-    torch.testing.assert_close(warm, (logits / 2).exp() / (logits / 2).exp().sum())
-    multi_label = Question(multi_label=True).probabilities(logits)
-    torch.testing.assert_close(multi_label, 1 / (1 + (-logits).exp()))
-    extreme = torch.tensor([[-200.0, 0.0, 300.0]])
-    for question in (Question(), Question(temperature=2.0), Question(multi_label=True)):
-        found = question.log_probabilities(logits)
-        torch.testing.assert_close(found, question.probabilities(logits).log())
-        assert question.log_probabilities(extreme).isfinite().all()

@@ -51,7 +51,9 @@ def test_pairs_are_the_largest_off_the_diagonal():
 
 def answers(count, label, predicted):
     return [
-        Prediction(key=f"{label}{predicted}{i}", label=label, predicted=predicted, score=i / count)
+        Prediction(
+            key=f"{label}{predicted}{i}", labels=(label,), predicted=(predicted,), score=i / count
+        )
         for i in range(count)
     ]
 

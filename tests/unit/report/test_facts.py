@@ -63,7 +63,7 @@ def test_nothing_measured_no_headline():
 
 
 def test_further_scores_stand_with_their_interval_or_not_at_all():
-    row = Prediction(key="1", label="a", predicted="a", score=1.0)
+    row = Prediction(key="1", labels=("a",), predicted=("a",), score=1.0)
     told = {"top5": None, "top5_interval": None, "macro_f1": 0.5, "macro_f1_interval": [0.25, 0.75]}
     found = facts.headline(run(predictions=[row], summary=told), _scores(), ENGLISH)
     assert found.also == (("Macro-F1", 0.5, (0.25, 0.75)),)
@@ -75,7 +75,7 @@ def test_further_scores_stand_with_their_interval_or_not_at_all():
     ("split", "text"), [("val", "validation"), ("test", "test"), ("all", "given"), ("dev", "dev")]
 )
 def test_what_the_images_are_called(split, text):
-    row = Prediction(key="1", label="a", predicted="a", score=1.0)
+    row = Prediction(key="1", labels=("a",), predicted=("a",), score=1.0)
     assert facts.headline(run(predictions=[row], split=split), _scores(), ENGLISH).split == text
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitral.evaluation import evaluate, evaluate_multi_label
+from vitral.evaluation import evaluate_multi_label, evaluate_single_label
 from vitral.model import build
 from vitral.report import examples
 from vitral.specs import ImageSpec, ModelSpec
@@ -38,7 +38,7 @@ def evaluation():
     logits[:, 1] = [1, -1, 3, 2, 9, 5]  # the truth is class 0: all but number 1 are wrong
     order = [3, 1, 0, 2, 5, 4]  # an evaluation need not be in the order of the split
     keys = [Split().key(i) for i in order]
-    return evaluate(logits[order], [0] * 6, ["cat", "dog"], keys)
+    return evaluate_single_label(logits[order], [0] * 6, ["cat", "dog"], keys)
 
 
 def kind(found, name):
@@ -50,7 +50,7 @@ def test_surest_first_and_unreadable_left_out(evaluation):
     assert [round(example.score, 3) for example in found] == [0.993, 0.953, 0.881, 0.731]
     assert [example.key for example in found] == [f"val/{i}.png" for i in (5, 2, 3, 0)]
     assert all((e.truth, e.predicted, e.overlay) == ("cat", "dog", None) for e in found)
-    assert all(example.given == pytest.approx(1 - example.score) for example in found)
+    assert all(example.label_probability == pytest.approx(1 - example.score) for example in found)
     pictures = [Image.open(io.BytesIO(example.image)) for example in found]
     assert [(p.format, p.size) for p in pictures[:2]] == [("PNG", (240, 240)), ("JPEG", (240, 160))]
     assert pictures[1].convert("RGB").getpixel((100, 100))[0] == pytest.approx(80, abs=3)
@@ -81,7 +81,9 @@ def test_of_many_confusions_each_has_its_picture_and_no_page_too_many():
         def read(self, index):
             return np.full((32, 32, 3), index % 256, np.uint8)
 
-    predictions = evaluate(logits, labels, [f"k{i}" for i in range(40)], keys).predictions
+    predictions = evaluate_single_label(
+        logits, labels, [f"k{i}" for i in range(40)], keys
+    ).predictions
     found = kind(examples(Grey(), predictions), "confusion")
     assert len(found) == 150 == len({example.key for example in found})
     pairs = [(e.truth, e.predicted) for e in found]
@@ -94,7 +96,9 @@ def test_of_many_confusions_each_has_its_picture_and_no_page_too_many():
 def test_likely_label_errors_have_their_own_place():
     logits = np.array([[4.0, 0], [4, 0], [0, 4], [0, 4], [0, 5], [0.3, 0]])
     keys = [Split().key(i) for i in (0, 1, 2, 3, 5, 4)]
-    found = examples(Split(), evaluate(logits, [0, 0, 1, 1, 0, 1], ["a", "b"], keys).predictions)
+    found = examples(
+        Split(), evaluate_single_label(logits, [0, 0, 1, 1, 0, 1], ["a", "b"], keys).predictions
+    )
     assert [e.key for e in kind(found, "mistake")] == ["val/5.png"]
     assert [(e.key, e.truth, e.predicted) for e in kind(found, "doubt")] == [
         ("val/5.png", "a", "b")
@@ -132,7 +136,7 @@ def test_overlays_are_those_of_each_image_alone(tiny):
 
     images, split = ImageSpec(size=(32, 32)), Colours()
     keys = [split.key(i) for i in range(10)]
-    predictions = evaluate(
+    predictions = evaluate_single_label(
         np.stack([np.zeros(10), np.arange(1, 11)], 1), [0] * 10, "ab", keys
     ).predictions
     together = kind(examples(split, predictions, tiny, images), "mistake")
@@ -148,9 +152,9 @@ def test_overlays_are_those_of_each_image_alone(tiny):
 
 
 def test_no_mistake_no_gallery():
-    right = evaluate([[2.0, 0.0]], [0], ["cat", "dog"], ["val/0.png"])
+    right = evaluate_single_label([[2.0, 0.0]], [0], ["cat", "dog"], ["val/0.png"])
     assert [e.kind for e in examples(Split(), right.predictions)] == ["confusion"]
-    gone = evaluate([[2.0, 0.0]], [1], ["cat", "dog"], ["elsewhere.png"])
+    gone = evaluate_single_label([[2.0, 0.0]], [1], ["cat", "dog"], ["elsewhere.png"])
     assert examples(Split(), gone.predictions) == []
 
 
@@ -158,8 +162,7 @@ def test_multi_labels_name_all_they_have_and_were_given():
     labels = np.array([[1, 1], [0, 0], [0, 1], [1, 0]], bool)
     logits = np.array([[2.0, -1.0], [-1.0, 3.0], [-1.0, 2.0], [-2.0, -1.0]])
     keys = [Split().key(i) for i in range(4)]
-    found = examples(
-        Split(), evaluate_multi_label(logits, labels, ["cat", "dog"], keys).predictions
-    )
+    answers = evaluate_multi_label(logits, labels, ["cat", "dog"], keys).predictions
+    found = examples(Split(), answers, kind="multi_label")
     said = [(e.truth, e.predicted, round(e.score, 3)) for e in found]
     assert said == [("", "dog", 0.953), ("cat", "", 0.881), ("cat, dog", "cat", 0.731)]

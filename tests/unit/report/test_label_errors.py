@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitral.evaluation import Prediction, evaluate
+from vitral.evaluation import Prediction, evaluate_single_label
 from vitral.report.label_errors import doubtful
 
 
@@ -36,22 +36,28 @@ def test_as_the_definition_says(seed):
     flipped = random.choice(300, 20, replace=False)
     noisy[flipped] = (labels[flipped] + 1) % 5
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    evaluation = evaluate(logits, noisy, "abcdef", [str(i) for i in range(300)])
+    evaluation = evaluate_single_label(logits, noisy, "abcdef", [str(i) for i in range(300)])
     found = doubtful(evaluation.predictions)
     assert found == by_the_paper(probabilities, noisy.tolist())
     assert len(set(found[:10]) & set(flipped.tolist())) >= 7  # the first are mostly the wrong ones
 
 
 def test_without_the_probability_of_the_label_nothing_is_said():
-    row = {"key": "1.jpg", "label": "a", "predicted": "b", "score": 0.99}
-    assert doubtful([Prediction(**row)]) == []
+    unknown = Prediction(key="1.jpg", labels=("a",), predicted=("b",), score=0.99)
+    assert doubtful([unknown]) == []
     assert doubtful([]) == []
 
 
 def test_a_label_that_the_class_is_seldom_given_more_for_is_not_doubted():
     rows = [("a", "b", 0.6, 0.4), ("a", "b", 0.8, 0.2), ("b", "b", 0.6, 0.6), ("b", "b", 0.5, 0.5)]
     predictions = [
-        Prediction(key=f"{i}", label=label, predicted=predicted, score=score, given=given)
+        Prediction(
+            key=f"{i}",
+            labels=(label,),
+            predicted=(predicted,),
+            score=score,
+            label_probability=given,
+        )
         for i, (label, predicted, score, given) in enumerate(rows)
     ]
     # both are sure enough of b (0.55), but 0.4 is more than a's images get on the mean (0.3)

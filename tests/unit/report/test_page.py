@@ -16,8 +16,8 @@ from vitral.data.sources import Problem
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import (
     compare,
-    evaluate,
     evaluate_multi_label,
+    evaluate_single_label,
     write_evaluation,
     write_predictions,
 )
@@ -95,7 +95,7 @@ def fill(run, classes, samples=90):
     logits = random.normal(0, 1, (samples, len(classes)))
     logits[np.arange(samples), labels] += 2
     keys = [f"{classes[label]}/{i}.jpg" for i, label in enumerate(labels)]
-    evaluation = evaluate(logits, labels, classes, keys)
+    evaluation = evaluate_single_label(logits, labels, classes, keys)
     (run / "best").mkdir(parents=True)
     write_predictions(run / "predictions.csv", evaluation)
     model = {"name": "tiny", "size": [32, 32], "patch": [8, 8], "width": 24, "depth": 2}
@@ -181,7 +181,13 @@ def test_the_card_alone_gives_the_headline(tmp_path):
 
 def small(kind, key):
     return Example(
-        image=picture(), truth="a", predicted="b", score=0.9, given=0.05, key=key, kind=kind
+        image=picture(),
+        truth="a",
+        predicted="b",
+        score=0.9,
+        label_probability=0.05,
+        key=key,
+        kind=kind,
     )
 
 
@@ -218,7 +224,7 @@ def calibrated(run):
     logits[np.arange(90), labels] += 4
     names, keys = [f"k{i}" for i in range(7)], [f"{i}.jpg" for i in range(90)]
     found = Calibration(temperature=1.5, threshold=0.625, target=0.95, samples=90)
-    evaluation = evaluate(logits, labels, names, keys, calibration=found)
+    evaluation = evaluate_single_label(logits, labels, names, keys, calibration=found)
     run.mkdir(exist_ok=True)
     write_predictions(run / "predictions.csv", evaluation)
     write_evaluation(run / "evaluation.json", evaluation)
@@ -315,7 +321,7 @@ def test_the_page_of_one_evaluation(tmp_path, multi_label):
     if multi_label:
         evaluation = evaluate_multi_label(logits, labels[:, None] == np.arange(3), NAMES, keys)
     else:
-        evaluation = evaluate(logits, labels, NAMES, keys)
+        evaluation = evaluate_single_label(logits, labels, NAMES, keys)
     classifier = load(tmp_path / "model", device="cpu")
     path = tmp_path / "on new photos.html"
     assert write_evaluation_report(path, evaluation, Grey(), classifier, "en") == path
@@ -339,8 +345,8 @@ def test_the_page_says_what_was_not_counted_and_who_is_better(tmp_path, lang):
     artifact.save(tmp_path / "model", build(spec).state_dict(), card)
     labels, keys = np.arange(40) % 3, [Grey().key(i) for i in range(40)]
     right, shifted = 5.0 * np.eye(3)[labels], 5.0 * np.eye(3)[(labels + (labels == 2)) % 3]
-    evaluation = evaluate(shifted, labels, NAMES, keys)
-    other = evaluate(right, labels, NAMES, keys)
+    evaluation = evaluate_single_label(shifted, labels, NAMES, keys)
+    other = evaluate_single_label(right, labels, NAMES, keys)
     lost = [Problem(f"<{index}>.jpg", "The file is empty.") for index in range(23)]
     path = write_evaluation_report(
         tmp_path / "page.html",
@@ -374,7 +380,7 @@ def test_selection_on_the_same_images_is_said(tmp_path):
 
 
 def test_a_class_without_images_and_a_name_that_is_not_text(tmp_path):
-    evaluate_one = evaluate([[2.0, 0.0]], [0], ["가", "나\udcff"], ["a\udcff.jpg"])
+    evaluate_one = evaluate_single_label([[2.0, 0.0]], [0], ["가", "나\udcff"], ["a\udcff.jpg"])
     write_predictions(tmp_path / "predictions.csv", evaluate_one)
     (tmp_path / "best").mkdir()
     card = json.dumps({"classes": ["가", "나\udcff"]})

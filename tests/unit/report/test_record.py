@@ -24,7 +24,7 @@ def test_parts_may_be_missing(tmp_path):
     write(tmp_path, "recipe.json", {"seed": 3})
     found = record.read(tmp_path)
     assert found.recipe == {"seed": 3}
-    assert (found.training, found.validations, found.predictions, found.card) == ([], [], [], {})
+    assert (found.training, found.validations, found.predictions, found.card) == ([], [], (), {})
     assert found.command == ""
     assert found.name == tmp_path.name
 
@@ -82,7 +82,7 @@ def test_multi_labels_are_known_by_any_part(tmp_path):
         found = record.read(tmp_path / name[:4])
         assert found.headline == "mean average precision"
         assert (found.multi_label is not None) == (name == "predictions.csv")
-        assert found.predictions == []
+        assert found.single_label == ()
     write(tmp_path / "one", "metrics.jsonl", {**log, "val_score": 0.25})
     assert record.read(tmp_path / "one").headline == "accuracy"
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vitral.evaluation import evaluate
+from vitral.evaluation import evaluate_single_label
 from vitral.report import reliability
 from vitral.report.translations import words
 
@@ -16,7 +16,7 @@ def predictions(samples=500, seed=0):
     random = np.random.default_rng(seed)
     labels, logits = np.arange(samples) % 4, random.normal(0, 1.5, (samples, 4))
     logits[np.arange(samples), labels] += 1.5
-    return evaluate(logits, labels, "abcd", [str(i) for i in range(samples)])
+    return evaluate_single_label(logits, labels, "abcd", [str(i) for i in range(samples)])
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 0.731234])
@@ -24,7 +24,7 @@ def test_every_position_says_what_numpy_says(threshold):
     rows = predictions().predictions
     found = reliability.sure(rows, threshold)
     scores = np.round([p.score for p in rows], 6)
-    right = np.array([p.label == p.predicted for p in rows])
+    right = np.array([p.correct for p in rows])
     assert len(found.thresholds) == 1001 + (threshold == 0.731234)
     assert found.thresholds[found.start] == (threshold or 0)
     for index in range(0, len(found.thresholds), 37):

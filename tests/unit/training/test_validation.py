@@ -10,7 +10,7 @@ from scipy.special import softmax
 from drawn import draw_folder, spoil
 from vitral.engines.torch_engine import Engine
 from vitral.errors import DataError
-from vitral.evaluation import Evaluation, read_predictions
+from vitral.evaluation import SingleLabelEvaluation, read_predictions
 from vitral.evaluation.calibration import fit
 from vitral.planning.choose import Request
 from vitral.planning.plan import open_data
@@ -68,7 +68,7 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
     session.progress.step = 2  # as after a step that is not the last
     session.progress.best_score = 2.0  # nor the best
     validation.validate(session)
-    assert isinstance(session.evaluation, Evaluation)
+    assert isinstance(session.evaluation, SingleLabelEvaluation)
     assert session.evaluation.reliability.calibration is None  # nobody keeps it
     assert not (tmp_path / "best").exists()
 
@@ -89,12 +89,11 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
     written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert written["calibration"]["temperature"] == card.calibration.temperature
     assert written["samples"] == 27 and "confusion" not in written
-    rows = read_predictions(tmp_path / "predictions.csv")
-    assert isinstance(rows, list)
+    rows = read_predictions(tmp_path / "predictions.csv").predictions
     scaled = softmax(seen.values / card.calibration.temperature, axis=1)
     given = scaled[np.arange(27), seen.labels]
-    assert [row.given for row in rows] == [float(f"{value:.6g}") for value in given]
-    assert isinstance(run.evaluation, Evaluation)
+    assert [row.label_probability for row in rows] == [float(f"{value:.6g}") for value in given]
+    assert isinstance(run.evaluation, SingleLabelEvaluation)
 
     session.evaluation = None  # resumed after the last step: the same once more
     files = ("evaluation.json", "predictions.csv")

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from vitral.data.loader import Batch
 from vitral.engines.torch_engine import Precision, autocast
-from vitral.evaluation import Evaluation, MultiLabelEvaluation
+from vitral.evaluation import Score
 from vitral.model import StepSamples, ViT
 from vitral.specs import Calibration, ImageSpec
 
-Score = Evaluation | MultiLabelEvaluation
 BACKBONE = "backbone."
 
 
@@ -106,10 +105,6 @@ class Objective(nn.Module):
     def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
         """Return what the observed validation images amount to."""
         raise NotImplementedError
-
-    def metrics(self, score: Score) -> dict[str, float]:
-        """Return the numbers of a score that metrics.jsonl and the artifact keep by name."""
-        return {}
 
     def calibrate(self, observed: Observed) -> Calibration | None:
         """Return the calibration that travels in the artifact; None where there is none to fit."""

@@ -11,11 +11,12 @@ from vitral import evaluation
 from vitral.data.datasets import Dataset
 from vitral.data.loader import Batch
 from vitral.errors import SpecError
+from vitral.evaluation import Score
 from vitral.evaluation.calibration import fit
 from vitral.images import augment, preprocess
 from vitral.model import ViT
 from vitral.specs import Calibration
-from vitral.training.objectives.base import Loss, Objective, Observed, Score, StepPosition
+from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import Classification, Recipe
 
 
@@ -73,16 +74,15 @@ class ClassificationObjective(Objective):
 
     def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
         """Return the evaluation; `calibration` is one that was fitted on these very images."""
-        logits, labels, keys = observed.values, observed.labels, observed.keys
-        if self.multi_label:
-            return evaluation.evaluate_multi_label(logits, labels, self.classes, keys)
         return evaluation.evaluate(
-            logits, labels, self.classes, keys, calibration=calibration, own=True
+            "multi_label" if self.multi_label else "single_label",
+            observed.values,
+            observed.labels,
+            self.classes,
+            observed.keys,
+            calibration=calibration,
+            cross_fit=True,
         )
-
-    def metrics(self, score: Score) -> dict[str, float]:
-        """Return the accuracy: of several labels, over all yes-or-no answers."""
-        return {"accuracy": score.accuracy}
 
     def calibrate(self, observed: Observed) -> Calibration | None:
         """Return the temperature and threshold fitted on these images; several labels have none."""

@@ -1,0 +1,48 @@
+"""Task: what the outputs of a network mean, and the probabilities that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TaskKind = Literal["single_label", "multi_label"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a classifier says of an image, and so what its logits mean.
+
+    Attributes:
+        kind: "single_label", where the classes exclude each other, or "multi_label", where an image
+            has any number of them, each with a probability of its own.
+        temperature: of the calibration; it divides the logits of a single-label task.
+    """
+
+    kind: TaskKind = "single_label"
+    temperature: float = 1.0
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have any number of the classes."""
+        return self.kind == "multi_label"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each class, float32: logits (..., classes) of that shape."""
+        match self.kind:
+            case "single_label":
+                return (logits.float() / self.temperature).softmax(dim=-1)
+            case "multi_label":
+                return logits.float().sigmoid()
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """The logarithms of `probabilities`, exact where those are near 0."""
+        from torch.nn.functional import logsigmoid  # noqa: PLC0415 - specs are read without torch
+
+        match self.kind:
+            case "single_label":
+                return (logits.float() / self.temperature).log_softmax(dim=-1)
+            case "multi_label":
+                return logsigmoid(logits.float())
