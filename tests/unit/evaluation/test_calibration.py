@@ -197,7 +197,7 @@ def test_on_its_own_images_each_fifth_is_judged_by_the_others():
     # the order of the images decides nothing
     order = np.random.default_rng(1).permutation(203)
     mixed = report(
-        logits[order], labels[order], [keys[i] for i in order], found.calibration, own=True
+        logits[order], labels[order], [keys[i] for i in order], found.calibration, cross_fit=True
     )
     assert mixed.coverage == found.coverage
     assert mixed.after.ece == pytest.approx(found.after.ece, rel=1e-6)
