@@ -29,7 +29,13 @@ def tiny(**changes: Any) -> ModelSpec:
 
 def tiny_bit(**changes: Any) -> ModelSpec:
     absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "positions": "none"}
-    return replace(TINY, resnet=BIT, width=256, patch=1, pool="mean", **absent, **changes)
+    whole = {"resnet": BIT, "width": 256, "patch": 1, "pool": "mean", **absent}
+    return replace(TINY, **(whole | changes))
+
+
+def tiny_resnet(**changes: Any) -> ModelSpec:
+    """ResNet v1 as a whole network."""
+    return tiny_bit(**({"resnet": ResNetSpec(blocks=(1, 2), width=32)} | changes))
 
 
 def randomised(spec: ModelSpec, seed: int = 0, **noise: Any) -> ViT:

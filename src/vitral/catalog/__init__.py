@@ -17,16 +17,17 @@ __all__ = ["model", "names", "size_of"]
 
 PLAIN = re.compile(r"(?P<size>[\w-]+)/(?P<height>[1-9]\d*)(x(?P<width>[1-9]\d*))?")
 HYBRID = re.compile(r"(?P<stem>R\d*)\+(?P<size>[\w-]+)/(?P<stride>\d+)")
-BIT = re.compile(r"BiT-R(?P<depth>\d+)x(?P<factor>[1-9]\d*)")
+RESNET = re.compile(r"(?P<kind>BiT|ResNet)-R(?P<depth>\d+)x(?P<factor>[1-9]\d*)")
 
 
 def model(name: str, **changes: Any) -> ModelSpec:
     """The spec of a named model, with some of its fields changed.
 
     The names are the paper's (`S/16`, `B/16x8` for patches 16 high and 8 wide, `R50+B/16`,
-    `BiT-R50x1`), timm's (`vit_small_patch16_224`) and torchvision's (`vit_b_16`). Changes are the
-    fields of ModelSpec: `model("S/16", size=128, classes=10, pool="mean")`. A pool other than
-    "cls" leaves the class token out, as in the authors' code, unless class_token=True asks for it.
+    `BiT-R50x1`; `ResNet-R50x1` is big_vision's v1 with group norm), timm's
+    (`vit_small_patch16_224`) and torchvision's (`vit_b_16`). Changes are the fields of ModelSpec:
+    `model("S/16", size=128, classes=10, pool="mean")`. A pool other than "cls" leaves the class
+    token out, as in the authors' code, unless class_token=True asks for it.
 
     Raises:
         ModelError: no such model; the message suggests one.
@@ -77,22 +78,14 @@ def _values(name: str) -> dict[str, Any]:
     if found and stem and found["size"] in table["sizes"]:
         resnet = ResNetSpec(blocks=tuple(stem["blocks"]))
         return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
-    if (found := BIT.fullmatch(name)) and found["depth"] in table["bit"]:
-        return _bit(tuple(table["bit"][found["depth"]]), int(found["factor"]))
+    if (found := RESNET.fullmatch(name)) and found["depth"] in table["bit"]:
+        blocks, width = tuple(table["bit"][found["depth"]]), 64 * int(found["factor"])
+        return _resnet(ResNetSpec(blocks=blocks, width=width, **table["resnets"][found["kind"]]))
     hint = did_you_mean(name, names(), "`vitral models` lists what exists.")
     raise ModelError(f"There is no model '{name}'; {hint}")
 
 
-def _bit(blocks: tuple[int, ...], factor: int) -> dict[str, Any]:
-    resnet = ResNetSpec(
-        kind="v2",
-        blocks=blocks,
-        width=64 * factor,
-        norm_eps=1e-5,
-        weight_eps=1e-10,
-        weight_eps_in="var",
-        root_pool="zero",
-    )
+def _resnet(resnet: ResNetSpec) -> dict[str, Any]:
     absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "patch": (1, 1)}
     return absent | {"width": resnet.outputs, "positions": "none", "pool": "mean", "resnet": resnet}
 

@@ -1,4 +1,4 @@
-"""Bottleneck ResNets with standardised convolutions: the hybrids' stem (V1) and BiT (V2)."""
+"""Bottleneck ResNets with standardised convolutions: stems and whole networks (V1), BiT (V2)."""
 
 import math
 from functools import partial

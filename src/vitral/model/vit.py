@@ -35,8 +35,8 @@ class Features:
 class ViT(nn.Module):
     """The spec decides the weights, the dropouts what training adds; see `vitral.model.build`.
 
-    A spec with a ResNet of kind "v1" puts it before the patches (hybrid); one of kind "v2" is the
-    whole network (BiT): its cells are the tokens, and there are no blocks. `spec.prefix` tokens
+    A spec with a ResNet puts it before the patches (hybrid); where there are no blocks (BiT) the
+    ResNet is the whole network, and the cells of its last map are the tokens. `spec.prefix` tokens
     stand before the patches: class, distillation, registers.
     """
 

@@ -26,7 +26,7 @@ CHOICES = ("positions", "positions_at", "pool", "pool_norm", "gelu", "biases", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """A Vision Transformer, a hybrid, or (resnet.kind "v2") a BiT ResNet.
+    """A Vision Transformer, a hybrid, or a ResNet alone (BiT, or v1 with group norm).
 
     Change one with `dataclasses.replace(spec, size=384, classes=10)`. The defaults are the
     authors' (Dosovitskiy et al., section 3.1 and appendix D; vit_jax where the paper is silent).
@@ -75,7 +75,7 @@ class ModelSpec:
         resample: whose rule resizes learned positions: "google" (bilinear, aligned corners),
             "timm" (bicubic, antialiased), "transformers" (bicubic), "torchvision" (bicubic,
             aligned corners), "flexivit" (bilinear, antialiased).
-        resnet: the stem of a hybrid, or BiT itself.
+        resnet: the stem of a hybrid, or with depth=0 the whole network.
     """
 
     name: str
@@ -129,8 +129,8 @@ class ModelSpec:
 
     @property
     def is_resnet(self) -> bool:
-        """Whether this is a BiT network, with no transformer in it."""
-        return self.resnet is not None and self.resnet.kind == "v2"
+        """Whether this is a ResNet alone, with no transformer behind it; BiT always is."""
+        return self.resnet is not None and (self.resnet.kind == "v2" or self.depth == 0)
 
     @property
     def attention_width(self) -> int:
@@ -312,8 +312,8 @@ class ModelSpec:
         for name, value in expected.items():
             if getattr(self, name) != value:
                 raise SpecError(
-                    f"A ResNet of kind v2 (BiT) has no transformer, so {name} stays at {value!r}, "
-                    f"not {getattr(self, name)!r}."
+                    f"A ResNet alone (depth=0, as BiT's kind v2 always is) has no transformer, so "
+                    f"{name} stays at {value!r}, not {getattr(self, name)!r}."
                 )
 
     def to_dict(self) -> dict[str, Any]:

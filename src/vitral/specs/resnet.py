@@ -1,4 +1,4 @@
-"""ResNetSpec: the convolutional stem of a hybrid, or the whole BiT network."""
+"""ResNetSpec: the convolutional stem of a hybrid, or a whole network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class ResNetSpec:
     """Bottleneck ResNet with standardised convolutions and group norm.
 
     Attributes:
-        kind: "v1" is the hybrids' stem (norm and ReLU after each convolution, TensorFlow's SAME
-            padding), "v2" is BiT (norm and ReLU before each convolution, a norm at the end).
+        kind: "v1" is the hybrids' stem and big_vision's bit.py (norm and ReLU after each
+            convolution, TensorFlow's SAME padding), "v2" is the paper's BiT, never a stem (norm and
+            ReLU before each convolution, a norm at the end).
         blocks: units of each stage; () is the root alone, 1/4 of the image's side. Every stage
             but the first halves the map.
         width: channels of the root, 64 times the width factor.

@@ -1,12 +1,15 @@
 """Traps 6, 7 and 8 of paper.md: padding, epsilons, and the border of the root's pooling."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from networks import BIT, STEM, pictures, randomised, tiny, tiny_bit
+from networks import BIT, STEM, pictures, randomised, tiny, tiny_bit, tiny_resnet
+from torch import nn
 from torch.nn import functional as F
 
+from vitral.images.augment import transforms
 from vitral.model.resnet import ResNet, StandardisedConv, padded_same
 from vitral.specs import ResNetSpec
 
@@ -82,6 +85,38 @@ def test_the_same_pool_never_sees_its_border():
     maps = -torch.rand(1, 32, 8, 6) - 1
     reference = F.max_pool2d(F.pad(maps, (0, 1, 0, 1), value=-math.inf), 3, 2)
     assert torch.equal(network(maps), reference) and (reference < 0).all()
+
+
+@torch.no_grad()
+def test_v1_is_torchvisions_resnet_with_group_norm_and_standardised_kernels():
+    """On sides of one more than a power of two TensorFlow's padding is the same on both sides."""
+    transforms()  # torchvision imported, also where its compiled part does not fit
+    from torchvision.models import resnet
+
+    spec = tiny_resnet(resnet=ResNetSpec(blocks=(2, 1, 1, 1)), width=2048, size=(65, 33))
+    network = randomised(spec)
+    norm = partial(nn.GroupNorm, 32, eps=1e-6)
+    oracle = resnet.ResNet(resnet.Bottleneck, [2, 1, 1, 1], spec.classes, norm_layer=norm).double()
+    pairs = [
+        (oracle.conv1, network.stem.root),
+        (oracle.bn1, network.stem.root_norm),
+        (oracle.fc, network.head),
+    ]
+    stages = (oracle.layer1, oracle.layer2, oracle.layer3, oracle.layer4)
+    for theirs, ours in zip(stages, network.stem.stages, strict=True):
+        for block, unit in zip(theirs, ours, strict=True):
+            pairs += [(getattr(block, f"conv{i}"), getattr(unit, f"conv{i}")) for i in (1, 2, 3)]
+            pairs += [(getattr(block, f"bn{i}"), getattr(unit, f"norm{i}")) for i in (1, 2, 3)]
+            if block.downsample is not None:
+                pairs += zip(block.downsample, (unit.shortcut, unit.shortcut_norm), strict=True)
+    for theirs, ours in pairs:
+        weight = ours.standardised() if isinstance(ours, StandardisedConv) else ours.weight
+        theirs.weight.copy_(weight)
+        if theirs.bias is not None:
+            theirs.bias.copy_(ours.bias)
+    assert len(pairs) == 3 + 5 * 6 + 4 * 2
+    images = pictures(spec)
+    assert (network(images) - oracle(images)).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("spec", [tiny(resnet=STEM, patch=1), tiny_bit()], ids=["v1", "v2"])

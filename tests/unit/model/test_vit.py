@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import STEM, pictures, randomised, tiny, tiny_bit
+from networks import STEM, pictures, randomised, tiny, tiny_bit, tiny_resnet
 from torch.nn import functional as F
 
 from vitral.catalog import model
@@ -336,8 +336,8 @@ def test_training_noise_is_silent_in_evaluation():
     assert not torch.equal(network.train()(images), network(images))
 
 
-def test_bit_is_a_stem_and_a_head():
-    spec = tiny_bit()
+@pytest.mark.parametrize("spec", [tiny_bit(), tiny_resnet()], ids=["v2", "v1"])
+def test_a_resnet_alone_is_a_stem_and_a_head(spec):
     network, images = randomised(spec), pictures(spec)
     features = network.features(images)
     assert features.grid == spec.grid == (4, 6) and features.patches.shape == (2, 24, 256)
@@ -363,8 +363,9 @@ def test_a_mistaken_tensor_is_refused_in_a_sentence():
         tiny(positions="relative", qk_norm=True),
         tiny(positions="sincos2d", resnet=STEM, patch=1),
         tiny_bit(),
+        tiny_resnet(),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_half_precision_runs_and_stays_close(spec, dtype):
     network, images = randomised(spec), pictures(spec)
@@ -382,6 +383,7 @@ COMPILED = [
     tiny(positions="learned2d", positions_at="every", pool="map", distillation_token=False),
     tiny(resnet=STEM, patch=1, positions="sincos2d", positions_at="shared"),
     tiny_bit(),
+    tiny_resnet(),
 ]
 
 

@@ -37,6 +37,7 @@ PUBLISHED = {
     "R50+L/32": 328_994_856,
     "R50+B/32": 110_945_832,
     "R50+L/16": 316_483_624,
+    "ResNet-R50x1": 25_557_032,  # torchvision's resnet50 has as many
     "BiT-R50x1": 25_549_352,
     "BiT-R50x2": 97_988_712,
     "BiT-R50x3": 217_319_080,
@@ -85,6 +86,7 @@ SPREAD = [
     model("R50+B/16"),
     model("R+Ti/16", size=(64, 96)),
     model("BiT-R50x1", size=(70, 54)),
+    model("ResNet-R26x1", size=(70, 54)),
     model("S/16", size=384),
     model("So400m/14", pool="map"),
     model("deit_base_distilled_patch16_384"),

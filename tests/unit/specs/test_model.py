@@ -4,7 +4,7 @@ import sys
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-from networks import BIT, STEM, TINY, tiny, tiny_bit
+from networks import BIT, STEM, TINY, tiny, tiny_bit, tiny_resnet
 
 from vitral.catalog import model, names
 from vitral.errors import ModelError, SpecError
@@ -176,6 +176,14 @@ def test_a_bit_network_has_no_transformer(change):
     assert spec.is_resnet and spec.resnet == BIT and not tiny(resnet=STEM, patch=1).is_resnet
     with pytest.raises(SpecError, match="has no transformer"):
         replace(spec, **change)
+
+
+def test_a_stem_without_blocks_behind_it_is_a_network_of_its_own():
+    assert tiny_resnet().is_resnet and model("ResNet-R50x1").resnet.blocks == (3, 4, 6, 3)
+    with pytest.raises(SpecError, match="so class_token stays at False, not True"):
+        replace(tiny_resnet(), class_token=True)
+    with pytest.raises(SpecError, match="so width stays at 256, not 64"):
+        replace(tiny_resnet(), width=64)
 
 
 def test_images_that_do_not_fit_are_refused_in_one_sentence():
