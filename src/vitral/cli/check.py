@@ -54,7 +54,8 @@ def shard(
     from vitral.storage import files
 
     most = write_shards.parse_size(size)
-    write_shards.refuse_place(out_, data)
+    files.refuse_existing(out_)
+    files.refuse_inside(out_, data)
     with progress("looking") as tick:
         opened = open_dataset(data, allow_unreadable=allow_unreadable, tick=tick)
     left_out = list(opened.problems)

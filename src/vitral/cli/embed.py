@@ -72,13 +72,7 @@ def _refuse_place(target: Path, data: list[str]) -> None:
 
 
 def _write_array(path: Path, found: Embedding) -> None:
-    import numpy as np
-
     from vitral.storage import files
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, found.vectors, allow_pickle=False)
 
     text = io.StringIO()
     writer = csv.writer(text)
@@ -86,7 +80,7 @@ def _write_array(path: Path, found: Embedding) -> None:
         writer.writerows([["path"], *([name] for name in found.paths)])
     else:
         writer.writerows([("path", "label"), *zip(found.paths, found.labels, strict=True)])
-    files.write_file(path, write)
+    files.write_arrays(path, found.vectors)
     files.write_text(path.with_suffix(".csv"), text.getvalue())
 
 

@@ -132,7 +132,7 @@ def _of_images(
     """A folder for each, and the table; what cannot be read is named and left out."""
     from vitral.explanation import Explanation
     from vitral.explanation.figures import overview
-    from vitral.explanation.save import write
+    from vitral.storage import files
 
     folders = dict(zip(paths, _folders(paths), strict=True))
     for name in folders.values():
@@ -148,8 +148,8 @@ def _of_images(
                 results.append({"path": str(path), "error": entry})
                 continue
             folder = place / folders[path]
-            write(folder / "overlay.png", found.overlay_png())
-            write(folder / "overview.png", overview.render(found, "png"))
+            files.write_bytes(folder / "overlay.png", found.overlay_png())
+            files.write_bytes(folder / "overview.png", overview.render(found, "png"))
             results.append(_result(found, folder))
     good = [result for result in results if "error" not in result]
     if not good:

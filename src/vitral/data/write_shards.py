@@ -41,15 +41,6 @@ def parse_size(text: str) -> int:
     return size
 
 
-def refuse_place(out: Path, source: str) -> None:
-    """UsageError for a folder that holds something, or that lies inside the images."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not empty. Choose a new folder.")
-    data = Path(source)
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"{out} lies inside the images in {data}. Choose a folder outside of it.")
-
-
 def pack(
     folder: Path, data: Dataset, *, size: int, tick: Callable[[int, int], None] | None = None
 ) -> tuple[Problem, ...]:

@@ -241,13 +241,7 @@ def _write_numbers(out: Path, told: dict[str, Any], arrays: dict[str, Array]) ->
         if array.size <= _SHORT:
             told[name]["values"] = array.tolist()
 
-    named: Any = arrays  # numpy's types know only its own keywords
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # a name without .npz would get one
-            np.savez_compressed(file, **named)
-
-    files.write_file(out / "model.npz", write)
+    files.write_arrays(out / "model.npz", arrays)
     files.write_text(out / "model.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     return [out / "model.npz", out / "model.json"]
 

@@ -46,19 +46,19 @@ def save(explanation: Explanation, path: Path) -> None:
     """Write an overview (.png or .svg), or the folder; see Explanation.save."""
     match path.suffix.lower():
         case ".png":
-            write(path, overview.render(explanation, "png"))
+            files.write_bytes(path, overview.render(explanation, "png"))
         case ".svg":
-            write(path, overview.render(explanation, "svg"))
+            files.write_bytes(path, overview.render(explanation, "svg"))
         case suffix if suffix in PICTURES:
             raise UsageError(f"{path}: figures are .png or .svg (or a folder), not {suffix}.")
         case _:
             earlier = set(names()) if _is_ours(path / "tokens.json") else set()
             for name, content in of(explanation):
-                write(path / name, content)
+                files.write_bytes(path / name, content)
                 earlier.discard(name)
             if explanation.inside is not None:
                 arrays = _arrays(explanation, explanation.inside)
-                files.write_file(path / "attention.npz", lambda place: _write(place, arrays))
+                files.write_arrays(path / "attention.npz", arrays)
                 earlier.discard("attention.npz")
             for name in earlier:  # of the explanation that was here before, not of this one
                 if (path / name).is_file():
@@ -183,17 +183,3 @@ def _arrays(explanation: Explanation, inside: Inside) -> dict[str, NDArray[Any]]
         "cosines": inside.cosines,
     }
     return {name: array for name, array in found.items() if array is not None}
-
-
-def write(path: Path, content: bytes) -> None:
-    """Bytes as a whole file or none."""
-
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    files.write_file(path, fill)
-
-
-def _write(place: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    with place.open("wb") as file:  # numpy would add .npz to a name
-        np.savez_compressed(file, allow_pickle=False, **arrays)

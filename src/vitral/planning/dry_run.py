@@ -21,6 +21,7 @@ from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
 from vitral.engines.torch_engine import uses_bf16
 from vitral.planning.benchmark import StepCosts, fastest_micro_batch, measure
+from vitral.storage import files
 from vitral.training import finetuning, memory, schedule
 from vitral.training.memory import Memory
 from vitral.training.recipe import Recipe
@@ -122,7 +123,6 @@ def dry_run(
     state = pieces * (needed.weights + needed.optimizer + needed.average)
     with torch.device("meta"):
         trainable = finetuning.trainable(memory.network(recipe))
-    folder = next(place for place in (out, *out.absolute().parents) if place.exists())
     found = DryRun(
         parameters=recipe.model.parameters,
         trainable=trainable,
@@ -140,7 +140,7 @@ def dry_run(
         seconds=None,
         state_bytes=state,
         disk_bytes=3 * state + 8 * recipe.model.parameters,  # a third slot while it is written
-        free_disk=shutil.disk_usage(folder).free,
+        free_disk=shutil.disk_usage(files.nearest_parent(out)).free,
         device=str(device),
         precision="bf16" if bf16 else "fp32",
     )

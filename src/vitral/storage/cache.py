@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from vitral.errors import MachineError
+from vitral.storage import files
 
 
 def folder() -> Path:
@@ -42,9 +44,5 @@ def load(kind: str, key: str) -> Any:
 
 def store(kind: str, key: str, value: Any) -> None:
     """Keep a JSON value; a cache that cannot be written is no error."""
-    with contextlib.suppress(OSError):
-        place = folder() / kind
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place, delete=False, encoding="utf-8") as file:
-            json.dump(value, file)
-        Path(file.name).replace(place / f"{key}.json")
+    with contextlib.suppress(MachineError):
+        files.write_text(folder() / kind / f"{key}.json", json.dumps(value))

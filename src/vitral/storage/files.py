@@ -10,22 +10,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitral.errors import MachineError
+from vitral.errors import MachineError, UsageError
 from vitral.wording import byte_size
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WRITING = ".writing"  # how the temporary neighbours of files end
 
 
-def write_file(path: Path, write: Callable[[Path], None], needed: int = 0) -> None:
-    """Let `write` fill a temporary neighbour of `path`, flush it to the disk, then rename it.
+def write_file(path: Path, write: Callable[[Path], object], needed: int = 0) -> None:
+    """Lets `write` fill a temporary neighbour of `path`, flushes it to the disk and renames it.
+
+    `needed`: the bytes of the content, where they are known, for the sentence about a full disk.
 
     Raises MachineError when the folder is read-only or the disk is full; `path` is then as before.
-    `needed` is told of a full disk: the bytes of the content, where they are known before.
     """
     path = path.resolve()  # a link keeps pointing where it points
     if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
@@ -39,31 +43,47 @@ def write_file(path: Path, write: Callable[[Path], None], needed: int = 0) -> No
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        written = _held(temporary)
+        written = _bytes_on_disk(temporary)
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise explained(error, path, needed, written) from None
+        raise write_error(error, path, needed, written) from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes as a whole file or not at all; raises as write_file does."""
+    write_file(path, lambda temporary: temporary.write_bytes(content), needed=len(content))
 
 
 def write_text(path: Path, text: str) -> None:
-    """write_file for UTF-8 text."""
-    write_file(path, lambda temporary: _write_text(temporary, text), needed=len(text))
+    """Writes text as a whole UTF-8 file or not at all; what UTF-8 cannot hold is escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether the name is that of a file which a kill kept write_file from finishing."""
-    return path.name.startswith(".") and path.name.endswith(_WRITING)
+def write_arrays(
+    path: Path, arrays: np.ndarray | Mapping[str, np.ndarray], *, compressed: bool = True
+) -> None:
+    """Writes one array as a whole .npy file, or named arrays as a whole .npz file.
 
+    Nothing is pickled. Raises as write_file does.
+    """
+    save: Any = np.savez_compressed if compressed else np.savez  # typed without room for names
 
-def bytes_of(tensors: Mapping[str, Tensor]) -> int:
-    """What they take in a file; of sharded ones, all pieces together."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # to a path numpy would add a suffix
+            if isinstance(arrays, np.ndarray):
+                np.save(file, arrays, allow_pickle=False)
+            else:
+                save(file, allow_pickle=False, **arrays)
+
+    parts = [arrays] if isinstance(arrays, np.ndarray) else arrays.values()
+    packed = compressed and not isinstance(arrays, np.ndarray)  # into fewer bytes, unknown before
+    write_file(path, write, needed=0 if packed else sum(part.nbytes for part in parts))
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """One safetensors file, written in place: for use inside write_file and write_folder."""
+    """Writes one safetensors file in place: for use inside write_file and write_folder."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(ready, path, metadata=dict(metadata or {}))
@@ -73,37 +93,39 @@ def write_tensors(
         raise OSError(int(known[1]) if known else errno.EIO, str(error)) from None
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None], needed: int = 0) -> None:
-    """Let `fill` make a new folder beside `folder`, then put it in its place.
+def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) -> None:
+    """Lets `fill` make a new folder beside `folder`, then puts it in its place.
 
     A folder cannot be replaced in one step, so a kill between the two renames leaves the old one
     under `.NAME.old`; `recover` puts it back. Several processes that fill it together call `clear`,
-    `fresh` and `publish` themselves. `needed` is as for write_file.
+    `fresh` and `publish` themselves. `needed` and errors are those of write_file.
     """
     try:
         clear(folder)
         fill(fresh(folder))
         publish(folder)
-    except OSError as error:
-        written = _held(fresh(folder))
+    except (OSError, MachineError) as error:
+        written = _bytes_on_disk(fresh(folder))
         shutil.rmtree(fresh(folder), ignore_errors=True)
-        raise explained(error, folder, needed, written) from None
+        if isinstance(error, MachineError):  # of a file in it, and a sentence already
+            raise
+        raise write_error(error, folder, needed, written) from None
 
 
 def fresh(folder: Path) -> Path:
-    """Where the next content of `folder` is made."""
+    """Names the neighbour where the next content of `folder` is made."""
     return folder.with_name(f".{folder.name}.new")
 
 
 def clear(folder: Path) -> None:
-    """An empty place for the next content of `folder`."""
+    """Makes an empty place for the next content of `folder`."""
     recover(folder)
     shutil.rmtree(fresh(folder), ignore_errors=True)
     fresh(folder).mkdir(parents=True)
 
 
 def publish(folder: Path) -> None:
-    """Put what was made at `fresh` in the place of `folder`."""
+    """Puts what was made at `fresh` in the place of `folder`."""
     made, old = fresh(folder), folder.with_name(f".{folder.name}.old")
     for file in made.iterdir():
         _flush(file)
@@ -116,7 +138,7 @@ def publish(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Undo a write_folder that was killed between its two renames."""
+    """Undoes a write_folder that was killed between its two renames."""
     old = folder.with_name(f".{folder.name}.old")
     if old.exists():
         if folder.exists():
@@ -125,13 +147,50 @@ def recover(folder: Path) -> None:
             old.rename(folder)
 
 
-def explained(error: OSError, path: Path, needed: int = 0, written: int = 0) -> MachineError:
-    """The sentence for an OSError met while writing `path`.
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is what a kill left of a write_file."""
+    return path.name.startswith(".") and path.name.endswith(_WRITING)
+
+
+def refuse_existing(target: Path, ignored: Callable[[Path], bool] | None = None) -> None:
+    """Raises UsageError if there is a file, or a folder with anything in it but what is `ignored`.
+
+    What is there is never written over: an empty folder will do, another must be named otherwise.
+    """
+    if target.is_dir():
+        if any(ignored is None or not ignored(file) for file in target.iterdir()):
+            raise UsageError(f"{target} exists already and is not empty. Choose a new place.")
+    elif target.exists():
+        raise UsageError(f"{target} exists already. Choose a new place.")
+
+
+def refuse_inside(target: Path, source: str) -> None:
+    """Raises UsageError if `target` lies in the folder `source` of images, or is that folder."""
+    data = Path(source)
+    if data.is_dir() and target.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"{target} lies inside the images in {data}, where it would become a class. Choose a "
+            f"place outside of it."
+        )
+
+
+def nearest_parent(path: Path) -> Path:
+    """Finds the folder, or the file itself, on whose disk `path` is or would be."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """Counts the bytes that tensors take in a file; of sharded ones, all pieces together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def write_error(error: OSError, path: Path, needed: int = 0, written: int = 0) -> MachineError:
+    """Makes the sentence for an OSError met while writing `path`.
 
     `needed`: the bytes of all that was to be written, or 0; `written`: those that still found room.
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(_existing(path)).free
+    if error.errno in NO_ROOM:
+        free = shutil.disk_usage(nearest_parent(path)).free
         wanted = ""
         if needed:
             wanted = f"{byte_size(needed, 2)} are needed, "
@@ -151,17 +210,13 @@ def explained(error: OSError, path: Path, needed: int = 0, written: int = 0) -> 
     )
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-
-
-def _held(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 where there is none."""
+def _bytes_on_disk(path: Path) -> int:
+    """Counts the bytes of a file, or of all files in a folder; 0 where there is none."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _write_through(path: Path, write: Callable[[Path], None], needed: int) -> None:
+def _write_through(path: Path, write: Callable[[Path], object], needed: int) -> None:
     if path.is_dir():
         raise MachineError(f"Cannot write {path}: it is a folder. Name a file in it.")
     with tempfile.TemporaryDirectory() as place:
@@ -170,17 +225,13 @@ def _write_through(path: Path, write: Callable[[Path], None], needed: int) -> No
             with path.open("wb") as target:
                 target.write((Path(place) / "content").read_bytes())
         except OSError as error:
-            raise explained(error, path, needed) from None
+            raise write_error(error, path, needed) from None
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _flush(path: Path) -> None:

@@ -84,20 +84,13 @@ def check_new(out: Path, source: str) -> None:
             f"{out} already holds a run. Go on with it: vitral train --resume {out}, or choose "
             f"another folder with --out."
         )
-    if out.exists() and (not out.is_dir() or not all(_left_behind(f) for f in out.iterdir())):
-        raise UsageError(f"{out} exists and is not empty. Choose a new folder with --out.")
-    data = Path(source)
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(
-            f"--out {out} lies inside the images in {data}, where it would become a class. "
-            f"Choose a folder outside of it."
-        )
-    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    files.refuse_existing(out, ignored=_left_behind)
+    files.refuse_inside(out, source)
     try:
-        with tempfile.TemporaryFile(dir=parent):
+        with tempfile.TemporaryFile(dir=files.nearest_parent(out)):
             pass
     except OSError as error:
-        raise files.explained(error, out) from None
+        raise files.write_error(error, out) from None
 
 
 def _left_behind(file: Path) -> bool:
@@ -245,7 +238,7 @@ def log(out: Path, line: dict[str, Any]) -> None:
         with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise files.explained(error, out / "metrics.jsonl", needed=len(text)) from None
+        raise files.write_error(error, out / "metrics.jsonl", needed=len(text)) from None
 
 
 def rewind(out: Path, step: int) -> None:

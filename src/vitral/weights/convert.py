@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,7 @@ def _filler(weights: Weights, table: RenameTable) -> dict[str, Tensor]:
 def _check_target(target: Path, to: str) -> None:
     """UsageError for a format, a place or a suffix that cannot be written."""
     known = () if to == "vitral" else formats.named(to).suffixes
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already; convert writes to a new place.")
+    files.refuse_existing(target)
     if target.suffix not in checkpoint_files.SUFFIXES or target.suffix in known:
         return
     if to == "vitral":
@@ -201,18 +201,14 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
     text = json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if target.suffix in checkpoint_files.SUFFIXES:
-        files.write_file(
-            target,
-            lambda path: _write_tensors(path, target.suffix, tensors),
-            needed=files.bytes_of(tensors),
-        )
+        _write_tensors(target, tensors)
         files.write_text(target.with_name(target.name + ".proof.json"), text)
         return
     suffix = formats.named(table.format).suffixes[0]
     written = formats.named(table.format).config_files(weights.card, table)
 
     def fill(fresh: Path) -> None:
-        _write_tensors(fresh / f"model{suffix}", suffix, tensors)
+        _write_tensors(fresh / f"model{suffix}", tensors)
         for name, values in written.items():
             content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
             (fresh / name).write_text(content, encoding="utf-8")
@@ -221,14 +217,19 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
     files.write_folder(target, fill, needed=files.bytes_of(tensors))
 
 
-def _write_tensors(path: Path, suffix: str, tensors: Mapping[str, Tensor]) -> None:
-    if suffix == ".npz":
-        with path.open("wb") as file:  # a path of another suffix would get .npz appended
-            np.savez(file, **{name: _array(x) for name, x in tensors.items()})  # type: ignore[arg-type]
-    elif suffix == ".safetensors":
-        files.write_tensors(path, tensors, {"format": "pt"})
-    else:
-        torch.save({name: x.clone() for name, x in tensors.items()}, path)
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a whole file in the format that its suffix names."""
+    needed = files.bytes_of(tensors)
+    match path.suffix:
+        case ".npz":
+            arrays = {name: _array(x) for name, x in tensors.items()}
+            files.write_arrays(path, arrays, compressed=False)
+        case ".safetensors":
+            fill = partial(files.write_tensors, tensors=tensors, metadata={"format": "pt"})
+            files.write_file(path, fill, needed)
+        case _:
+            copies = {name: x.clone() for name, x in tensors.items()}  # no view brings its whole
+            files.write_file(path, partial(torch.save, copies), needed)
 
 
 def _array(x: Tensor) -> np.ndarray:

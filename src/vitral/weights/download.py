@@ -314,7 +314,7 @@ def _check_digest(part: Path, url: str) -> None:
 
 def _disk(error: OSError, path: Path, size: int) -> MachineError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return files.explained(error, path, size)
+        return files.write_error(error, path, size)
     return MachineError(
         f"Cannot write {path}: {error.strerror or error}. Set HF_HOME to a folder that you may "
         "write."
@@ -323,7 +323,7 @@ def _disk(error: OSError, path: Path, size: int) -> MachineError:
 
 def _check_space(id: str, size: int) -> None:
     place = cache().absolute()
-    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    free = shutil.disk_usage(files.nearest_parent(place)).free
     if size > free:
         raise MachineError(
             f"{id} needs {byte_size(size)}, but {place} has {byte_size(free)} free. Free some "

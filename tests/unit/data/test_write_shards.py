@@ -15,7 +15,7 @@ from PIL import Image
 
 from vitral.data.datasets import open_dataset
 from vitral.data.sources import Split
-from vitral.data.write_shards import pack, parse_size, refuse_place
+from vitral.data.write_shards import pack, parse_size
 from vitral.errors import DataError, UsageError
 
 
@@ -114,14 +114,6 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match="like 256MB"):
         parse_size(text)
-
-
-def test_places_that_are_refused(photos, tmp_path):
-    refuse_place(tmp_path / "new", str(photos))
-    with pytest.raises(UsageError, match="lies inside"):
-        refuse_place(photos / "shards", str(photos))
-    with pytest.raises(UsageError, match="not empty"):
-        refuse_place(photos, "digits")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")

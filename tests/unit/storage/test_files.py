@@ -1,11 +1,12 @@
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitral.errors import MachineError
+from vitral.errors import MachineError, UsageError
 from vitral.storage import files
 
 
@@ -95,3 +96,50 @@ def test_what_a_kill_leaves_is_known(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     assert files.is_unfinished(left)
     assert not any(map(files.is_unfinished, (tmp_path / "my.writing", tmp_path / ".writing.txt")))
+
+
+def test_arrays(tmp_path: Path) -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+    files.write_arrays(tmp_path / "rows.npy", rows)
+    assert np.array_equal(np.load(tmp_path / "rows.npy"), rows)
+    for compressed in (True, False):
+        files.write_arrays(tmp_path / "named", {"rows": rows, "path": rows}, compressed=compressed)
+        with np.load(tmp_path / "named") as found:
+            assert np.array_equal(found["path"], rows)
+    with pytest.raises(ValueError, match="pickle"):
+        files.write_arrays(tmp_path / "objects.npy", np.array([{}], dtype=object))
+
+
+def test_a_folder_is_as_before_where_a_file_in_it_was_refused(tmp_path: Path) -> None:
+    def fail(fresh: Path) -> None:
+        files.write_text(fresh / "a", "1")
+        files.write_text(fresh / "a" / "b", "2")
+
+    with pytest.raises(MachineError, match="Cannot write"):
+        files.write_folder(tmp_path / "best", fail)
+    assert names_in(tmp_path) == set()
+
+
+def test_places_that_are_refused(tmp_path: Path) -> None:
+    photos, empty = tmp_path / "photos", tmp_path / "empty"
+    (photos / "roses").mkdir(parents=True)
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    for free in (empty, tmp_path / "new"):
+        files.refuse_existing(free)
+        files.refuse_inside(free, str(photos))
+    files.refuse_existing(photos, ignored=lambda path: path.name == "roses")
+    files.refuse_inside(photos / "x", "digits")
+    with pytest.raises(UsageError, match="not empty"):
+        files.refuse_existing(photos)
+    with pytest.raises(UsageError, match="file exists already"):
+        files.refuse_existing(tmp_path / "file")
+    for inside in (photos, photos / "roses" / "x", empty / ".." / "photos" / "x"):
+        with pytest.raises(UsageError, match="lies inside"):
+            files.refuse_inside(inside, str(photos))
+
+
+def test_the_disk_of_what_is_not_there_yet(tmp_path: Path, monkeypatch) -> None:
+    assert files.nearest_parent(tmp_path / "a" / "b") == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert files.nearest_parent(Path("a/b")) == tmp_path

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vitral.drawing.figure import Canvas, Kind, frame_axes, style, to_bytes
 from vitral.drawing.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, amounts
 from vitral.drawing.pictures import Picture, mosaic, overlay, to_uint8, to_unit_range, upscale
-from vitral.explanation.save import write
+from vitral.storage import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def save(stem: Path, figure: Figure) -> list[Path]:
         with style():
             content = to_bytes(figure, kind)
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
-        write(paths[-1], content)
+        files.write_bytes(paths[-1], content)
     return paths
 
 

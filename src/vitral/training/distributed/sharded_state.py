@@ -121,7 +121,7 @@ def _explained(folder: Path, needed: int) -> Iterator[None]:
         known = next((cause for cause in found if isinstance(cause, OSError)), None)
         remove(files.fresh(folder))
         known = known or _guessed(found[-1], folder, needed)
-        raise files.explained(known, folder, needed) from None
+        raise files.write_error(known, folder, needed) from None
 
 
 def _guessed(cause: object, folder: Path, needed: int) -> OSError:
