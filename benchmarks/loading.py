@@ -44,8 +44,8 @@ from vitral.engines.torch_engine import autocast
 from vitral.images import augment
 from vitral.images.preprocess import normalise
 from vitral.model import build
-from vitral.planning.choose import Request
 from vitral.planning.plan import plan
+from vitral.planning.request import Request
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
 from vitral.training import optimizer

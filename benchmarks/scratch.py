@@ -38,8 +38,8 @@ from record import trained, write
 from vitral.engines.torch_engine import autocast
 from vitral.evaluation.single_label import wilson
 from vitral.images import augment
-from vitral.planning.choose import Request
 from vitral.planning.plan import plan
+from vitral.planning.request import Request
 from vitral.specs import ModelSpec
 
 MARGIN = 0.96  # of the minutes that is planned; a run longer than its minutes does not count

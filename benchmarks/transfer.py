@@ -24,8 +24,8 @@ from PIL import Image
 
 from record import trained, write
 from vitral.data.shapes import KINDS, draw
-from vitral.planning.choose import Request
 from vitral.planning.plan import plan
+from vitral.planning.request import Request
 from vitral.recipes import named
 
 HELD_OUT = 200  # scenes of each kind that are drawn for validation

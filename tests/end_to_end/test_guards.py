@@ -9,11 +9,10 @@ import pytest
 from safetensors.torch import load_file
 
 from drawn import draw_folder
-from trained import train
+from planned import resolve, train
 from vitral.errors import ModelError
-from vitral.planning.choose import Request
 from vitral.planning.plan import resume
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training.display import Display
 from vitral.training.recipe import Recipe, override
 
@@ -102,19 +101,18 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from vitral.planning.choose import Request
-from vitral.planning.plan import open_data
-from vitral.planning.resolve import resolve
+from vitral.planning.plan import plan
+from vitral.planning.request import Request
 from vitral.training import loop
 torch.set_num_threads(1)
 changes = ["data.workers=0", "length=3 steps", "schedule.warmup=0 steps", "model.depth=4"]
 changes += ["precision=fp32", "augment.mixup=0.5"]
-recipe = resolve(Request(data=sys.argv[1], model="Ti/8", size=128, batch=48, changes=changes))
+planned = plan(Request(data=sys.argv[1], model="Ti/8", size=128, batch=48, changes=changes))
 torch.nn.Linear(8, 8)(torch.randn(2, 8)).sum().backward()
 if room := int(sys.argv[3]) * 1_000_000:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, held + room))
-loop.train(recipe, open_data(recipe), None, Path(sys.argv[2]))
+loop.train(planned.recipe, planned.data, None, Path(sys.argv[2]))
 """
 
 

@@ -24,8 +24,8 @@ from vitral.cli.app import (
 from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
-    from vitral.planning.choose import Request
     from vitral.planning.plan import Plan
+    from vitral.planning.request import Request
     from vitral.training.recipe import Recipe
     from vitral.training.run_folder import Run
 
@@ -38,8 +38,8 @@ def demo(
     """Train on the built-in handwritten digits, write a report, explain one image."""
     from vitral.classifier import load
     from vitral.images.preprocess import decode
-    from vitral.planning.choose import Request
     from vitral.planning.plan import plan
+    from vitral.planning.request import Request
     from vitral.training import loop
     from vitral.training.run_folder import default_path
 
@@ -133,7 +133,7 @@ def train(
     log: Log = None,
 ) -> None:
     """Train a model on a folder of images; makes a run folder with weights and a report."""
-    from vitral.planning.choose import Request
+    from vitral.planning.request import Request
     from vitral.training.distributed import launch
 
     asked = Request(
@@ -190,8 +190,6 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     from vitral.training.loggers import Loggers
     from vitral.training.run_folder import check_new, default_path
 
-    if not asked.data and asked.recipe is None:
-        raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     if where.started and where.out is None:
         raise UsageError("Under torchrun name the run folder with --out, where a restart finds it.")
     if where.started and where.fastest:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vitral import catalog
 from vitral.data.datasets import Dataset
@@ -12,31 +12,13 @@ from vitral.data.problems import BUILT_IN
 from vitral.engines.torch_engine import best_device
 from vitral.errors import DataError
 from vitral.images.preprocess import Picture
+from vitral.planning.request import Request
 from vitral.specs import ModelSpec
 
 SMALL, LARGE = 50_000, 2_000_000  # training images
 FEW, FEW_PER_CLASS = 1000, 10  # where solving for a head is nearly as good, and done at once
 SHALLOW = 8  # blocks: with fewer, every layer is fine-tuned alike
 LOOKED_AT = 9  # pictures whose size is read
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What a person asked for on the command line or in Python; None leaves it to the recipe.
-
-    `recipe` is a name, or the recipe.json of a run (or its folder), which needs no `data`.
-    """
-
-    data: str = ""
-    start: str | None = None
-    recipe: str | None = None
-    model: str | None = None
-    size: int | tuple[int, int] | None = None
-    epochs: float | None = None
-    batch: int | None = None
-    tune: str | None = None
-    seed: int | None = None
-    changes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,44 +53,51 @@ class Facts:
         )
 
 
-def choose(
-    request: Request, facts: Facts | None, start: ModelSpec | None = None
-) -> tuple[str, str]:
-    """The name of the recipe and the reason; `start` is the network of the weights of --from."""
+class Choice(NamedTuple):
+    """The name of a recipe, and the reason in a clause."""
+
+    name: str
+    reason: str
+
+
+def choose(request: Request, facts: Facts | None = None, start: ModelSpec | None = None) -> Choice:
+    """Choose the recipe that a request means; `start` is the network of the weights of --from."""
     if request.recipe is not None:
-        return request.recipe, "named by --recipe"
+        return Choice(request.recipe, "named by --recipe")
     if request.start is not None:
         return _from_weights(request, facts, start)
     if request.data in BUILT_IN:
-        return request.data, "made for this built-in data"
+        return Choice(request.data, "made for this built-in data")
     if request.model is not None and catalog.model(request.model).is_resnet:
-        return "bit-i1k", f"{request.model} is a ResNet, and there are no weights to start from"
+        return Choice(
+            "bit-i1k", f"{request.model} is a ResNet, and there are no weights to start from"
+        )
     if facts is None:
-        return "scratch-small", "no weights to start from"
+        return Choice("scratch-small", "no weights to start from")
     known = f"{facts.count:,} images of {facts.classes:,} classes and no weights to start from"
     if facts.count < SMALL:
-        return "scratch-small", f"{known}: strong augmentation on a small network (AugReg)"
+        return Choice("scratch-small", f"{known}: strong augmentation on a small network (AugReg)")
     if not facts.gpu:
-        return "scratch-small", f"{known}, and no GPU for more than a small network"
+        return Choice("scratch-small", f"{known}, and no GPU for more than a small network")
     if facts.count <= LARGE:
-        return "scratch-large", f"{known}: enough for a plain S/16 with RandAugment and mixup"
-    return "paper-i21k", f"{known}: so many that augmentation would hurt (AugReg)"
+        return Choice(
+            "scratch-large", f"{known}: enough for a plain S/16 with RandAugment and mixup"
+        )
+    return Choice("paper-i21k", f"{known}: so many that augmentation would hurt (AugReg)")
 
 
-def _from_weights(
-    request: Request, facts: Facts | None, start: ModelSpec | None
-) -> tuple[str, str]:
+def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None) -> Choice:
     if request.tune == "probe":
-        return "probe", "--tune probe solves for a head on the weights of --from"
+        return Choice("probe", "--tune probe solves for a head on the weights of --from")
     if (request.tune or "").startswith("lora"):
-        return "lora", "--tune lora learns low-rank updates of the weights of --from"
+        return Choice("lora", "--tune lora learns low-rank updates of the weights of --from")
     if start is not None and start.is_resnet:
-        return "bit-hyperrule", "the weights of --from are a ResNet's"
+        return Choice("bit-hyperrule", "the weights of --from are a ResNet's")
     name, reason = "finetune", "--from names weights to start from"
     if start is not None and start.depth < SHALLOW:
         name, reason = "finetune-small", f"--from names weights of {start.depth} blocks"
     if facts is None:
-        return name, reason
+        return Choice(name, reason)
     few = facts.count < FEW_PER_CLASS * facts.classes or (facts.count < FEW and not facts.gpu)
     hint = "; for so few, --tune probe is much quicker" if few else ""
-    return name, f"{reason}, for {facts.count:,} images of {facts.classes:,} classes{hint}"
+    return Choice(name, f"{reason}, for {facts.count:,} images of {facts.classes:,} classes{hint}")

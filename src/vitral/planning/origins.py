@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from vitral.planning.choose import Request
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vitral.planning.request import Request
 from vitral.specs import ImageSpec
 from vitral.specs.fields import flat
 from vitral.training.recipe import Recipe
 
-Stages = list[tuple[str, Recipe]]  # what changed it, and the recipe with that
+
+class Stage(NamedTuple):
+    """What changed a recipe, and the recipe with that."""
+
+    label: str
+    recipe: Recipe
 
 
-def of(stages: Stages, request: Request) -> dict[str, str]:
+def origins_of(stages: Sequence[Stage], request: Request) -> dict[str, str]:
     """Dotted field -> the last stage, or the option, that decided it; "default" where none did."""
-    first = stages[0][1]
+    first = stages[0].recipe
     unchanged = Recipe(model=first.model, images=ImageSpec(size=first.images.size)).to_dict()
     before = {k: v for k, v in flat(unchanged).items() if not k.startswith("model.")}
     result: dict[str, str] = {}

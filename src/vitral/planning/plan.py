@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.datasets import Dataset, open_dataset
-from vitral.errors import DataError, UsageError
-from vitral.planning.choose import Facts, Request
-from vitral.planning.origins import of as origins_of
-from vitral.planning.resolve import choose, stages
+from vitral.errors import DataError
+from vitral.planning.choose import Facts, choose
+from vitral.planning.origins import origins_of
+from vitral.planning.request import Request
+from vitral.planning.resolve import draft, resolve
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
-from vitral.training.recipe import Recipe
+from vitral.training.recipe import Data, Recipe
 from vitral.training.run_folder import Run
 from vitral.weights.read import Weights, read_weights
 
@@ -56,37 +57,43 @@ def plan(request: Request) -> Plan:
     Raises UsageError or SpecError for a request that makes no recipe, DataError for unusable data,
     WeightsError for weights that cannot be read.
     """
-    if request.start is not None and request.model is not None:
-        raise UsageError("The weights of --from bring their model; leave --model out.")
-    weights = None if request.start is None else first_weights(request.start)
-    card = None if weights is None else weights.card
-    data = open_data(stages(request, None, card)[-1][1])
+    known = draft(request)
+    weights = None if known.start is None else first_weights(known.start)
+    # those of a recipe.json come without their card: it has the network and the preprocessing
+    card = None if weights is None or request.start is None else weights.card
+    size = known.size or (None if card is None else card.model.size)
+    data = open_data(known.data, size)
     facts = Facts.of(data)
-    name, reason = choose(request, facts, card)
-    steps = stages(request, facts, card)
-    recipe = steps[-1][1]
-    if recipe.start != request.start:  # named by a recipe.json, or by --set
-        weights = None if recipe.start is None else first_weights(recipe.start)
+    name, reason = choose(request, facts, None if card is None else card.model)
+    stages = resolve(request, name, facts, card)
+    recipe = stages[-1].recipe
+    if recipe.data.source == "shapes" and recipe.images.size != size:  # drawn as they are seen
+        data = open_data(recipe.data, recipe.images.size)
+    refuse_labels(recipe, data)
     return Plan(
         name=name,
         reason=reason,
         recipe=recipe,
-        origins=origins_of(steps, request),
+        origins=origins_of(stages, request),
         data=data,
         weights=weights,
     )
 
 
-def open_data(recipe: Recipe) -> Dataset:
-    """The recipe's images, split and checked."""
-    data = open_dataset(
-        recipe.data.source,
-        seed=recipe.data.split_seed,
-        val_fraction=recipe.data.val_fraction,
-        size=max(recipe.images.size),
-        count=recipe.data.count,
-        allow_unreadable=recipe.data.allow_unreadable,
+def open_data(settings: Data, size: tuple[int, int] | None) -> Dataset:
+    """Open and split the images of a recipe; `size` is its network's, at which shapes are drawn."""
+    return open_dataset(
+        settings.source,
+        seed=settings.split_seed,
+        val_fraction=settings.val_fraction,
+        size=None if size is None else max(size),
+        count=settings.count,
+        allow_unreadable=settings.allow_unreadable,
     )
+
+
+def refuse_labels(recipe: Recipe, data: Dataset) -> None:
+    """DataError for labels that the recipe's objective cannot learn."""
     if data.multi_label and (recipe.objective.loss == "softmax" or recipe.tune == "probe"):
         raise DataError(
             f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
@@ -97,7 +104,6 @@ def open_data(recipe: Recipe) -> Dataset:
             f"{data.source} gives several labels to an image, and a teacher answers with one. "
             f"Leave objective.teacher out."
         )
-    return data
 
 
 def first_weights(start: str) -> Weights:
@@ -156,7 +162,7 @@ def resume(
     The weights that it began from are read only where no whole state is left.
     """
     recipe, _ = run_folder.read(out)
-    data = open_data(recipe)
+    data = open_data(recipe.data, recipe.images.size)
     weights = None
     if recipe.start is not None and not state.is_there(out / "state"):
         weights = first_weights(recipe.start)

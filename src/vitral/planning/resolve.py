@@ -3,108 +3,117 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vitral import catalog
+from vitral.data.problems import BUILT_IN
 from vitral.errors import UsageError
-from vitral.planning.choose import Facts, Request
-from vitral.planning.choose import choose as choose_recipe
-from vitral.planning.origins import Stages
-from vitral.planning.origins import of as origins_of
+from vitral.planning.choose import Facts
+from vitral.planning.origins import Stage
+from vitral.planning.request import Request
 from vitral.recipes import TEACHER, WEIGHTS, named, names
 from vitral.specs import Dropouts, ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
+from vitral.specs.fields import from_mapping, pair
 from vitral.training.duration import Duration, epochs
-from vitral.training.recipe import Classification, Recipe, Schedule, override
+from vitral.training.recipe import (
+    Classification,
+    Data,
+    Recipe,
+    Schedule,
+    assigned,
+    override,
+    tuning_of,
+)
 from vitral.weights.artifact import Card
-from vitral.weights.read import read_weights
 
-NOT_SET = {
-    "data.source": "the images are named by themselves, vitral train PHOTOS/",
-    "model.classes": "the classes are those of the images",
-    "model.name": "a model is named by --model",
-}
 # whose images keep the size that the weights saw
 AS_THE_WEIGHTS = ("finetune", "finetune-small", "lora", "probe")
 
 
-def choose(
-    request: Request, facts: Facts | None = None, card: Card | None = None
-) -> tuple[str, str]:
-    """The name of the recipe that a request means, and the reason in a clause.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """What a request says of its run before the images are opened.
 
-    `card` is that of the weights to start from, if it has been read.
+    Attributes:
+        data: how they are opened.
+        size: (height, width) in pixels, at which `shapes` is drawn; None: as the weights of --from.
+        start: the weights to read; None for none.
     """
-    if request.recipe is None:
-        card = card or card_of(request)
-    return choose_recipe(request, facts, None if card is None else card.model)
+
+    data: Data
+    size: tuple[int, int] | None
+    start: str | None
 
 
-def resolve(request: Request, facts: Facts | None = None) -> Recipe:
-    """The recipe that a request means: the named or default one, with what was asked changed.
+def draft(request: Request) -> Draft:
+    """Read off a request what no image can change, so that a mistake is told before any is read.
 
-    With `facts` of the data it is chosen by them, and fitted to them. `--set` is applied last and
-    wins.
+    Raises UsageError or SpecError for an unknown recipe or setting, and for weights that only a
+    person can name.
     """
-    return stages(request, facts, card_of(request))[-1][1]
-
-
-def origins(request: Request, facts: Facts | None = None) -> dict[str, str]:
-    """Dotted field -> where its value comes from: "recipe finetune", "--epochs", "default", ..."""
-    return origins_of(stages(request, facts, card_of(request)), request)
-
-
-def card_of(request: Request) -> Card | None:
-    """The card of the weights of --from."""
-    if request.start is None:
-        return None
+    usual = "finetune" if request.start is not None else "scratch-small"
+    if request.data in BUILT_IN and request.start is None:
+        usual = request.data
+    name = request.recipe or usual
+    recipe = recipe_of(name)
     if request.model is not None:
-        raise UsageError("The weights of --from bring their model; leave --model out.")
-    return read_weights(request.start, announce=print).card
+        catalog.model(request.model, size=request.size or recipe.images.size)
+    values = recipe.to_dict()
+    values["start"] = request.start or values["start"]
+    values["tune"] = request.tune or values["tune"]
+    values["data"]["source"] = request.data or values["data"]["source"]
+    values = assigned(values, request.changes)
+    if not values["data"]["source"]:
+        raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
+    _refuse_gaps(values, name)
+    as_the_weights = request.start is not None and not _has_own_size(recipe, name)
+    size = request.size or (None if as_the_weights else values["images"]["size"])
+    return Draft(
+        data=from_mapping(Data, values["data"]),
+        size=None if size is None else pair("--size", size),
+        start=values["start"],
+    )
 
 
-def stages(request: Request, facts: Facts | None, card: Card | None) -> Stages:
-    """The recipe as it is, and after each thing that changes it."""
-    name, _ = choose(request, facts, card)
-    stages: Stages = [(f"recipe {name}", _first(name))]
+def resolve(
+    request: Request, name: str, facts: Facts | None = None, card: Card | None = None
+) -> list[Stage]:
+    """The recipe of that name and after each thing that changes it; the last is the one to run.
+
+    Args:
+        request: `--set` is applied last and wins.
+        name: of the recipe, as `choose` found it.
+        facts: of the data, to which the recipe is fitted.
+        card: of the weights of --from, which bring their network and preprocessing.
+    """
+    recipe = recipe_of(name)
+    stages = [Stage(f"recipe {name}", recipe)]
     if facts is not None and name in names():
-        size = request.size if isinstance(request.size, tuple | None) else (request.size,) * 2
+        size = None if request.size is None else pair("--size", request.size)
         if request.model is not None:  # a patch that somebody chose does not follow the pictures
-            size = size or stages[0][1].images.size
-        stages.append(
-            (
-                f"recipe {name} for {facts.count:,} images",
-                named(name, facts.count, size or facts.size),
-            )
-        )
-    recipe = stages[-1][1]
-    own_size = recipe.start == WEIGHTS and name not in AS_THE_WEIGHTS
-    model, images = _network(recipe, request, card, own_size)
+            size = size or recipe.images.size
+        recipe = named(name, facts.count, size or facts.size)
+        stages.append(Stage(f"recipe {name} for {facts.count:,} images", recipe))
+    model, images = _network(recipe, request, card, _has_own_size(recipe, name))
     start = request.start or recipe.start
-    label = f"--model {request.model}" if request.model else "the weights" if card else "--size"
     recipe = replace(recipe, model=model, images=images, start=start)
     if model.is_resnet:  # no residual branches of a transformer to drop
         recipe = replace(recipe, noise=Dropouts())
-    stages.append((label, recipe))
+    label = f"--model {request.model}" if request.model else "the weights" if card else "--size"
+    stages.append(Stage(label, recipe))
     recipe = _asked(recipe, request)
     if request.epochs is not None:
-        if not 0 < request.epochs < math.inf:
-            raise UsageError(f"--epochs is passes over the images, above 0, not {request.epochs}.")
         recipe = _shortened(recipe, request.epochs)
-    stages.append(("--epochs", recipe))
-    if isinstance(request.changes, str):
-        raise UsageError("Changes are a list like ['optimizer.lr=3e-4'], not a text.")
-    for field, why in NOT_SET.items():
-        if any(change.partition("=")[0].strip() == field for change in request.changes):
-            raise UsageError(f"{field} cannot be set: {why}.")
+    stages.append(Stage("--epochs", recipe))
     recipe = override(recipe, request.changes) if request.changes else recipe
-    stages.append(("--set", recipe))
+    stages.append(Stage("--set", recipe))
     if recipe.tune == "probe":
         recipe = _solved(recipe)
-    stages.append(("--tune", recipe))
-    _refuse_gaps(recipe, name)
+    stages.append(Stage("--tune", recipe))
     return stages
 
 
@@ -132,8 +141,11 @@ def _solved(recipe: Recipe) -> Recipe:
     )
 
 
-def _first(name: str) -> Recipe:
-    """The recipe before anything changes it: a name, or the recipe.json of a run."""
+def recipe_of(name: str) -> Recipe:
+    """The recipe before anything changes it: a name, or the recipe.json of a run (or its folder).
+
+    Raises UsageError where there is none, or none that can be read.
+    """
     path = Path(name)
     if name in names() or not (path.suffix == ".json" or path.is_dir()):
         return named(name)
@@ -153,9 +165,7 @@ def _first(name: str) -> Recipe:
 def _asked(recipe: Recipe, request: Request) -> Recipe:
     """What has an option of its own, other than the network and the length."""
     batch = recipe.data.batch if request.batch is None else request.batch
-    source = str(request.data) or recipe.data.source
-    if not source:
-        raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
+    source = request.data or recipe.data.source
     return replace(
         recipe,
         data=replace(recipe.data, source=source, batch=batch),
@@ -164,19 +174,25 @@ def _asked(recipe: Recipe, request: Request) -> Recipe:
     )
 
 
-def _refuse_gaps(recipe: Recipe, name: str) -> None:
-    """UsageError where only a person can name the weights."""
-    if recipe.start == WEIGHTS:
+def _refuse_gaps(values: Mapping[str, Any], name: str) -> None:
+    """UsageError where only a person can name the weights; `values` are a recipe's."""
+    if values["start"] == WEIGHTS:
         raise UsageError(f"The recipe {name} starts from weights: --from WEIGHTS.")
-    if recipe.objective.teacher == TEACHER:
+    if values["objective"].get("teacher") == TEACHER:
         raise UsageError(
             f"The recipe {name} learns from a teacher: --set objective.teacher=WEIGHTS, a run, an "
             f"artifact or an id that knows these classes."
         )
-    if recipe.tune != "full" and recipe.start is None:
+    kind, _ = tuning_of(str(values["tune"]))
+    if kind != "full" and values["start"] is None:
         raise UsageError(
-            f"--tune {recipe.tune} keeps most weights as they are, so name some: --from WEIGHTS."
+            f"--tune {values['tune']} keeps most weights as they are, so name some: --from WEIGHTS."
         )
+
+
+def _has_own_size(recipe: Recipe, name: str) -> bool:
+    """Whether a recipe that starts from weights says itself at what size."""
+    return recipe.start == WEIGHTS and name not in AS_THE_WEIGHTS
 
 
 def _network(

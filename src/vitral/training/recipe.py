@@ -275,8 +275,13 @@ class Recipe:
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """A copy with 'a.b=value' assignments applied; see `vitral.specs.fields.assign`."""
+    return Recipe.from_dict(assigned(recipe.to_dict(), assignments))
+
+
+def assigned(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The plain values of a recipe with 'a.b=value' assignments applied, the names checked."""
     _refuse_moved(assignment.partition("=")[0].strip() for assignment in assignments)
-    return Recipe.from_dict(assign(recipe.to_dict(), assignments, "Recipe"))
+    return assign(values, assignments, "Recipe")
 
 
 def tuning_of(text: str) -> tuple[Literal["full", "probe", "last", "lora"], int]:

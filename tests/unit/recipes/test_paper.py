@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from planned import resolve
 from vitral import catalog, recipes
-from vitral.planning.choose import Facts, Request
-from vitral.planning.resolve import resolve
+from vitral.planning.choose import Facts
+from vitral.planning.request import Request
 from vitral.recipes import bit_hyperrule, bit_i1k
 from vitral.training import schedule
 from vitral.training.recipe import Recipe, epochs, steps

@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from planned import choose, origins, resolve
 from vitral import catalog, recipes
 from vitral.data.datasets import open_dataset
 from vitral.data.loader import steps_per_epoch
 from vitral.errors import SpecError, UsageError
 from vitral.model import ViT, build
-from vitral.planning.choose import Facts, Request
+from vitral.planning.choose import Facts
 from vitral.planning.plan import plan, train
-from vitral.planning.resolve import choose, origins, resolve
+from vitral.planning.request import Request
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
 from vitral.specs import ImageSpec
 from vitral.training import optimizer, schedule

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from drawn import draw_folder
-from trained import train
+from planned import resolve, train
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
-from vitral.planning.choose import Request
 from vitral.planning.plan import open_data, resume
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
@@ -196,7 +195,7 @@ def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
     victim = sorted(photos.rglob("*.jpg"))[3]
     content = victim.read_bytes()
     try:
-        data = open_data(recipe)
+        data = open_data(recipe.data, recipe.images.size)
         victim.unlink()
         chosen = folder_session(recipe, data, tmp_path)
         loop.fit(chosen)

@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file
 
 from drawn import draw_folder
+from planned import resolve
 from vitral.errors import ModelError
-from vitral.planning.choose import Request
 from vitral.planning.plan import open_data
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training import recovery, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
@@ -24,7 +24,7 @@ SMALL = ["data.workers=0", "precision=fp32", "schedule.warmup=0 epochs", "length
 def session(tmp_path: Path) -> Session:
     photos = draw_folder(tmp_path / "photos", kinds=3, each=12)
     recipe = resolve(Request(data=str(photos), model="mu/8", size=32, batch=8, changes=SMALL))
-    data = open_data(recipe)
+    data = open_data(recipe.data, recipe.images.size)
     recipe, out = run_folder.complete(recipe, data), tmp_path / "run"
     torch.manual_seed(recipe.seed)
     ranks = Ranks(torch.device("cpu"))

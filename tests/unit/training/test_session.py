@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitral.planning.choose import Request
+from planned import resolve
 from vitral.planning.plan import open_data
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training import run_folder
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
@@ -15,7 +15,7 @@ from vitral.training.session import Session, start
 
 def begin(tmp_path: Path, *changes: str, data: str = "digits") -> Session:
     recipe = resolve(Request(data=data, changes=changes))
-    opened = open_data(recipe)
+    opened = open_data(recipe.data, recipe.images.size)
     recipe = run_folder.complete(recipe, opened)
     return start(recipe, opened, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from drawn import draw_folder
+from planned import resolve
 from vitral.data.loader import Batch
-from vitral.planning.choose import Request
 from vitral.planning.plan import open_data
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training import run_folder
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
@@ -38,7 +38,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin(photos: Path, out: Path, *changes: str) -> Session:
     asked = Request(data=str(photos), model="mu/8", size=32, batch=12, changes=[*CHANGES, *changes])
     recipe = resolve(asked)
-    data = open_data(recipe)
+    data = open_data(recipe.data, recipe.images.size)
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
     session = start(recipe, data, None, out, Ranks(torch.device("cpu")), Display(quiet=True))

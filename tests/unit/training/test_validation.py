@@ -8,13 +8,13 @@ import torch
 from scipy.special import softmax
 
 from drawn import draw_folder, spoil
+from planned import resolve
 from vitral.engines.torch_engine import Engine
 from vitral.errors import DataError
 from vitral.evaluation import SingleLabelEvaluation, read_predictions
 from vitral.evaluation.calibration import fit
-from vitral.planning.choose import Request
 from vitral.planning.plan import open_data
-from vitral.planning.resolve import resolve
+from vitral.planning.request import Request
 from vitral.training import run_folder, validation
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import Ranks
@@ -27,7 +27,7 @@ def begin(tmp_path: Path) -> Session:
     recipe = resolve(
         Request(data=str(photos), model="mu/8", size=32, batch=8, changes=["data.workers=0"])
     )
-    data = open_data(recipe)
+    data = open_data(recipe.data, recipe.images.size)
     recipe = run_folder.complete(recipe, data)
     torch.manual_seed(0)
     session = start(recipe, data, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
@@ -122,7 +122,7 @@ def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path:
         draw_folder(tmp_path / "photos" / part, kinds=3, each=45, first=first)
     asked = Request(data=str(tmp_path / "photos"), model="mu/8", size=32, batch=8)
     recipe = resolve(replace(asked, changes=["data.workers=0"]))
-    data = open_data(recipe)
+    data = open_data(recipe.data, recipe.images.size)
     bad = sorted((tmp_path / "photos" / "val" / "cross").iterdir())
     spoil(bad[0])
     told: list[str] = []

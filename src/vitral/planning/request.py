@@ -1,0 +1,61 @@
+"""What a person asks for, before anything is opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitral.errors import UsageError
+from vitral.training.recipe import tuning_of
+
+NOT_SET = {
+    "data.source": "the images are named by themselves, vitral train PHOTOS/",
+    "model.classes": "the classes are those of the images",
+    "model.name": "a model is named by --model",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a person asked for on the command line or in Python; None leaves it to the recipe.
+
+    Attributes:
+        data: the images; a recipe.json brings its own.
+        start: the weights of --from: a run, an artifact, a checkpoint or an id.
+        recipe: a name, or the recipe.json of a run (or its folder).
+        model: a name of the catalogue.
+        size: pixels, or (height, width).
+        epochs: passes over the images.
+        batch: images per optimizer step.
+        tune: see `Recipe.tune`.
+        seed: of the weights, the order and every augmentation.
+        changes: assignments of --set, such as "optimizer.lr=3e-4".
+
+    Raises UsageError or SpecError for what no images and no weights could make right.
+    """
+
+    data: str = ""
+    start: str | None = None
+    recipe: str | None = None
+    model: str | None = None
+    size: int | tuple[int, int] | None = None
+    epochs: float | None = None
+    batch: int | None = None
+    tune: str | None = None
+    seed: int | None = None
+    changes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself, before anything is read."""
+        if self.start is not None and self.model is not None:
+            raise UsageError("The weights of --from bring their model; leave --model out.")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise UsageError(f"--epochs is passes over the images, above 0, not {self.epochs}.")
+        if self.tune is not None:
+            tuning_of(self.tune)
+        if isinstance(self.changes, str):
+            raise UsageError("Changes are a list like ['optimizer.lr=3e-4'], not a text.")
+        for field, why in NOT_SET.items():
+            if any(change.partition("=")[0].strip() == field for change in self.changes):
+                raise UsageError(f"{field} cannot be set: {why}.")
