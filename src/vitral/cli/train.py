@@ -212,6 +212,7 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     path = where.out or default_path(recipe.data.source, recipe.model.name)
     if where.devices is not None and not where.started:
         check(recipe, planned.data, where.devices)
+        planned = replace(planned, weights=None)  # each process reads its own
         words = _words("--devices", *["--batch"] * where.fastest)  # auto has been measured
         words += [f"--set=accumulate={recipe.accumulate}"] * where.fastest
         _launched(where, path, words if where.out else [*words, "--out", str(path)])
