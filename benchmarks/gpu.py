@@ -116,7 +116,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Whole training steps of a compiled network, beside the largest matrix product."""
     spec = catalog.model(arguments.model)
     network = build(spec).cuda().train()
-    wrap.compiled(network)
+    wrap.compile_blocks(network)
     learner = optimizer.build(network, Optimizer())
     images = torch.randn(arguments.batch, 3, *spec.size, device="cuda")
     labels = torch.randint(spec.classes, (arguments.batch,), device="cuda")

@@ -256,12 +256,12 @@ def _launched(where: Where, run: Path, words: list[str]) -> None:
     """The command in several processes, again as often as memory asks for smaller parts; never
     returns."""
     from vitral.training.distributed import launch
-    from vitral.training.run_folder import asked_parts
+    from vitral.training.run_folder import requested_accumulation
 
     while True:
-        asked = asked_parts(run)
+        asked = requested_accumulation(run)
         code = launch.launch(where.devices or 1, words, device=where.device)
-        if code != MachineError.exit_code or asked_parts(run) <= asked:
+        if code != MachineError.exit_code or requested_accumulation(run) <= asked:
             raise typer.Exit(code)
         words = ["train", "--resume", str(run), *["--shard"] * where.shard]
         words += [f"--log={name}" for name in where.log]
@@ -286,9 +286,9 @@ def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
     from vitral.cli.tables import origin_lines
     from vitral.engines.torch_engine import best_device
     from vitral.planning import dry_run
-    from vitral.training.run_folder import complete
+    from vitral.training.run_folder import with_data
 
-    device, recipe = best_device(where.device), complete(planned.recipe, planned.data)
+    device, recipe = best_device(where.device), with_data(planned.recipe, planned.data)
     origins = {**planned.origins, "model.classes": "the data"}
     found = dry_run.dry_run(
         recipe, planned.data, device, where.devices or 1, out=where.out or Path(), shard=where.shard

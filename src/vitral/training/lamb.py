@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.training.distributed.process_group import whole
+from vitral.training.distributed.process_group import full
 
 
 class Lamb(torch.optim.Optimizer):
@@ -78,7 +78,7 @@ class Lamb(torch.optim.Optimizer):
 
 def _ratios(parameters: list[nn.Parameter], updates: list[Tensor]) -> list[float]:
     """|x| / |u| of each pair, 1 where either is 0; from one exchange between processes."""
-    norms = whole(torch.stack(torch._foreach_norm([*parameters, *updates])))
+    norms = full(torch.stack(torch._foreach_norm([*parameters, *updates])))
     weights, steps = norms.double().chunk(2)
     ratios = torch.where((weights > 0) & (steps > 0), weights / steps, 1.0)
     return [float(ratio) for ratio in ratios.tolist()]

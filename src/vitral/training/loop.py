@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from vitral.data.datasets import Dataset
+from vitral.data.loader import View
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.training import linear_probe, memory, run_folder, sample_sheet, state, validation
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import Ranks, joined
+from vitral.training.distributed.process_group import initialised
 from vitral.training.interrupts import interrupts
 from vitral.training.loggers import Loggers
 from vitral.training.recipe import Recipe
-from vitral.training.recovery import begin, returned, smaller_parts
+from vitral.training.recovery import restore, roll_back, split_further
 from vitral.training.run_folder import Run
-from vitral.training.session import Session, start
+from vitral.training.session import RunContext, Session, begin_run
 from vitral.training.step import Diverged, StepResult, step, steps_left
 from vitral.weights.read import Weights
 
@@ -66,30 +67,27 @@ def train(  # noqa: PLR0913 - each has a name at every call
     MachineError for a folder or device that cannot be used, ModelError when training diverges, and
     Interrupted after Ctrl-C, with the state saved.
     """
-    with joined(device, alone=not shard) as ranks, torch.random.fork_rng(_devices(ranks)):
-        display = display or Display(quiet=not ranks.first)
-        recipe = run_folder.complete(recipe, data)
-        if ranks.restarts and ranks.of_first(run_folder.holds(out, recipe)):
-            return _go_on(data, weights, out, ranks, display, shard, log)
-        with ranks.writing() as first:
-            if first:
+    with _context(recipe, data, weights, out, device, display, shard, log) as run:
+        group, recipe = run.group, run.recipe
+        if group.restarts and group.broadcast(run_folder.is_run_of(out, recipe)):
+            return _go_on(run)
+        with group.on_main() as main:
+            if main:
                 run_folder.check_new(out, recipe.data.source)
         torch.manual_seed(recipe.seed)
         if heading is not None:
-            display.note(heading)
-        loggers = _loggers(log, out, recipe, ranks, display)
-        session = start(recipe, data, weights, out, ranks, display, loggers=loggers, shard=shard)
-        with ranks.writing() as first:
-            if first:
+            run.display.note(heading)
+        session = begin_run(run)
+        with group.on_main() as main:
+            if main:
                 run_folder.create(out, recipe, data)
-        with run_folder.locked(
-            out, ranks
-        ):  # outside the try: another's folder is not ours to discard
+        # outside the try: another's folder is not ours to discard
+        with run_folder.locked(out, group):
             try:
-                return _shown_and_fit(session)
+                return fit(session)
             except (VitralError, RuntimeError):
-                if ranks.first:
-                    run_folder.discard(out)
+                if group.is_main:
+                    run_folder.remove_unstarted(out)
                 raise
 
 
@@ -110,112 +108,129 @@ def resume(
     before.
     Raises UsageError when `out` is no run, DataError when the data changed since it began.
     """
-    with joined(device, alone=not shard) as ranks, torch.random.fork_rng(_devices(ranks)):
-        display = display or Display(quiet=not ranks.first)
-        return _go_on(data, weights, out, ranks, display, shard, log)
-
-
-def _loggers(
-    names: Sequence[str], out: Path, recipe: Recipe, ranks: Ranks, display: Display
-) -> Loggers:
-    return Loggers(names if ranks.first else (), out, recipe.to_dict(), note=display.note)
-
-
-def _devices(ranks: Ranks) -> list[torch.device]:
-    return [ranks.device] if ranks.device.type == "cuda" else []
-
-
-def _go_on(
-    data: Dataset,
-    weights: Weights | None,
-    out: Path,
-    ranks: Ranks,
-    display: Display,
-    shard: bool,
-    log: Sequence[str],
-) -> Run:
     recipe, fingerprint = run_folder.read(out)
     if data.fingerprint != fingerprint:
         raise DataError(
             f"The images in {recipe.data.source} changed since {out} began, so it cannot go on "
             f"exactly. Put the old files back, or start a new run."
         )
-    with run_folder.locked(out, ranks):
-        for slot in state.damaged(out / "state"):
-            display.note(f"passed over: state/{slot} is not whole")
-        loggers = _loggers(log, out, recipe, ranks, display)
-        session = begin(recipe, data, weights, out, ranks, display, loggers, shard=shard)
-        display.note(f"resuming {out} at step {session.progress.step} of {session.total}")
-        return _shown_and_fit(session)
+    with _context(recipe, data, weights, out, device, display, shard, log) as run:
+        return _go_on(run)
 
 
-def _shown_and_fit(session: Session) -> Run:
-    """problems.csv and views.jpg, where they are not there yet, then all that is left to do."""
-    recipe, sheet = session.recipe, session.out / "views.jpg"
-    with session.ranks.writing() as first:
-        if first:
-            run_folder.list_problems(session.out, session.data.problems)
-            if recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
-                seen = (session.data.train, recipe.augment, recipe.images)
-                sample_sheet.write(sheet, *seen, seed=recipe.seed)
-    return fit(session)
+@contextlib.contextmanager
+def _context(  # noqa: PLR0913, PLR0917 - what train and resume were given, in their order
+    recipe: Recipe,
+    data: Dataset,
+    weights: Weights | None,
+    out: Path,
+    device: str | None,
+    display: Display | None,
+    shard: bool,
+    log: Sequence[str],
+) -> Iterator[RunContext]:
+    """The run in its process group; torch's random numbers are put back at the end."""
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(initialised(device, alone=not shard))
+        devices = [group.device] if group.device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(devices))
+        recipe = run_folder.with_data(recipe, data)
+        display = display or Display(quiet=not group.is_main)
+        names = log if group.is_main else ()
+        loggers = Loggers(names, out, recipe.to_dict(), note=display.note)
+        yield RunContext(
+            recipe=recipe,
+            data=data,
+            weights=weights,
+            out=out,
+            group=group,
+            display=display,
+            loggers=loggers,
+            sharded=shard,
+        )
+
+
+def _go_on(run: RunContext) -> Run:
+    with run_folder.locked(run.out, run.group):
+        for slot in state.damaged(run.out / "state"):
+            run.display.note(f"passed over: state/{slot} is not whole")
+        session = restore(run)
+        step, total = session.progress.step, session.total
+        run.display.note(f"resuming {run.out} at step {step} of {total}")
+        return fit(session)
 
 
 def fit(session: Session) -> Run:
     """All remaining steps, then the artifacts, predictions.csv and report.html."""
-    with session.display, session.loggers, interrupts() as asked:
+    _show_data(session)
+    with session.run.display, session.run.loggers, interrupts() as asked:
         while True:
             try:
                 run_steps(session, asked)
                 return validation.finish(session)
             except Diverged as error:
-                session = returned(session, error)
+                session = roll_back(session, error)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if session.ranks.lost(error):
+                if session.run.group.lost(error):
                     raise MachineError("Another process of this run has stopped.") from None
                 if not memory.ended(error):
                     raise
-                smaller_parts(session)
+                split_further(session)
+
+
+def _show_data(session: Session) -> None:
+    """Write problems.csv and views.jpg, where they are not there yet."""
+    run = session.run
+    sheet = run.out / "views.jpg"
+    with run.group.on_main() as main:
+        if main:
+            run_folder.list_problems(run.out, run.data.problems)
+            if run.recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
+                view = View(run.recipe.augment, run.recipe.images)
+                sample_sheet.write(sheet, run.data.train, view, seed=run.recipe.seed)
 
 
 def run_steps(session: Session, asked: list[int]) -> None:
     """Steps, validations and saved states until the run is done."""
-    progress, recipe, ranks = session.progress, session.recipe, session.ranks
+    progress = session.progress
+    recipe = session.run.recipe
+    group = session.run.group
     saved = time.monotonic()
-    if session.owes_validation:  # stopped between the step and its validation
+    if session.validation_due:  # stopped between the step and its validation
         validation.validate(session)
         save_state(session)
     with contextlib.closing(steps_left(session)) as steps:
-        while not session.done:
+        while not session.finished:
             if recipe.tune == "probe":
-                result = linear_probe.solve_head(session)
+                result = linear_probe.solve(session)
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds
                 result = step(session, next(steps), stop_requests=asked, save_due=due)
             record(session, result)
-            stops = result.stop_requested or (ranks.count == 1 and bool(asked))
-            validates = session.owes_validation and not stops
+            stops = result.stop_requested or (group.world_size == 1 and bool(asked))
+            validates = session.validation_due and not stops
             if validates:
                 validation.validate(session)
             if validates or stops or result.save_due:
                 save_state(session)
                 saved = time.monotonic()
-            if stops and (not session.done or session.owes_validation):
+            if stops and (not session.finished or session.validation_due):
                 raise Interrupted(
                     f"Stopped after step {progress.step} of {session.total}; the state is saved. "
-                    f"Go on with: vitral train --resume {session.out}"
+                    f"Go on with: vitral train --resume {session.run.out}"
                 )
-    if session.recipe.patience is not None and progress.step < session.total:
-        session.display.note(
-            f"stopped early: {progress.waited} validations without a better one than at step "
-            f"{progress.best_step}"
+    if recipe.patience is not None and progress.step < session.total:
+        session.run.display.note(
+            f"stopped early: {progress.validations_without_gain} validations without a better one "
+            f"than at step {progress.best_step}"
         )
-    ranks.wait()
+    group.barrier()
 
 
 def record(session: Session, result: StepResult) -> None:
     """Count a step, show it, and write a line of metrics.jsonl now and then."""
-    progress, lr = session.progress, session.optimizer.param_groups[0]["lr"]
+    progress = session.progress
+    lr = session.optimizer.param_groups[0]["lr"]
     progress.step += 1
     if result.images:
         progress.loss_sum += result.loss
@@ -225,7 +240,7 @@ def record(session: Session, result: StepResult) -> None:
             progress.measures[name] = progress.measures.get(name, 0.0) + total
         progress.seen += result.images
     session.tick()
-    session.display.step(
+    session.run.display.step(
         progress.step,
         session.total,
         result.images,
@@ -241,11 +256,11 @@ def record(session: Session, result: StepResult) -> None:
         "loss": progress.loss_sum / max(progress.loss_count, 1),
         "lr": lr,
         "seconds": round(progress.seconds, 2),
-        "memory": session.display.memory,
+        "memory": session.run.display.memory,
     }
     if progress.seen:
         line |= {name: total / progress.seen for name, total in progress.measures.items()}
-    if rate := session.display.images_per_second:
+    if rate := session.run.display.images_per_second:
         line["images_per_second"] = round(rate, 2)
     progress.loss_sum = 0.0
     progress.loss_count = 0
@@ -257,5 +272,5 @@ def record(session: Session, result: StepResult) -> None:
 def save_state(session: Session) -> None:
     """One of the two resume slots."""
     tensors = state.gather(session.objective, session.ema, session.optimizer)
-    state.save(session.out / "state", tensors, session.progress, session.ranks)
-    session.display.pause()
+    state.save(session.run.out / "state", tensors, session.progress, session.run.group)
+    session.run.display.pause()

@@ -5,80 +5,61 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from vitral.data.datasets import Dataset
 from vitral.errors import MachineError, ModelError, WeightsError
 from vitral.training import run_folder, state
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import Ranks
-from vitral.training.loggers import Loggers
-from vitral.training.recipe import Recipe
-from vitral.training.session import Session, start
+from vitral.training.session import RunContext, Session, begin_run
 from vitral.training.step import Diverged
 from vitral.weights import artifact
-from vitral.weights.read import Weights
 
 RETRIES = 3  # returns to the last saved state after a step that is not finite
 
 
-def begin(  # noqa: PLR0913 - each has a name at every call
-    recipe: Recipe,
-    data: Dataset,
-    weights: Weights | None,
-    out: Path,
-    ranks: Ranks,
-    display: Display,
-    loggers: Loggers,
-    *,
-    shard: bool,
-    before: int | None = None,
-) -> Session:
-    """The session where its newest whole state left it, or at its start.
+def restore(run: RunContext, *, before: int | None = None) -> Session:
+    """Return the session where its newest whole state left it, or at its start.
 
-    `weights` are those that the run began from, for where it has to begin again. With `before`, a
-    state of that step or a later one is thrown away first.
+    With `before`, a state of that step or a later one is thrown away first. Raises ModelError
+    where no state is left and the weights that the run began from are not at hand.
     """
-
-    def first_state(of: Recipe, from_: Weights | None) -> Session:
-        torch.manual_seed(recipe.seed)
-        return start(of, data, from_, out, ranks, display, loggers=loggers, shard=shard)
-
-    with ranks.writing() as first:
-        if first and before is not None:
-            state.forget(out / "state", before)
-    there = state.progress_of(out / "state") is not None
-    if there:  # what it started from is in there
-        session = first_state(replace(recipe, start=None), None)
-    else:
-        session = first_state(recipe, _first_weights(recipe, weights, out))
+    with run.group.on_main() as main:
+        if main and before is not None:
+            state.forget(run.out / "state", before)
+    there = state.progress_of(run.out / "state") is not None
+    # what the run started from is in its state
+    session = _first_state(replace(run, weights=None) if there else _with_weights(run))
     like = partial(state.target, module=session.objective, ema=session.ema)
-    saved = state.load(out / "state", like if session.sharded else None) if there else None
+    saved = state.load(run.out / "state", like if run.sharded else None) if there else None
     if there and saved is None:
-        display.note("no whole state is left: the run begins again")
-        session = first_state(recipe, _first_weights(recipe, weights, out))
-    session.recipe, session.weights = recipe, weights
+        run.display.note("no whole state is left: the run begins again")
+        session = _first_state(_with_weights(run))
+    session.run = run
     if saved:
         tensors, session.progress = saved
         state.scatter(tensors, session.objective, session.ema, session.optimizer)
         keep_or_choose_again(session)
-    _keep_parts(session)
-    with ranks.writing() as first:
-        if first:
-            run_folder.rewind(out, session.progress.step)
+    _keep_split(session)
+    with run.group.on_main() as main:
+        if main:
+            run_folder.rewind(run.out, session.progress.step)
     return session
 
 
-def _first_weights(recipe: Recipe, weights: Weights | None, out: Path) -> Weights | None:
-    """Those that the run began from; ModelError where they are not at hand."""
-    if weights is None and recipe.start is not None:  # this sitting began from a saved state
+def _first_state(run: RunContext) -> Session:
+    torch.manual_seed(run.recipe.seed)
+    return begin_run(run)
+
+
+def _with_weights(run: RunContext) -> RunContext:
+    """The run itself; ModelError where the weights that it began from are not at hand."""
+    if run.weights is None and run.recipe.start is not None:  # it resumed from a saved state
         raise ModelError(
-            f"No state of {out} is left to go back to. Begin again from {recipe.start}: "
-            f"vitral train --resume {out}"
+            f"No state of {run.out} is left to go back to. Begin again from {run.recipe.start}: "
+            f"vitral train --resume {run.out}"
         )
-    return weights
+    return run
 
 
 def keep_or_choose_again(session: Session) -> None:
@@ -86,48 +67,49 @@ def keep_or_choose_again(session: Session) -> None:
     progress = session.progress
     try:
         if progress.best_step >= 0:
-            artifact.load(session.out / "best")
+            artifact.load(session.run.out / "best")
     except WeightsError as error:
-        session.display.note(f"{error} It is chosen again from here on.")
-        progress.best_score, progress.best_step = -1.0, -1
-        progress.validated_step, progress.waited = -1, 0
+        session.run.display.note(f"{error} It is chosen again from here on.")
+        progress.best_score = -1.0
+        progress.best_step = -1
+        progress.validated_step = -1
+        progress.validations_without_gain = 0
 
 
-def returned(session: Session, error: Diverged) -> Session:
-    """The session at its last saved state with half the rate; ModelError after the third time."""
-    lr = session.recipe.optimizer.lr
-    retries, rate = session.progress.retries + 1, session.progress.rate / 2
+def roll_back(session: Session, error: Diverged) -> Session:
+    """Return the session at its last saved state with half the learning rate.
+
+    Raises ModelError after the third time.
+    """
+    run = session.run
+    lr = run.recipe.optimizer.lr
+    retries = session.progress.retries + 1
+    rate = session.progress.rate / 2
     if retries > RETRIES:
         raise ModelError(
             f"{error} The run returned {RETRIES} times with half the learning rate and diverged "
             f"again. Try --set optimizer.lr={lr * rate:.1g}, a longer --set schedule.warmup, or "
             f"--set precision=fp32, and look at the images of that batch."
         ) from None
-    session.display.note(str(error))
-    before, step = session, session.progress.step
-    session = begin(
-        before.recipe,
-        before.data,
-        before.weights,
-        before.out,
-        before.ranks,
-        Display(quiet=True),  # it has introduced itself
-        before.loggers,
-        shard=before.sharded,
-        before=step if step == before.returned_to else None,  # that state itself was bad
+    run.display.note(str(error))
+    step = session.progress.step
+    restored = restore(
+        replace(run, display=Display(quiet=True)),  # it has introduced itself
+        before=step if step == session.rolled_back_to else None,  # that state itself was bad
     )
-    session.returned_to = session.progress.step
-    session.display = before.display
-    session.progress.retries, session.progress.rate = retries, rate
-    session.failed = before.failed
-    session.display.note(
-        f"returned to step {session.progress.step} with the learning rate at {rate:g} of the "
+    restored.run = run
+    restored.rolled_back_to = restored.progress.step
+    restored.progress.retries = retries
+    restored.progress.rate = rate
+    restored.failed = session.failed
+    run.display.note(
+        f"returned to step {restored.progress.step} with the learning rate at {rate:g} of the "
         f"recipe's ({retries} of {RETRIES} times)"
     )
-    return session
+    return restored
 
 
-def smaller_parts(session: Session) -> None:
+def split_further(session: Session) -> None:
     """Cut every step into twice as many parts: the same step in half the memory.
 
     Several processes cannot turn back in the middle of a step, where the others wait for this one:
@@ -137,36 +119,40 @@ def smaller_parts(session: Session) -> None:
     gc.collect()
     if session.device.type == "cuda":
         torch.cuda.empty_cache()
-    ranks, each = session.ranks, session.part_images
-    parts = min(2 * session.parts, session.step_images // ranks.count)
-    if parts <= session.parts:
+    group = session.run.group
+    each = session.micro_batch_size
+    parts = min(2 * session.grad_accumulation, session.batch_size // group.world_size)
+    if parts <= session.grad_accumulation:
         raise MachineError(
             f"The memory of {session.device} is too small for {each} images at a time. Choose "
             f"--set checkpointing=true, a smaller --size or model."
         ) from None
-    if ranks.count > 1:
-        run_folder.ask_for_parts(session.out, parts)
+    if group.world_size > 1:
+        run_folder.request_accumulation(session.run.out, parts)
         raise MachineError(
             f"The memory of {session.device} ended with {each} images at a time. All processes "
             f"start again with half as many (torchrun: where --max-restarts allows; by hand: "
-            f"vitral train --resume {session.out})."
+            f"vitral train --resume {session.run.out})."
         ) from None
     session.progress.accumulate = parts
-    _tell_parts(session)
+    _tell_split(session)
 
 
-def _keep_parts(session: Session) -> None:
+def _keep_split(session: Session) -> None:
     """The parts that a process without memory asked for before all of them started again."""
-    parts = session.ranks.of_first(run_folder.asked_parts(session.out))
-    if parts > session.parts and parts * session.ranks.count <= session.step_images:
+    parts = session.run.group.broadcast(run_folder.requested_accumulation(session.run.out))
+    if (
+        parts > session.grad_accumulation
+        and parts * session.run.group.world_size <= session.batch_size
+    ):
         session.progress.accumulate = parts
-        _tell_parts(session)
+        _tell_split(session)
 
 
-def _tell_parts(session: Session) -> None:
-    count = session.ranks.count
-    session.display.note(
-        f"out of memory: each step now comes in {session.parts} parts"
-        + f" per process, {count} processes," * (count > 1)
-        + f" of {session.part_images} images or fewer; it remains a step of {session.step_images}"
+def _tell_split(session: Session) -> None:
+    count = session.run.group.world_size
+    among = f" per process, {count} processes," if count > 1 else ""
+    session.run.display.note(
+        f"out of memory: each step now comes in {session.grad_accumulation} parts{among} of "
+        f"{session.micro_batch_size} images or fewer; it remains a step of {session.batch_size}"
     )

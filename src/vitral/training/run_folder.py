@@ -48,7 +48,7 @@ from vitral.specs import ImageSpec
 from vitral.specs.task import TaskKind
 from vitral.storage import files
 from vitral.training import finetuning
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Classification, Recipe
 from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
@@ -98,7 +98,7 @@ def _left_behind(file: Path) -> bool:
     return file.name == ".lock" or files.is_unfinished(file)
 
 
-def complete(recipe: Recipe, data: Dataset) -> Recipe:
+def with_data(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
     source = lasting(recipe.data.source)  # a resume may come from another folder
@@ -117,7 +117,7 @@ def _for_good(weights: str | None) -> str | None:
     return str(Path(weights or "").resolve()) if known else weights
 
 
-def holds(out: Path, recipe: Recipe) -> bool:
+def is_run_of(out: Path, recipe: Recipe) -> bool:
     """Whether the folder is that of a run of this very recipe."""
     return (out / "recipe.json").exists() and read(out)[0] == recipe
 
@@ -155,11 +155,11 @@ def _write_rows(rows: Iterable[Sequence[str]], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(out: Path, ranks: Ranks) -> Iterator[None]:
+def locked(out: Path, group: ProcessGroup) -> Iterator[None]:
     """Hold the run folder for these processes; UsageError when others are at work in it."""
     with contextlib.ExitStack() as stack:
-        with ranks.writing() as first:
-            if first:
+        with group.on_main() as main:
+            if main:
                 file = stack.enter_context((out / ".lock").open("w"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,18 +171,18 @@ def locked(out: Path, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def discard(out: Path) -> None:
+def remove_unstarted(out: Path) -> None:
     """Remove a run folder that never got as far as a saved state, unless a restart goes on."""
-    if progress_of(out / "state") is None and not asked_parts(out):
+    if progress_of(out / "state") is None and not requested_accumulation(out):
         shutil.rmtree(out, ignore_errors=True)
 
 
-def ask_for_parts(out: Path, parts: int) -> None:
+def request_accumulation(out: Path, parts: int) -> None:
     """Let the next start of this run cut each process's piece of a step into so many parts."""
     files.write_text(out / ".parts", f"{parts}\n")
 
 
-def asked_parts(out: Path) -> int:
+def requested_accumulation(out: Path) -> int:
     """What a process without memory asked for; 0 if none did."""
     try:
         return int((out / ".parts").read_text())
@@ -302,10 +302,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def introduction(
-    recipe: Recipe, data: Dataset, model: ViT, ranks: Ranks, *, bf16: bool
+def summary_lines(
+    recipe: Recipe,
+    data: Dataset,
+    model: ViT,
+    group: ProcessGroup,
+    *,
+    started: bool,
+    bf16: bool,
 ) -> list[str]:
-    """What a person should know before the first step."""
+    """Return what a person should know before the first step.
+
+    `started` says that the weights come from `recipe.start`, `bf16` that it computes in bfloat16.
+    """
     notes = (
         f"{'left out' if problem.code in LEFT_OUT else 'note'}: {problem.path}: {problem.reason}"
         for problem in data.problems
@@ -315,7 +324,7 @@ def introduction(
     trained = finetuning.trainable(model)
     part = f", {trained / 1e6:.2f} M of them trained" * (trained < recipe.model.parameters)
     kinds = f"{len(data.classes)} classes" + ", several to an image" * data.multi_label
-    many = f" x {ranks.count}" * (ranks.count > 1)
+    many = f" x {group.world_size}" * (group.world_size > 1)
     how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
     if recipe.tune == "probe":  # nothing comes of a batch or a rate
         how = "one pass and a solver"
@@ -324,8 +333,8 @@ def introduction(
         f"{kinds}",
         *shown,
         f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters{part}, "
-        f"{height}x{width} px" + (f", from {recipe.start}" if recipe.start else ""),
-        f"plan   {how}, {'bf16' if bf16 else 'fp32'} on {ranks.device}{many}",
+        f"{height}x{width} px" + (f", from {recipe.start}" if started else ""),
+        f"plan   {how}, {'bf16' if bf16 else 'fp32'} on {group.device}{many}",
     ]
 
 

@@ -1,6 +1,6 @@
 """What the model saw: a sheet of training views, for the page of the run.
 
-write(Path("run/views.jpg"), data.train, recipe.augment, recipe.images, seed=recipe.seed)
+write(Path("run/views.jpg"), data.train, View(recipe.augment, recipe.images), seed=recipe.seed)
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from vitral.data.sources import Split
 from vitral.drawing.pictures import Picture, mosaic, upscale
 from vitral.errors import VitralError
 from vitral.images import augment as views
-from vitral.specs import ImageSpec
-from vitral.specs.augment import Augment
+from vitral.images.augment import View
 from vitral.storage import files
 
 COUNT = 12
@@ -28,7 +27,7 @@ _LARGEST = 224  # of its longer one
 _GAP = 6  # pixels between pictures
 
 
-def write(out: Path, split: Split, augment: Augment, spec: ImageSpec, *, seed: int) -> None:
+def write(out: Path, split: Split, view: View, *, seed: int) -> None:
     """Write 12 training views of a split as one JPEG; the same ones for the same arguments.
 
     They come through the loader's own code, and are mixed with one another where the setting
@@ -36,23 +35,22 @@ def write(out: Path, split: Split, augment: Augment, spec: ImageSpec, *, seed: i
     file cannot be written, nothing happens.
     """
     with contextlib.suppress(VitralError, OSError):
-        pictures = _views(split, augment, spec, seed)
+        pictures = _views(split, view, seed)
         if pictures:
             image = Image.fromarray(_sheet(pictures))
             files.write_file(out, lambda path: image.save(path, format="JPEG", quality=88))
 
 
-def _views(split: Split, augment: Augment, spec: ImageSpec, seed: int) -> list[Picture]:
+def _views(split: Split, view: View, seed: int) -> list[Picture]:
     """(H, W, 3) each, of images in the order of the first epoch."""
     few = split.select(split.order(seed)[:COUNT])
-    view = views.View(augment, spec)
     batches = train_batches(few, [view], batch=COUNT, seed=seed, start_step=0, workers=0)
     with contextlib.closing(batches):
         batch = next(batches)
     images = batch.images.float()
-    if augment.mixes and len(images):
+    if view.augment.mixes and len(images):
         classes = few.labels.shape[1] if few.labels.ndim > 1 else int(few.labels.max()) + 1
-        images, _ = views.mix(images, batch.labels, classes, augment, seed)
+        images, _ = views.mix(images, batch.labels, classes, view.augment, seed)
     return list(images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
 
 

@@ -21,7 +21,7 @@ from vitral.specs import Calibration
 from vitral.training import finetuning, memory, objectives, run_folder, schedule, state
 from vitral.training.display import Display
 from vitral.training.distributed import wrap
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.ema import EMA
 from vitral.training.loggers import Loggers
 from vitral.training.objectives.base import Objective
@@ -31,46 +31,65 @@ from vitral.weights.adapt import adapt
 from vitral.weights.read import Weights
 
 
-@dataclass(slots=True)
-class Session:
-    """A run in memory: what the loop reads and changes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What a run is and where it happens; nothing of it changes while it learns.
 
     Attributes:
-        recipe, data, weights, out: what is run, on what, from which weights, into which folder.
-        ranks: this process among all.
-        objective: all that learns, and its loss; forward: what a step calls, the objective with
-            its gradients averaged over all processes.
-        ema, optimizer, progress: the rest of the state.
-        display, loggers: who is told.
-        sharded: whether each process holds a piece of the network alone.
-        evaluation, calibration: of the last validation; a calibration once the run is done.
-        failed: files that could not be read so far.
-        returned_to: the step that a return went to last.
+        recipe: what to do, with the classes of the data in its model.
+        data: its images.
+        weights: those that it begins from; None draws new ones, or a saved state holds them.
+        out: the run folder.
+        group: this process's place in the process group.
+        display: the progress that a person sees.
+        loggers: further places for the record.
+        sharded: whether each process holds a piece of the network alone (FSDP2).
     """
 
     recipe: Recipe
     data: Dataset
     weights: Weights | None
     out: Path
-    ranks: Ranks
+    group: ProcessGroup
+    display: Display
+    loggers: Loggers
+    sharded: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """A run in memory: its context, and the state that the loop changes.
+
+    Attributes:
+        run: what is run, and where.
+        objective: all that learns, and its loss.
+        forward: what a step calls, the objective with gradients averaged over all processes.
+        ema: the averaged weights.
+        optimizer: moves the weights.
+        progress: how far the run is; the part of the state that is no tensor.
+        evaluation: of the last validation.
+        calibration: fitted on it once the run is finished.
+        failed: files that could not be read so far, by path.
+        rolled_back_to: the step that a return to a saved state went to last.
+    """
+
+    run: RunContext
     objective: Objective
     forward: nn.Module
     ema: EMA
     optimizer: torch.optim.Optimizer
     progress: state.Progress
-    display: Display
-    loggers: Loggers
-    sharded: bool = False
     evaluation: Score | None = None
     calibration: Calibration | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
-    returned_to: int = -1
+    rolled_back_to: int = -1
     ticked: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
         """Add the time since the last tick to what the run has taken so far."""
         now = time.monotonic()
-        self.progress.seconds, self.ticked = self.progress.seconds + now - self.ticked, now
+        self.progress.seconds += now - self.ticked
+        self.ticked = now
 
     @property
     def backbone(self) -> ViT:
@@ -80,46 +99,48 @@ class Session:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.ranks.device
+        return self.run.group.device
 
     @property
     def epoch_steps(self) -> int:
         """Optimizer steps in one pass over the training images."""
-        return steps_per_epoch(len(self.data.train), self.recipe.data.batch)
+        return steps_per_epoch(len(self.run.data.train), self.run.recipe.data.batch)
 
     @property
-    def step_images(self) -> int:
+    def batch_size(self) -> int:
         """Images of one optimizer step."""
-        return min(self.recipe.data.batch, len(self.data.train))
+        return min(self.run.recipe.data.batch, len(self.run.data.train))
 
     @property
-    def part_images(self) -> int:
+    def micro_batch_size(self) -> int:
         """The most images that a process learns at once."""
-        return -(-self.step_images // (self.ranks.count * self.parts))
+        return -(-self.batch_size // (self.run.group.world_size * self.grad_accumulation))
 
     @property
-    def seen_at_once(self) -> int:
+    def eval_batch_size(self) -> int:
         """Images of a batch that is only looked at: no more than memory is known to hold."""
-        return self.part_images if self.parts > 1 else max(64, self.part_images)
+        return (
+            self.micro_batch_size if self.grad_accumulation > 1 else max(64, self.micro_batch_size)
+        )
 
     @property
     def total(self) -> int:
         """Optimizer steps of the whole run; a probe solves for its head in one."""
-        if self.recipe.tune == "probe":
+        if self.run.recipe.tune == "probe":
             return 1
-        return max(1, self.recipe.length.in_steps(self.epoch_steps))
+        return max(1, self.run.recipe.length.in_steps(self.epoch_steps))
 
     @property
-    def done(self) -> bool:
+    def finished(self) -> bool:
         """Whether all steps are done, or patience has come to its end."""
-        patience = self.recipe.patience
-        tired = patience is not None and self.progress.waited >= patience
+        patience = self.run.recipe.patience
+        tired = patience is not None and self.progress.validations_without_gain >= patience
         return tired or self.progress.step >= self.total
 
     @property
-    def owes_validation(self) -> bool:
+    def validation_due(self) -> bool:
         """Whether validation is due at this step and not done."""
-        step, every = self.progress.step, self.recipe.evaluate_every.in_steps(self.epoch_steps)
+        step, every = self.progress.step, self.run.recipe.evaluate_every.in_steps(self.epoch_steps)
         due = step > 0 and (step % max(1, every) == 0 or step == self.total)
         return due and self.progress.validated_step != step
 
@@ -129,17 +150,17 @@ class Session:
         return round(self.progress.step / self.epoch_steps, 4)
 
     @property
-    def parts(self) -> int:
+    def grad_accumulation(self) -> int:
         """Into how many each process cuts its piece of a step."""
-        return self.progress.accumulate or self.recipe.accumulate
+        return self.progress.accumulate or self.run.recipe.accumulate
 
     @property
     def workers(self) -> int:
         """Loading processes of this process; they never change what is loaded."""
-        if self.recipe.data.workers is None and isinstance(self.data.train.reader, Arrays):
+        if self.run.recipe.data.workers is None and isinstance(self.run.data.train.reader, Arrays):
             return 0  # a process boundary costs more than drawing a tiny picture
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
-        return loading_processes(self.recipe, beside)
+        return loading_processes(self.run.recipe, beside)
 
 
 def cores() -> int:
@@ -154,69 +175,53 @@ def loading_processes(recipe: Recipe, beside: int) -> int:
     return max(1, min(16, cores() // beside - 1))
 
 
-def start(  # noqa: PLR0913 - each has a name at every call
-    recipe: Recipe,
-    data: Dataset,
-    weights: Weights | None,
-    out: Path,
-    ranks: Ranks,
-    display: Display,
-    *,
-    loggers: Loggers | None = None,
-    shard: bool = False,
-) -> Session:
-    """The first state of a run, the same in all processes; the caller seeds torch.
+def begin_run(run: RunContext) -> Session:
+    """Return the first state of a run, the same in all processes; the caller seeds torch.
 
-    `weights` are those to continue; None draws new ones. `shard` gives each process a piece of the
-    network instead of all of it.
+    Raises what building the network, reading a teacher and an impossible schedule raise.
     """
-    backbone = _network(recipe, data, weights, ranks, display)
-    objective = objectives.build(backbone, recipe, data, announce=display.note)
-    bf16 = uses_bf16(recipe.precision, ranks.device, recipe.model.width)
+    recipe = run.recipe
+    backbone = _network(run)
+    objective = objectives.build(backbone, recipe, run.data, announce=run.display.note)
+    bf16 = uses_bf16(recipe.precision, run.group.device, recipe.model.width)
     if recipe.compile:
-        wrap.compiled(backbone)
-    if shard:
-        wrap.shard(objective, ranks, bf16=bf16)
+        wrap.compile_blocks(backbone)
+    if run.sharded:
+        wrap.shard(objective, run.group, bf16=bf16)
     session = Session(
-        recipe=recipe,
-        data=data,
-        weights=weights,
-        out=out,
-        ranks=ranks,
+        run=run,
         objective=objective,
-        forward=wrap.spread(objective, ranks, sharded=shard),
+        forward=wrap.wrap_ddp(objective, run.group, sharded=run.sharded),
         ema=EMA(objective, recipe.ema),
         optimizer=build_optimizer(objective, recipe.optimizer),
         progress=state.Progress(),
-        display=display,
-        loggers=loggers or Loggers((), out, {}),
-        sharded=shard,
     )
     if recipe.tune != "probe":
         schedule.check(recipe.schedule, session.total, session.epoch_steps)
-    for line in run_folder.introduction(recipe, data, backbone, ranks, bf16=bf16):
-        display.note(line)
+    for line in run_folder.summary_lines(
+        recipe, run.data, backbone, run.group, started=run.weights is not None, bf16=bf16
+    ):
+        run.display.note(line)
     return session
 
 
-def _network(
-    recipe: Recipe, data: Dataset, weights: Weights | None, ranks: Ranks, display: Display
-) -> ViT:
-    """With its first weights, and with what is to be tuned of it."""
+def _network(run: RunContext) -> ViT:
+    """The network with its first weights, and with what is to be tuned of it."""
+    recipe = run.recipe
     try:
         model = finetuning.untuned(recipe)
-        if weights is not None:
-            tensors, notes = adapt(weights, recipe.model, data.classes)
+        if run.weights is not None:
+            tensors, notes = adapt(run.weights, recipe.model, run.data.classes)
             model.load_state_dict(tensors)
             for line in notes:
-                display.note(f"start  {line}")
+                run.display.note(f"start  {line}")
         finetuning.prepare(model, recipe.tune)
-        return model.to(ranks.device).train()
+        return model.to(run.group.device).train()
     except (RuntimeError, MemoryError) as error:
         if not memory.ended(error):
             raise
         raise MachineError(
             f"A model of {recipe.model.parameters / 1e9:.1f} billion parameters does not fit into "
-            f"the memory of {ranks.device} ({str(error).splitlines()[0][:80]}). Choose a smaller "
-            f"one."
+            f"the memory of {run.group.device} ({str(error).splitlines()[0][:80]}). Choose a "
+            f"smaller one."
         ) from None

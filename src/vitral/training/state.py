@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vitral.errors import MachineError, WeightsError
 from vitral.storage import files
 from vitral.training.distributed import sharded_state
-from vitral.training.distributed.process_group import Ranks, cut, is_sharded
+from vitral.training.distributed.process_group import ProcessGroup, is_sharded, shard_like
 from vitral.training.ema import EMA
 from vitral.training.objectives.base import short_name
 
@@ -37,7 +37,7 @@ class Progress:
         step: optimizer steps done.
         validated_step: at which validation was last done.
         best_score, best_step: of the evaluation that best/ holds; -1 before the first.
-        waited: validations since then.
+        validations_without_gain: in a row since then.
         loss_sum, loss_count: the mean since the last line of metrics.jsonl.
         measures, seen: likewise sums of what the objective measures, and their images.
         seconds: spent so far, over all sittings.
@@ -49,7 +49,7 @@ class Progress:
     validated_step: int = 0
     best_score: float = -1.0
     best_step: int = -1
-    waited: int = 0
+    validations_without_gain: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
     measures: dict[str, float] = field(default_factory=dict)
@@ -63,6 +63,8 @@ class Progress:
     def from_dict(cls, values: dict[str, Any]) -> Progress:
         """Return the progress of a slot; TypeError or ValueError for what is none."""
         correct = values.pop("correct", 0)  # of slots written before objectives had measures
+        if "waited" in values:
+            values["validations_without_gain"] = values.pop("waited")
         if correct:
             values["measures"] = {"accuracy": float(correct)}
         return cls(**values)
@@ -94,32 +96,34 @@ def scatter(
             raise WeightsError(f"The saved state belongs to another recipe: '{name}' differs.")
     with torch.no_grad():
         for name in wanted:
-            held[name].copy_(cut(tensors[name], held[name]))
+            held[name].copy_(shard_like(tensors[name], held[name]))
     for name in tensors.keys() - saved:
         owner, _, key = name.removeprefix("optimizer/").rpartition("/")
         parameter, value = parameters[owner], tensors[name]
         if value.ndim:
-            value = cut(value, parameter).to(parameter.device)
+            value = shard_like(value, parameter).to(parameter.device)
         elif optimizer.defaults.get("fused"):  # otherwise step counts stay on the CPU
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, ranks: Ranks) -> None:
+def save(
+    folder: Path, tensors: Mapping[str, Tensor], progress: Progress, group: ProcessGroup
+) -> None:
     """Write the slot that is not the newest; read it back before it counts.
 
     All processes call it together: the first one writes, or each its own piece where the tensors
     are sharded.
     """
-    held = ranks.of_first([(_read_progress(folder, slot), slot) for slot in SLOTS])
+    held = group.broadcast([(_read_progress(folder, slot), slot) for slot in SLOTS])
     slot = min(held, key=lambda pair: pair[0].step if pair[0] else -1)[1]
     if any(is_sharded(tensor) for tensor in tensors.values()):
-        sharded_state.write(folder / slot, tensors, asdict(progress), ranks)
-        if ranks.first:
+        sharded_state.write(folder / slot, tensors, asdict(progress), group)
+        if group.is_main:
             _file(folder, slot).unlink(missing_ok=True)
         return
-    with ranks.writing() as first:
-        if first:
+    with group.on_main() as main:
+        if main:
             _write(_file(folder, slot), tensors, progress)
             sharded_state.remove(folder / slot)
 

@@ -18,7 +18,7 @@ from vitral.errors import MachineError, ModelError
 from vitral.model import StepSamples
 from vitral.training import memory, run_folder, schedule
 from vitral.training.distributed import wrap
-from vitral.training.distributed.process_group import whole
+from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Loss, StepPosition, short_name
 from vitral.training.session import Session
 
@@ -48,21 +48,21 @@ class StepResult:
 
 def steps_left(session: Session) -> Generator[list[Batch]]:
     """This process's parts of each step that is left, without end."""
-    recipe = session.recipe
+    recipe = session.run.recipe
     batches = train_batches(
-        session.data.train,
+        session.run.data.train,
         [View(recipe.augment, recipe.images)],
         batch=recipe.data.batch,
         seed=recipe.seed,
         start_step=session.progress.step,
         workers=session.workers,
-        rank=session.ranks.index,
-        world=session.ranks.count,
-        accumulate=session.parts,
+        rank=session.run.group.rank,
+        world=session.run.group.world_size,
+        accumulate=session.grad_accumulation,
     )
     with contextlib.closing(batches):
         while True:
-            yield [next(batches) for _ in range(session.parts)]
+            yield [next(batches) for _ in range(session.grad_accumulation)]
 
 
 def step(
@@ -79,23 +79,27 @@ def step(
     run to stop, `save_due` says that this process wants the state saved. Raises Diverged, in all
     processes, before anything is applied.
     """
-    recipe, ranks, number = session.recipe, session.ranks, session.progress.step
+    recipe = session.run.recipe
+    group = session.run.group
+    number = session.progress.step
     report_unreadable(session, [problem for batch in micro_batches for problem in batch.failed])
-    (images,) = ranks.sums(sum(len(batch.images) for batch in micro_batches))
+    (images,) = group.all_reduce_sum(sum(len(batch.images) for batch in micro_batches))
     rate = recipe.optimizer.lr * session.progress.rate
     rate *= schedule.multiplier(recipe.schedule, number, session.total, session.epoch_steps)
-    for group in session.optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+    for settings in session.optimizer.param_groups:
+        settings["lr"] = rate * settings["scale"]
     total = torch.zeros((), device=session.device)
     measured: dict[str, Tensor] = {}
     for index, batch in enumerate(micro_batches):
-        wrap.synchronise(session.forward, index == len(micro_batches) - 1)
+        wrap.sync_gradients(session.forward, index == len(micro_batches) - 1)
         loss = _backward(session, batch, index, images)
         total = total + loss.total
         for name, value in loss.measures.items():
             measured[name] = measured.get(name, 0) + value
     stats = [total.item(), *(value.item() for value in measured.values())]
-    lost, *found, stops, saves = ranks.sums(*stats, float(bool(stop_requests)), float(save_due))
+    lost, *found, stops, saves = group.all_reduce_sum(
+        *stats, float(bool(stop_requests)), float(save_due)
+    )
     result = StepResult(
         loss=lost / max(images, 1),
         images=int(images),
@@ -104,7 +108,7 @@ def step(
         save_due=saves > 0,
     )
     limit = recipe.optimizer.clip or float("inf")
-    norm = whole(nn.utils.clip_grad_norm_(session.objective.parameters(), limit))
+    norm = full(nn.utils.clip_grad_norm_(session.objective.parameters(), limit))
     if not bool(torch.isfinite(norm)) or not math.isfinite(result.loss):
         raise _diverged(session, micro_batches, result.loss)
     if images:
@@ -137,24 +141,30 @@ def _backward(session: Session, batch: Batch, index: int, images: float) -> Loss
         batch = _black(batch)
     loss: Loss = session.forward(batch, position)
     total = loss.total * 0 if empty else loss.total
-    (total * (session.ranks.count / max(images, 1))).backward()  # processes average what they have
+    (
+        total * (session.run.group.world_size / max(images, 1))
+    ).backward()  # processes average what they have
     measures = {name: value * 0 if empty else value for name, value in loss.measures.items()}
     return Loss(total.detach(), measures)
 
 
 def _position(session: Session, batch: Batch, index: int) -> StepPosition:
     """Where the micro-batch stands in its step; torch is seeded for it."""
-    recipe, ranks, number = session.recipe, session.ranks, session.progress.step
-    place = ranks.index * session.parts + index
+    recipe = session.run.recipe
+    group = session.run.group
+    number = session.progress.step
+    place = group.rank * session.grad_accumulation + index
     # Drop path is drawn for the whole step and cut into micro-batches; dropout of elements cannot
     # be, and micro-batches that drew the same numbers would repeat one another.
     apart = [place] if place and (recipe.noise.dropout or recipe.noise.attention_dropout) else []
     torch.manual_seed(seed_of(recipe.seed, "step", number, *apart))
-    rows = share(list(range(session.step_images)), place, ranks.count * session.parts)
+    rows = share(
+        list(range(session.batch_size)), place, group.world_size * session.grad_accumulation
+    )
     own = [rows[place] for place in batch.places[: len(batch.images)]] or rows[:1]
     return StepPosition(
         seed=seed_of(recipe.seed, "step", number),
-        samples=StepSamples(torch.tensor(own, device=session.device), session.step_images),
+        samples=StepSamples(torch.tensor(own, device=session.device), session.batch_size),
     )
 
 
@@ -167,21 +177,23 @@ def _black(batch: Batch) -> Batch:
 
 def report_unreadable(session: Session, mine: list[Problem]) -> None:
     """Name the files that no process could read, of either split; DataError when too many."""
-    if not session.ranks.sums(len(mine))[0]:
+    if not session.run.group.all_reduce_sum(len(mine))[0]:
         return
-    found = {problem.path: problem for part in session.ranks.gathered(mine) for problem in part}
+    found = {
+        problem.path: problem for part in session.run.group.all_gather(mine) for problem in part
+    }
     fresh = [problem for path, problem in found.items() if path not in session.failed]
     for problem in fresh:
-        session.display.note(f"left out: {problem.path}: {problem.reason}")
+        session.run.display.note(f"left out: {problem.path}: {problem.reason}")
     session.failed |= found
-    with session.ranks.writing() as first:
-        if first and fresh:
-            run_folder.list_problems(session.out, fresh)
+    with session.run.group.on_main() as main:
+        if main and fresh:
+            run_folder.list_problems(session.run.out, fresh)
     refuse_many_unreadable(
         list(session.failed.values()),
-        len(session.data.train) + len(session.data.val) - len(session.failed),
-        session.data.source,
-        session.recipe.data.allow_unreadable,
+        len(session.run.data.train) + len(session.run.data.val) - len(session.failed),
+        session.run.data.source,
+        session.run.recipe.data.allow_unreadable,
     )
 
 
@@ -190,11 +202,11 @@ def _diverged(session: Session, micro_batches: list[Batch], loss: float) -> Dive
     named = [(short_name(name), p) for name, p in session.objective.named_parameters()]
     suspects: list[tuple[str, Tensor]] = [(f"weight '{name}'", p) for name, p in named]
     suspects += [(f"gradient of '{name}'", p.grad) for name, p in named if p.grad is not None]
-    finite = ((what, bool(torch.isfinite(whole(tensor)).all())) for what, tensor in suspects)
+    finite = ((what, bool(torch.isfinite(full(tensor)).all())) for what, tensor in suspects)
     bad = next((what for what, fine in finite if not fine), "the loss itself")
     mine = [int(i) for batch in micro_batches for i in batch.indices]
-    indices = [i for found in session.ranks.gathered(mine) for i in found]
-    keys = ", ".join(session.data.train.key(i) for i in indices[:3])
+    indices = [i for found in session.run.group.all_gather(mine) for i in found]
+    keys = ", ".join(session.run.data.train.key(i) for i in indices[:3])
     lr = session.optimizer.param_groups[0]["lr"]
     session.optimizer.zero_grad(set_to_none=True)
     return Diverged(

@@ -18,7 +18,7 @@ from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
-from vitral.training.distributed.process_group import whole
+from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Observed
 from vitral.training.run_folder import Run
 from vitral.training.session import Session
@@ -32,7 +32,7 @@ def validate(session: Session) -> None:
 
     Raises Diverged for weights that are finite and give numbers that are not.
     """
-    progress, display, objective = session.progress, session.display, session.objective
+    progress, display, objective = session.progress, session.run.display, session.objective
     try:
         with session.ema.swapped_in(objective):
             observed = observe(session)
@@ -53,18 +53,18 @@ def validate(session: Session) -> None:
         },
     )
     display.evaluated(session.epoch, evaluation.score, evaluation.interval, evaluation.headline)
-    last = session.recipe.select == "last" and progress.step == session.total
-    progress.waited += 1
-    better = session.recipe.select == "best" and evaluation.score > progress.best_score
+    last = session.run.recipe.select == "last" and progress.step == session.total
+    progress.validations_without_gain += 1
+    better = session.run.recipe.select == "best" and evaluation.score > progress.best_score
     if last or better:
         progress.best_score = evaluation.score
         progress.best_step = progress.step
-        progress.waited = 0
+        progress.validations_without_gain = 0
     # fitted where it is kept: many images of many classes take seconds
-    calibration = objective.calibrate(observed) if last or better or session.done else None
+    calibration = objective.calibrate(observed) if last or better or session.finished else None
     if last or better:
         save_artifact(session, "best", evaluation, calibration)
-    if session.done:
+    if session.finished:
         evaluation = objective.score(observed, calibration)
         session.calibration = calibration
     session.evaluation = evaluation
@@ -75,14 +75,14 @@ def observe(session: Session, backbone: ViT | None = None) -> Observed:
 
     `backbone` gives other weights of the same network, such as those of best/.
     """
-    objective, split = session.objective, session.data.val
-    session.display.pause()
+    objective, split = session.objective, session.run.data.val
+    session.run.display.pause()
     objective.eval()
 
     compute = partial(objective.observe, backbone=backbone)
     values, labels, indices = outputs_of(session, split, compute)
     objective.train()
-    session.display.pause()
+    session.run.display.pause()
     return Observed(values, labels, [split.key(int(index)) for index in indices])
 
 
@@ -107,7 +107,7 @@ def outputs_of(
             labels.append(batch.labels.numpy()[own])
             indices.append(batch.indices.numpy()[own])
     report_unreadable(session, failed)
-    gathered = session.ranks.gathered((values, labels, indices))
+    gathered = session.run.group.all_gather((values, labels, indices))
     values, labels, indices = (
         [array for process in gathered for array in process[part]] for part in range(3)
     )
@@ -120,33 +120,33 @@ def watched(session: Session, split: Split) -> Iterator[Batch]:
     Where the network is sharded all processes run it equally often, so one that has none left
     looks at a black image, which counts nowhere.
     """
-    size, spec, ranks = session.seen_at_once, session.recipe.images, session.ranks
+    size, spec, group = session.eval_batch_size, session.run.recipe.images, session.run.group
     batches = eval_batches(
-        split, spec, batch=size, workers=session.workers, rank=ranks.index, world=ranks.count
+        split, spec, batch=size, workers=session.workers, rank=group.rank, world=group.world_size
     )
-    longest = -(-len(split) // ranks.count)  # the most images of one process
+    longest = -(-len(split) // group.world_size)  # the most images of one process
     runs, done = -(-longest // size), 0
     for _ in range(runs):
         batch = next(batches, None)
-        if session.sharded and (batch is None or not len(batch.images)):
+        if session.run.sharded and (batch is None or not len(batch.images)):
             batch = _nothing(batch, session)
         if batch is None:
             return
         yield batch
         done += len(batch.images)
-        session.display.evaluating(done * ranks.count, len(split))
+        session.run.display.evaluating(done * group.world_size, len(split))
 
 
 def _nothing(batch: Batch | None, session: Session) -> Batch:
-    shape = (1, 3, *session.recipe.images.size)
-    labels = torch.from_numpy(session.data.val.labels[:1])
+    shape = (1, 3, *session.run.recipe.images.size)
+    labels = torch.from_numpy(session.run.data.val.labels[:1])
     nothing = Batch((torch.zeros(shape, dtype=torch.uint8),), labels, torch.tensor([-1]))
     return nothing if batch is None else replace(nothing, failed=batch.failed)
 
 
 def finish(session: Session) -> Run:
     """Write last/, predictions.csv and evaluation.json of best/, and the report."""
-    progress, objective, out = session.progress, session.objective, session.out
+    progress, objective, out = session.progress, session.objective, session.run.out
     best = session.evaluation
     if best is None:  # resumed after the last step
         with session.ema.swapped_in(objective):
@@ -157,15 +157,15 @@ def finish(session: Session) -> Run:
     model, card = artifact.load(out / "best")
     if progress.best_step != progress.step:
         best = objective.score(observe(session, model.to(session.device)), card.calibration)
-    with session.ranks.writing() as first:
-        if first:
+    with session.run.group.on_main() as main:
+        if main:
             scores.write_predictions(out / "predictions.csv", best)
             scores.write_evaluation(out / "evaluation.json", best)
-            run_folder.write_report(out, session.data, best, model, session.recipe.images)
+            run_folder.write_report(out, session.run.data, best, model, session.run.recipe.images)
     low, high = (100 * bound for bound in best.interval)
-    session.display.note(
+    session.run.display.note(
         f"done in {clock(progress.seconds)}: {best.headline} {100 * best.score:.2f} % "
-        f"({low:.1f}-{high:.1f}) on {best.samples} {session.data.val.name} images"
+        f"({low:.1f}-{high:.1f}) on {best.samples} {session.run.data.val.name} images"
     )
     return Run(out, best)
 
@@ -179,18 +179,18 @@ def save_artifact(
     """The averaged weights with everything that another verb needs."""
     with session.ema.swapped_in(session.objective):
         tensors = finetuning.merged(
-            {name: whole(x) for name, x in session.backbone.state_dict().items()}
+            {name: full(x) for name, x in session.backbone.state_dict().items()}
         )
-        card = run_folder.card(session.recipe, session.data, session.progress, evaluation)
+        card = run_folder.card(session.run.recipe, session.run.data, session.progress, evaluation)
         card = replace(card, calibration=calibration)
-        with session.ranks.writing() as first:
-            if first:
-                artifact.save(session.out / name, tensors, card)
+        with session.run.group.on_main() as main:
+            if main:
+                artifact.save(session.run.out / name, tensors, card)
 
 
 def log(session: Session, line: dict[str, object]) -> None:
     """One line of metrics.jsonl, and to whoever else was asked to keep it."""
-    with session.ranks.writing() as first:
-        if first:
-            run_folder.log(session.out, line)
-            session.loggers.log(line)
+    with session.run.group.on_main() as main:
+        if main:
+            run_folder.log(session.run.out, line)
+            session.run.loggers.log(line)

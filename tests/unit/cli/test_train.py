@@ -89,7 +89,7 @@ def test_processes_start_again_for_memory_alone(
 
     def launch(_: int, words: list[str], *, device: str | None) -> int:
         begun.append(words)
-        run_folder.ask_for_parts(run, 2 ** len(begun))
+        run_folder.request_accumulation(run, 2 ** len(begun))
         return codes[len(begun) - 1]
 
     monkeypatch.setattr("vitral.training.distributed.launch.launch", launch)

@@ -100,14 +100,14 @@ def test_processes_and_accumulation_change_nothing(photos, world, accumulate, ch
     settings = {"augment": augment, "batch": 7}
     for split in (photos, arrays()):
         whole = stream(split, 1, 4, **settings)
-        ranks = [
+        group = [
             stream(split, 1, 4 * accumulate, rank=r, world=world, accumulate=accumulate, **settings)
             for r in range(world)
         ]
         for step in range(4):
             pieces = [
                 batch
-                for rank in ranks
+                for rank in group
                 for batch in rank[step * accumulate : (step + 1) * accumulate]
             ]
             assert torch.equal(torch.cat([p.indices for p in pieces]), whole[step].indices)

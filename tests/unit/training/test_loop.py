@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from contexts import context
 from safetensors.torch import load_file
 
 from drawn import draw_folder
@@ -16,7 +17,7 @@ from vitral.planning.plan import open_data, resume
 from vitral.planning.request import Request
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Recipe, epochs, override, steps
 
 
@@ -40,7 +41,7 @@ def recipe(photos: Path) -> Recipe:
 
 
 WILD = ["optimizer.lr=1e30", "schedule.warmup=0 epochs", "optimizer.clip=0"]
-ALONE = Ranks(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def quiet() -> Display:
@@ -205,10 +206,10 @@ def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
 
 
 def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session:
-    complete = run_folder.complete(recipe, data)  # type: ignore[arg-type]
+    complete = run_folder.with_data(recipe, data)  # type: ignore[arg-type]
     run_folder.create(tmp_path / "run", complete, data)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    return loop.start(complete, data, None, tmp_path / "run", ALONE, Display())  # type: ignore[arg-type]
+    return loop.begin_run(context(complete, data, tmp_path / "run", Display()))  # type: ignore[arg-type]
 
 
 def test_resume_before_any_state_starts_over(recipe: Recipe, tmp_path: Path) -> None:

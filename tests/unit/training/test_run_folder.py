@@ -13,7 +13,7 @@ from vitral.errors import MachineError, UsageError
 from vitral.model import build
 from vitral.specs import ImageSpec
 from vitral.training import run_folder
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Data, Recipe
 
 
@@ -29,18 +29,18 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
     data = open_dataset(recipe.data.source)
-    complete = run_folder.complete(recipe, data)
+    complete = run_folder.with_data(recipe, data)
     assert complete.model.classes == 2
     run_folder.create(tmp_path / "run", complete, data)
     assert run_folder.read(tmp_path / "run") == (complete, data.fingerprint)
     record = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert record["environment"]["torch"]
-    model, ranks = build(complete.model), Ranks(torch.device("cpu"))
-    lines = run_folder.introduction(complete, data, model, ranks, bf16=False)
+    model, group = build(complete.model), ProcessGroup(torch.device("cpu"))
+    lines = run_folder.summary_lines(complete, data, model, group, started=False, bf16=False)
     assert "2 classes" in lines[0]
     assert lines[-1].endswith("batch 64, peak lr 0.001, fp32 on cpu")
     probe = dataclasses.replace(complete, tune="probe")
-    lines = run_folder.introduction(probe, data, model, ranks, bf16=False)
+    lines = run_folder.summary_lines(probe, data, model, group, started=False, bf16=False)
     assert lines[-1] == "plan   one pass and a solver, fp32 on cpu"
 
 
@@ -109,7 +109,7 @@ def test_everything_left_out_is_listed_in_the_run(recipe: Recipe, tmp_path: Path
     assert [row["path"] for row in rows] == [f"arrow/bad, {number}.jpg" for number in range(7)]
     assert {row["code"] for row in rows} == {"unreadable"}
     assert all(row["reason"].startswith("This is a text") for row in rows)
-    shown = run_folder.introduction(
-        recipe, data, build(recipe.model), Ranks(torch.device("cpu")), bf16=False
+    shown = run_folder.summary_lines(
+        recipe, data, build(recipe.model), ProcessGroup(torch.device("cpu")), bf16=False
     )
     assert shown[6] == "... and 2 more notes on the data, in the run's problems.csv"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vitral.data.datasets import open_dataset
 from vitral.data.sources import Arrays, Split
-from vitral.images.augment import Augment
+from vitral.images.augment import Augment, View
 from vitral.specs import ImageSpec
 from vitral.training import sample_sheet
 
@@ -37,7 +37,7 @@ def panes_of(path, rows, columns):
 
 def test_twelve_different_training_images_in_two_rows_of_leaded_panes(tmp_path):
     shades, split = colours(40)
-    sample_sheet.write(tmp_path / "views.jpg", split, PLAIN, SPEC, seed=3)
+    sample_sheet.write(tmp_path / "views.jpg", split, View(PLAIN, SPEC), seed=3)
     image = Image.open(tmp_path / "views.jpg")
     assert image.format == "JPEG"
     assert image.size == (6 * (144 + 6) + 6, 2 * (96 + 6) + 6)  # width, height
@@ -56,7 +56,7 @@ def test_the_same_for_a_seed_and_random_numbers_are_left_alone(tmp_path):
     before = torch.get_rng_state()
     contents = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        sample_sheet.write(tmp_path / name, split, augment, spec, seed=seed)
+        sample_sheet.write(tmp_path / name, split, View(augment, spec), seed=seed)
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1] != contents[2]
     assert torch.equal(torch.get_rng_state(), before)
@@ -66,15 +66,17 @@ def test_mixed_images_are_shown_mixed(tmp_path):
     reader = Arrays(np.array([np.zeros((16, 24, 3)), np.full((16, 24, 3), 255)], np.uint8), "ab")
     split = Split("train", np.array([0, 1]), np.array([0, 1]), reader)
     mixed = Augment(crop="none", flip=0.0, mixup=100.0)  # close to one half
-    sample_sheet.write(tmp_path / "views.jpg", split, mixed, SPEC, seed=0)
+    sample_sheet.write(tmp_path / "views.jpg", split, View(mixed, SPEC), seed=0)
     assert all(60 < pane.mean() < 195 for pane in panes_of(tmp_path / "views.jpg", 1, 2))
-    sample_sheet.write(tmp_path / "views.jpg", split, PLAIN, SPEC, seed=0)
+    sample_sheet.write(tmp_path / "views.jpg", split, View(PLAIN, SPEC), seed=0)
     assert {round(pane.mean()) for pane in panes_of(tmp_path / "views.jpg", 1, 2)} == {0, 255}
 
 
 def test_large_views_are_reduced(tmp_path):
     split = open_dataset("shapes", count=20, size=64).train
-    sample_sheet.write(tmp_path / "views.jpg", split, PLAIN, ImageSpec(size=(384, 192)), seed=0)
+    sample_sheet.write(
+        tmp_path / "views.jpg", split, View(PLAIN, ImageSpec(size=(384, 192))), seed=0
+    )
     with Image.open(tmp_path / "views.jpg") as image:
         assert image.size == (6 * (112 + 6) + 6, 2 * (224 + 6) + 6)
 
@@ -89,5 +91,5 @@ def test_a_run_does_not_fail_for_it(tmp_path, broken, photos):
     else:
         (tmp_path / "file").write_text("")
         out = tmp_path / "file" / "views.jpg"
-    sample_sheet.write(out, split, PLAIN, SPEC, seed=0)
+    sample_sheet.write(out, split, View(PLAIN, SPEC), seed=0)
     assert not out.exists()

@@ -10,13 +10,13 @@ from vitral.errors import MachineError, WeightsError
 from vitral.model import build
 from vitral.storage import files
 from vitral.training import state
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.ema import EMA
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Optimizer
 from vitral.training.state import Progress
 
-ALONE = Ranks(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def session(seed: int, steps: int) -> tuple[nn.Module, EMA, torch.optim.Optimizer]:

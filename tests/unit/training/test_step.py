@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contexts import context
 
 from drawn import draw_folder
 from planned import resolve
@@ -14,8 +15,7 @@ from vitral.planning.plan import open_data
 from vitral.planning.request import Request
 from vitral.training import run_folder
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import Ranks
-from vitral.training.session import Session, start
+from vitral.training.session import Session, begin_run
 from vitral.training.step import Diverged, step, steps_left
 
 CHANGES = [
@@ -39,9 +39,9 @@ def begin(photos: Path, out: Path, *changes: str) -> Session:
     asked = Request(data=str(photos), model="mu/8", size=32, batch=12, changes=[*CHANGES, *changes])
     recipe = resolve(asked)
     data = open_data(recipe.data, recipe.images.size)
-    recipe = run_folder.complete(recipe, data)
+    recipe = run_folder.with_data(recipe, data)
     torch.manual_seed(0)
-    session = start(recipe, data, None, out, Ranks(torch.device("cpu")), Display(quiet=True))
+    session = begin_run(context(recipe, data, out, Display(quiet=True)))
     torch.nn.init.normal_(session.backbone.get_parameter("head.weight"))
     return session
 
@@ -105,7 +105,8 @@ def test_a_step_without_a_readable_image_moves_nothing(photos: Path, tmp_path: P
 def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> None:
     """A part that lost images weighs less: the mean is over what was read."""
     session = begin(photos, tmp_path, "accumulate=2", "augment.mixup=0", "augment.cutmix=0")
-    session.recipe = replace(session.recipe, noise=replace(session.recipe.noise, drop_path=0.0))
+    noise = replace(session.run.recipe.noise, drop_path=0.0)
+    session.run = replace(session.run, recipe=replace(session.run.recipe, noise=noise))
     for block in session.backbone.blocks:
         block.drop_path = 0.0
     session.backbone.dropouts = replace(session.backbone.dropouts, patch_dropout=0.0)
@@ -140,13 +141,13 @@ def test_a_step_that_is_not_finite_names_what_it_met_and_applies_nothing(
         with torch.no_grad():
             session.backbone.get_parameter("blocks.0.mlp.fc1.weight")[0, 0] = float("nan")
     else:
-        spec = session.recipe.images
+        spec = session.run.recipe.images
         session.objective.images = replace(spec, mean=(1e38, 0.0, 0.0), std=(0.1, 1.0, 1.0))
     before = {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
     batch = parts(session)
     with pytest.raises(Diverged, match=r"Step 0 is not finite.*first bad tensor: (\w+)") as caught:
         step(session, batch)
-    assert session.data.train.key(int(batch[0].indices[0])) in str(caught.value)
+    assert session.run.data.train.key(int(batch[0].indices[0])) in str(caught.value)
     if where == "weight":
         assert "weight 'blocks.0.mlp.fc1.weight'" in str(caught.value)
     for name, parameter in session.backbone.named_parameters():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from contexts import context
 from scipy.special import softmax
 
 from drawn import draw_folder, spoil
@@ -17,8 +18,8 @@ from vitral.planning.plan import open_data
 from vitral.planning.request import Request
 from vitral.training import run_folder, validation
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import Ranks
-from vitral.training.session import Session, start
+from vitral.training.distributed.process_group import ProcessGroup
+from vitral.training.session import Session, begin_run
 from vitral.weights import artifact
 
 
@@ -28,9 +29,9 @@ def begin(tmp_path: Path) -> Session:
         Request(data=str(photos), model="mu/8", size=32, batch=8, changes=["data.workers=0"])
     )
     data = open_data(recipe.data, recipe.images.size)
-    recipe = run_folder.complete(recipe, data)
+    recipe = run_folder.with_data(recipe, data)
     torch.manual_seed(0)
-    session = start(recipe, data, None, tmp_path, Ranks(torch.device("cpu")), Display(quiet=True))
+    session = begin_run(context(recipe, data, tmp_path, Display(quiet=True)))
     torch.nn.init.normal_(session.backbone.get_parameter("head.weight"))
     return session
 
@@ -38,18 +39,19 @@ def begin(tmp_path: Path) -> Session:
 def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
     """As many forward passes in each, which sharding needs; together what one process finds."""
     session = begin(tmp_path)
-    count = len(session.data.val)
+    count = len(session.run.data.val)
     assert count == 27
-    engine = Engine(session.backbone, session.recipe.images, session.device)
+    engine = Engine(session.backbone, session.run.recipe.images, session.device)
     session.progress.accumulate = 2
-    assert session.seen_at_once == 4
-    alone = engine.run(validation.watched(session, session.data.val))
+    assert session.eval_batch_size == 4
+    alone = engine.run(validation.watched(session, session.run.data.val))
     for world in (2, 4):
         outputs, runs = [], []
         for index in range(world):
-            ranks = Ranks(torch.device("cpu"), index, world)
-            other = replace(session, ranks=ranks, sharded=True)
-            batches = list(validation.watched(other, other.data.val))
+            group = ProcessGroup(torch.device("cpu"), index, world)
+            run = replace(session.run, group=group, sharded=True)
+            other = replace(session, run=run)
+            batches = list(validation.watched(other, run.data.val))
             assert all(len(batch.images) for batch in batches)
             runs.append(len(batches))
             outputs.append(engine.run(batches))
@@ -79,7 +81,7 @@ def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> 
     with session.ema.swapped_in(session.objective):
         seen = validation.observe(session)
     assert card.calibration == fit(seen.values, seen.labels)
-    assert card.calibration.samples == len(session.data.val) == 27
+    assert card.calibration.samples == len(session.run.data.val) == 27
     found = session.evaluation.reliability
     assert found.calibration == card.calibration
     assert found.cross_fitted
@@ -131,9 +133,8 @@ def test_validation_images_that_cannot_be_read_are_named_and_many_stop(tmp_path:
         def note(self, text: str) -> None:
             told.append(text)
 
-    recipe = run_folder.complete(recipe, data)
-    ranks, out = Ranks(torch.device("cpu")), tmp_path / "run"
-    session = start(recipe, data, None, out, ranks, Told(quiet=True))
+    recipe = run_folder.with_data(recipe, data)
+    session = begin_run(context(recipe, data, tmp_path / "run", Told(quiet=True)))
     assert len(validation.observe(session).keys) == 134
     validation.observe(session)
     assert [line for line in told if "cannot be" in line or "damaged" in line] == [

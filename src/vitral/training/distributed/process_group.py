@@ -35,44 +35,44 @@ SILENCE = timedelta(minutes=30)  # the first process may write a large state for
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class ProcessGroup:
     """This process among all that train together.
 
     Attributes:
         device: where it computes.
-        index, count: its number, from 0, and how many there are.
+        rank, world_size: its number, from 0, and how many there are.
         restarts: how often torchrun has started all of them again.
     """
 
     device: torch.device
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
     restarts: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and speaks for all."""
-        return self.index == 0
+        return self.rank == 0
 
-    def sums(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Each value summed over all processes."""
-        if self.count == 1:
+        if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """What every process gave, in their order, for all of them."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def of_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process gave, for all of them."""
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, src=0)
@@ -81,22 +81,22 @@ class Ranks:
     def lost(self, error: Exception) -> bool:
         """Whether it says that another process went away while this one waited for it."""
         gone = ("closed by peer", "reset by peer", "ncclRemoteError", "Broken pipe")
-        return self.count > 1 and any(sign in str(error) for sign in gone)
+        return self.world_size > 1 and any(sign in str(error) for sign in gone)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[bool]:
+    def on_main(self) -> Iterator[bool]:
         """True in the one process that writes; what it raises, all raise; all leave together."""
         error: VitralError | None = None
         try:
-            yield self.first
+            yield self.is_main
         except VitralError as raised:
             error = raised
-        errors = [found for found in self.gathered(error) if found is not None]
+        errors = [found for found in self.all_gather(error) if found is not None]
         if errors:
             raise error or errors[0]
 
@@ -109,16 +109,16 @@ class Ranks:
         from torch.distributed.device_mesh import init_device_mesh  # a second, for sharding alone
 
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if 1 < local < self.count and self.count % local == 0:
+        if 1 < local < self.world_size and self.world_size % local == 0:
             names = ("machines", "processes")
             return init_device_mesh(
-                self.device.type, (self.count // local, local), mesh_dim_names=names
+                self.device.type, (self.world_size // local, local), mesh_dim_names=names
             )
-        return init_device_mesh(self.device.type, (self.count,))
+        return init_device_mesh(self.device.type, (self.world_size,))
 
 
 @contextlib.contextmanager
-def joined(device: str | None = None, *, alone: bool = True) -> Iterator[Ranks]:
+def initialised(device: str | None = None, *, alone: bool = True) -> Iterator[ProcessGroup]:
     """The processes that torchrun started, joined for as long as the block runs; or this one alone.
 
     `alone` False joins even a single process, which sharding needs.
@@ -129,7 +129,7 @@ def joined(device: str | None = None, *, alone: bool = True) -> Iterator[Ranks]:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if count == 1 and alone:
-        yield Ranks(best_device(device), restarts=restarts)
+        yield ProcessGroup(best_device(device), restarts=restarts)
         return
     chosen = _own_device(device)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
@@ -147,7 +147,7 @@ def joined(device: str | None = None, *, alone: bool = True) -> Iterator[Ranks]:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield Ranks(chosen, dist.get_rank(), dist.get_world_size(), restarts)
+        yield ProcessGroup(chosen, dist.get_rank(), dist.get_world_size(), restarts)
         dist.barrier()
     finally:
         gc.collect()  # a reducer that outlives its group aborts the process at exit
@@ -178,12 +178,12 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """All of a sharded tensor, which every process must ask for; any other tensor as it is."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def cut(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that every process holds, sharded as `like` is."""
     if not is_sharded(like) or is_sharded(tensor):
         return tensor

@@ -1,6 +1,6 @@
 """A slot whose tensors are shared out among processes, by torch's distributed checkpoint.
 
-    write(folder, tensors, facts, ranks)    every process its pieces; the folder is whole or absent
+    write(folder, tensors, facts, group)    every process its pieces; the folder is whole or absent
     read(folder, like)                      by any number of processes, or by one
 
 folder/: .metadata and *.distcp are torch's; facts.json holds what was given and a digest per file.
@@ -23,26 +23,27 @@ from torch import Tensor
 
 from vitral.errors import WeightsError
 from vitral.storage import files
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 
 FACTS = "facts.json"
 HEADER = 2000  # bytes that torch writes with each tensor, about
 
 
 def write(
-    folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], ranks: Ranks
+    folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], group: ProcessGroup
 ) -> None:
     """All processes together: a new folder in the place of the old one, once all have written."""
     from torch.distributed.checkpoint import save  # a second, for sharding alone
 
-    fresh, needed = files.fresh(folder), files.bytes_of(tensors) + HEADER * len(tensors)
-    with ranks.writing() as first, _explained(folder, needed):
-        if first:
+    fresh = files.fresh(folder)
+    needed = files.bytes_of(tensors) + HEADER * len(tensors)
+    with group.on_main() as main, _explained(folder, needed):
+        if main:
             files.clear(folder)
-    with ranks.writing(), _explained(folder, needed), _quietly():
+    with group.on_main(), _explained(folder, needed), _quietly():
         save(dict(tensors), checkpoint_id=fresh)
-    with ranks.writing() as first, _explained(folder, needed):
-        if first:
+    with group.on_main() as main, _explained(folder, needed):
+        if main:
             digests = {path.name: _digest(path) for path in fresh.iterdir()}
             text = json.dumps({"facts": dict(facts), "digests": digests})
             files.write_text(fresh / FACTS, text)

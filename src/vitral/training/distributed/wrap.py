@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from vitral.model import ViT
-from vitral.training.distributed.process_group import Ranks
+from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.objectives.base import Objective
 
 
-def compiled(network: ViT) -> None:
+def compile_blocks(network: ViT) -> None:
     """torch.compile for each block, in place, so that no name changes."""
     for block in network.blocks:
         block.compile()
 
 
-def shard(objective: Objective, ranks: Ranks, *, bf16: bool) -> None:
+def shard(objective: Objective, group: ProcessGroup, *, bf16: bool) -> None:
     """Give each process its piece of every block and of the rest, in place (FSDP2).
 
     With bf16 the pieces travel as bfloat16; weights, gradients' sums and optimizer stay float32.
@@ -34,7 +34,7 @@ def shard(objective: Objective, ranks: Ranks, *, bf16: bool) -> None:
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
-    mesh = ranks.mesh()
+    mesh = group.mesh()
     network = objective.backbone
     for block in network.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -44,17 +44,17 @@ def shard(objective: Objective, ranks: Ranks, *, bf16: bool) -> None:
         register_fsdp_forward_method(network, method)
 
 
-def spread(objective: Objective, ranks: Ranks, *, sharded: bool) -> nn.Module:
+def wrap_ddp(objective: Objective, group: ProcessGroup, *, sharded: bool) -> nn.Module:
     """Return what a step calls: the objective, with gradients averaged over all processes."""
-    if ranks.count == 1 or sharded:
+    if group.world_size == 1 or sharded:
         return objective
     # torch says so of a class token's gradient where a part is one image; it costs nothing
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    devices = [group.device] if group.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(objective, device_ids=devices)
 
 
-def synchronise(forward: nn.Module, yes: bool) -> None:
+def sync_gradients(forward: nn.Module, yes: bool) -> None:
     """Say whether the next backward passes exchange gradients: only a step's last one does."""
     if isinstance(forward, nn.parallel.DistributedDataParallel):
         forward.require_backward_grad_sync = yes
@@ -65,8 +65,8 @@ def synchronise(forward: nn.Module, yes: bool) -> None:
             set_sync(yes)
 
 
-def put_back(network: nn.Module) -> None:
+def reshard(network: nn.Module) -> None:
     """The pieces that a forward pass gathered, back to where they belong; whole weights stay."""
-    reshard = getattr(network, "reshard", None)
-    if reshard is not None:
-        reshard()
+    of_fsdp = getattr(network, "reshard", None)
+    if of_fsdp is not None:
+        of_fsdp()

@@ -7,70 +7,70 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vitral.errors import DataError, MachineError, UsageError
-from vitral.training.distributed.process_group import Ranks, joined, local, whole
+from vitral.training.distributed.process_group import ProcessGroup, full, initialised, local
 
 
 def test_a_process_alone_has_nothing_to_wait_for() -> None:
-    with joined("cpu") as ranks:
-        assert (ranks.index, ranks.count, ranks.first) == (0, 1, True)
-        assert ranks.sums(1.5, 2) == [1.5, 2]
-        assert ranks.gathered("a") == ["a"]
-        assert ranks.of_first({"b": 1}) == {"b": 1}
-        ranks.wait()
-        with ranks.writing() as first:
-            assert first
+    with initialised("cpu") as group:
+        assert (group.rank, group.world_size, group.is_main) == (0, 1, True)
+        assert group.all_reduce_sum(1.5, 2) == [1.5, 2]
+        assert group.all_gather("a") == ["a"]
+        assert group.broadcast({"b": 1}) == {"b": 1}
+        group.barrier()
+        with group.on_main() as main:
+            assert main
     assert not dist.is_initialized()
 
 
 def test_an_error_of_the_writer_is_raised() -> None:
-    ranks = Ranks(torch.device("cpu"))
-    with pytest.raises(DataError, match="full"), ranks.writing():
+    group = ProcessGroup(torch.device("cpu"))
+    with pytest.raises(DataError, match="full"), group.on_main():
         raise DataError("full")
 
 
 def test_one_process_can_be_a_group_of_its_own() -> None:
-    with joined("cpu", alone=False) as ranks:
+    with initialised("cpu", alone=False) as group:
         assert dist.is_initialized()
         tensor = torch.arange(6.0).reshape(3, 2)
-        shared = distribute_tensor(tensor, ranks.mesh())
+        shared = distribute_tensor(tensor, group.mesh())
         assert isinstance(shared, DTensor)
         assert local(shared).equal(tensor)
-        assert whole(shared).equal(tensor)
+        assert full(shared).equal(tensor)
     assert not dist.is_initialized()
     plain = nn.Parameter(torch.ones(2))
     assert local(plain) is plain
-    assert whole(plain) is plain
+    assert full(plain) is plain
 
 
 def test_what_torchrun_should_have_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     missing = r"RANK, MASTER_ADDR, MASTER_PORT is not set.*torchrun"
-    with pytest.raises(UsageError, match=missing), joined("cpu"):
+    with pytest.raises(UsageError, match=missing), initialised("cpu"):
         pass
-    with pytest.raises(MachineError, match="cannot be used"), joined("cuda:99"):
+    with pytest.raises(MachineError, match="cannot be used"), initialised("cuda:99"):
         pass
 
 
 def _two(rank: int, place: str) -> None:
     """What each of two processes finds, written to a file of its own."""
     dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    ranks = Ranks(torch.device("cpu"), rank, 2)
+    group = ProcessGroup(torch.device("cpu"), rank, 2)
     said = []
     try:
-        with ranks.writing() as first:
-            if first:
+        with group.on_main() as main:
+            if main:
                 raise DataError("the disk is full")
     except DataError as error:
         said.append(str(error))
     found = (
-        ranks.sums(rank + 1, 0.5),
-        ranks.gathered(f"process {rank}"),
-        ranks.of_first(f"word of {rank}"),
+        group.all_reduce_sum(rank + 1, 0.5),
+        group.all_gather(f"process {rank}"),
+        group.broadcast(f"word of {rank}"),
         said,
-        tuple(ranks.mesh().shape),
+        tuple(group.mesh().shape),
     )
     Path(place, str(rank)).write_text(repr(found))
-    ranks.wait()
+    group.barrier()
     dist.destroy_process_group()
 
 

@@ -17,14 +17,14 @@ from vitral.model import ViT, build
 from vitral.specs import ImageSpec
 from vitral.training import state
 from vitral.training.distributed import sharded_state, wrap
-from vitral.training.distributed.process_group import Ranks, joined, whole
+from vitral.training.distributed.process_group import ProcessGroup, full, initialised
 from vitral.training.ema import EMA
 from vitral.training.objectives import Objective
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Optimizer
 from vitral.training.state import Progress
 
-ALONE = Ranks(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def objective_of(network: ViT) -> Objective:
@@ -97,14 +97,14 @@ def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(
         network(images).square().mean().backward()
         optimizer.step()
 
-    with joined("cpu", alone=False) as ranks:
+    with initialised("cpu", alone=False) as group:
         sharded = copy.deepcopy(reference)
-        wrap.shard(objective_of(sharded), ranks, bf16=False)
+        wrap.shard(objective_of(sharded), group, bf16=False)
         assert isinstance(sharded, FSDPModule)
         average, optimizer = EMA(sharded, 0.9), build_optimizer(sharded, Optimizer())
         moved(sharded, optimizer)
         average.update(sharded, 0)
-        state.save(tmp_path, state.gather(sharded, average, optimizer), Progress(step=1), ranks)
+        state.save(tmp_path, state.gather(sharded, average, optimizer), Progress(step=1), group)
         assert (tmp_path / "a").is_dir()
 
         plain = build(catalog.model("mu/16", size=32, classes=3))
@@ -115,15 +115,15 @@ def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(
         moved(sharded, optimizer)
         moved(plain, its[1])
         for name, value in plain.state_dict().items():
-            assert whole(sharded.state_dict()[name]).equal(value), name
+            assert full(sharded.state_dict()[name]).equal(value), name
         for name, value in its[0].tensors.items():
-            assert whole(average.tensors[name]).equal(value), name
+            assert full(average.tensors[name]).equal(value), name
 
-        state.save(tmp_path, state.gather(plain, *its), Progress(step=2), ranks)
+        state.save(tmp_path, state.gather(plain, *its), Progress(step=2), group)
         assert (tmp_path / "b.safetensors").is_file()
         for step in (2, 1):  # the whole slot, then the sharded one
             other = build(catalog.model("mu/16", size=32, classes=3))
-            wrap.shard(objective_of(other), ranks, bf16=False)
+            wrap.shard(objective_of(other), group, bf16=False)
             own = (EMA(other, 0.9), build_optimizer(other, Optimizer()))
 
             def like(name: str, scalar: bool, held=other, averaged=own[0]) -> torch.Tensor:
@@ -137,6 +137,6 @@ def test_a_sharded_state_is_read_by_a_whole_network_and_the_other_way_round(
             (tmp_path / "b.safetensors").unlink(missing_ok=True)
             if step == 1:
                 for name, value in plain.state_dict().items():
-                    assert whole(other.state_dict()[name]).equal(value), name
+                    assert full(other.state_dict()[name]).equal(value), name
         record = json.loads((tmp_path / "a" / sharded_state.FACTS).read_text())
         assert record["facts"]["step"] == 1

@@ -8,7 +8,7 @@ from vitral import catalog
 from vitral.model import ViT, build
 from vitral.specs import ImageSpec
 from vitral.training.distributed import wrap
-from vitral.training.distributed.process_group import Ranks, joined, whole
+from vitral.training.distributed.process_group import ProcessGroup, full, initialised
 from vitral.training.objectives import Objective
 
 
@@ -18,9 +18,9 @@ def objective_of(network: ViT) -> Objective:
 
 def test_a_process_alone_calls_the_objective_itself() -> None:
     objective = objective_of(build(catalog.model("mu/16", size=32, classes=3)))
-    forward = wrap.spread(objective, Ranks(torch.device("cpu")), sharded=False)
+    forward = wrap.wrap_ddp(objective, ProcessGroup(torch.device("cpu")), sharded=False)
     assert forward is objective
-    wrap.synchronise(forward, False)  # nothing to exchange: no effect
+    wrap.sync_gradients(forward, False)  # nothing to exchange: no effect
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -29,11 +29,11 @@ def test_a_sharded_network_computes_the_same(bf16: bool) -> None:
     network = build(catalog.model("mu/16", size=32, classes=3))
     torch.nn.init.normal_(network.head.weight)
     images, sharded = torch.randn(2, 3, 32, 32), copy.deepcopy(network)
-    with joined("cpu", alone=False) as ranks:
-        wrap.shard(objective_of(sharded), ranks, bf16=bf16)
+    with initialised("cpu", alone=False) as group:
+        wrap.shard(objective_of(sharded), group, bf16=bf16)
         assert isinstance(sharded, FSDPModule)
         assert set(sharded.state_dict()) == set(network.state_dict()), "no name changes"
-        wrap.synchronise(objective_of(sharded), True)
+        wrap.sync_gradients(objective_of(sharded), True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             (logits,) = sharded.logits_per_head(images)
             (expected,) = network.logits_per_head(images)
@@ -48,7 +48,7 @@ def test_a_sharded_network_computes_the_same(bf16: bool) -> None:
         ):
             assert mine.dtype == torch.float32
             tolerance = 0.05 * float(theirs.grad.abs().max()) if bf16 else 1e-5
-            assert torch.allclose(whole(mine.grad), theirs.grad, atol=tolerance + 1e-6), name
+            assert torch.allclose(full(mine.grad), theirs.grad, atol=tolerance + 1e-6), name
 
 
 @pytest.mark.proof
@@ -59,6 +59,6 @@ def test_compiled_blocks_keep_their_names_and_results() -> None:
     torch.nn.init.normal_(network.head.weight)
     images, names = torch.randn(2, 3, 32, 32), set(network.state_dict())
     expected = network(images)
-    wrap.compiled(network)
+    wrap.compile_blocks(network)
     assert set(network.state_dict()) == names
     assert torch.allclose(network(images), expected, atol=1e-5)
