@@ -36,11 +36,15 @@ def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert record["environment"]["torch"]
     model, group = build(complete.model), ProcessGroup(torch.device("cpu"))
-    lines = run_folder.summary_lines(complete, data, model, group, started=False, bf16=False)
+    lines = run_folder.summary_lines(
+        complete, data, model, group, started=False, started=False, bf16=False
+    )
     assert "2 classes" in lines[0]
     assert lines[-1].endswith("batch 64, peak lr 0.001, fp32 on cpu")
     probe = dataclasses.replace(complete, tune="probe")
-    lines = run_folder.summary_lines(probe, data, model, group, started=False, bf16=False)
+    lines = run_folder.summary_lines(
+        probe, data, model, group, started=False, started=False, bf16=False
+    )
     assert lines[-1] == "plan   one pass and a solver, fp32 on cpu"
 
 
@@ -110,6 +114,11 @@ def test_everything_left_out_is_listed_in_the_run(recipe: Recipe, tmp_path: Path
     assert {row["code"] for row in rows} == {"unreadable"}
     assert all(row["reason"].startswith("This is a text") for row in rows)
     shown = run_folder.summary_lines(
-        recipe, data, build(recipe.model), ProcessGroup(torch.device("cpu")), bf16=False
+        recipe,
+        data,
+        build(recipe.model),
+        ProcessGroup(torch.device("cpu")),
+        started=False,
+        bf16=False,
     )
     assert shown[6] == "... and 2 more notes on the data, in the run's problems.csv"
