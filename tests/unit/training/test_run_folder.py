@@ -36,15 +36,11 @@ def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert record["environment"]["torch"]
     model, group = build(complete.model), ProcessGroup(torch.device("cpu"))
-    lines = run_folder.summary_lines(
-        complete, data, model, group, started=False, started=False, bf16=False
-    )
+    lines = run_folder.summary_lines(complete, data, model, group, started=False, bf16=False)
     assert "2 classes" in lines[0]
     assert lines[-1].endswith("batch 64, peak lr 0.001, fp32 on cpu")
     probe = dataclasses.replace(complete, tune="probe")
-    lines = run_folder.summary_lines(
-        probe, data, model, group, started=False, started=False, bf16=False
-    )
+    lines = run_folder.summary_lines(probe, data, model, group, started=False, bf16=False)
     assert lines[-1] == "plan   one pass and a solver, fp32 on cpu"
 
 
