@@ -28,13 +28,15 @@ from vitral.data.loader import eval_batches, told
 from vitral.data.near_duplicates import Tick
 from vitral.data.scored import Labelled
 from vitral.data.sources import Problem, Split
-from vitral.engines.torch_engine import Engine, Precision, best_device
+from vitral.engines.base import Engine
+from vitral.engines.torch_engine import Precision, TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
+from vitral.evaluation.outputs import compute_outputs
 from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
 from vitral.images.decode import check_bytes
-from vitral.model import build
+from vitral.model import ViT, build
 from vitral.specs.task import Task
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
@@ -77,17 +79,14 @@ class Classifier:
     """A model with its preprocessing and class names.
 
     Attributes:
-        engine: computes the logits.
+        model: the plain nn.Module, in evaluation mode, which explanations look into.
+        engine: computes its logits; several threads may ask it at a time.
         card: the artifact's model.json.
     """
 
+    model: ViT
     engine: Engine
     card: Card
-
-    @property
-    def model(self) -> nn.Module:
-        """The plain nn.Module."""
-        return self.engine.model
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,7 +107,51 @@ class Classifier:
 
         Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
         """
-        return self._answers([self._tensor(image)], [_name(image)], top)[0]
+        return self.answers(self.logits(self.prepare(image)[None]), [_name(image)], top=top)[0]
+
+    def prepare(self, image: Picture) -> Tensor:
+        """The picture as the network wants it: normalised, float32 (channels, height, width).
+
+        Raises DataError when it cannot be read.
+        """
+        if isinstance(image, str | os.PathLike):
+            path = Path(image)
+            try:
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode):  # a pipe may never end
+                    raise DataError(f"{path} is not a file.")
+                check_bytes(status.st_size)
+                image = path.read_bytes()
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise DataError(f"{path} cannot be read: {reason}.") from None
+        return preprocess.tensor(image, self.card.images)
+
+    def answers(self, logits: Tensor, names: Sequence[str], *, top: int = 5) -> list[Answer]:
+        """The answers that logits (B, classes) amount to, for B images of these names."""
+        if top < 1:
+            raise UsageError(f"top is at least 1, not {top}.")
+        fitted = self.card.calibration
+        least = 0.0 if fitted is None else fitted.threshold
+        ranked = self.task.probabilities(logits).sort(dim=1, descending=True, stable=True)
+        answers = []
+        for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
+            best = [self.classes[i] for i in order[:top]]
+            pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
+            labels = None
+            if self.task.multi_label:
+                labels = tuple(self.classes[i] for i in order[scores >= 0.5])
+            answers.append(
+                Answer(
+                    path=name,
+                    label=pairs[0][0],
+                    score=pairs[0][1],
+                    top=pairs,
+                    labels=labels,
+                    unsure=pairs[0][1] < least,
+                )
+            )
+        return answers
 
     def predict_files(
         self, paths: Iterable[Path], *, top: int = 5, batch: int = 32
@@ -189,7 +232,8 @@ class Classifier:
                 "images with one label, or train one with theirs."
             )
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
-        outputs = self.engine.run(told(batches, tick, len(split)))
+        batches = told(batches, tick, len(split))
+        outputs = compute_outputs(self.engine.logits, batches, self.card.images, self.engine.device)
         if not len(outputs.indices):
             first = outputs.failed[0]
             raise DataError(
@@ -198,7 +242,7 @@ class Classifier:
             )
         evaluation = evaluate(
             self.task.kind,
-            outputs.logits,
+            outputs.values,
             outputs.labels,
             self.classes,
             [split.key(int(i)) for i in outputs.indices],
@@ -214,7 +258,7 @@ class Classifier:
         `explain_files` takes many and goes on instead.
         """
         try:
-            tensor = self._tensor(image)
+            tensor = self.prepare(image)
         except DataError as error:
             raise DataError(f"{_name(image) or 'The picture'}: {error}") from None
         return self._explained([tensor], [_name(image)], question or Question())[0]
@@ -228,7 +272,7 @@ class Classifier:
         asked = replace(question or Question(), details=False)
         waiting = iter(paths)
         while some := list(itertools.islice(waiting, batch)):
-            tensors, results = self._read(some)
+            tensors, results = self._prepare_files(some)
             if tensors:
                 found = self._explained([*tensors.values()], [*map(str, tensors)], asked)
                 results |= dict(zip(tensors, found, strict=True))
@@ -250,65 +294,24 @@ class Classifier:
     def _predict_batch(
         self, paths: Sequence[Path], top: int
     ) -> Iterator[Answer | tuple[Path, DataError]]:
-        tensors, results = self._read(paths)
+        tensors, results = self._prepare_files(paths)
         if tensors:
-            answers = self._answers([*tensors.values()], [*map(str, tensors)], top)
+            logits = self.logits(torch.stack([*tensors.values()]))
+            answers = self.answers(logits, [*map(str, tensors)], top=top)
             results |= dict(zip(tensors, answers, strict=True))
         yield from (results[path] for path in paths)
 
-    def _read(self, paths: Iterable[Path]) -> tuple[dict[Path, Tensor], dict[Path, Any]]:
+    def _prepare_files(self, paths: Iterable[Path]) -> tuple[dict[Path, Tensor], dict[Path, Any]]:
         """The files as the model sees them, and (path, reason) of those that cannot be read."""
         tensors: dict[Path, Tensor] = {}
         problems: dict[Path, Any] = {}
         for path in paths:
             try:
-                tensors[path] = self._tensor(path)
+                tensors[path] = self.prepare(path)
             except DataError as error:
                 # the error itself would hold on to a picture that may be half a gigabyte
                 problems[path] = (path, DataError(str(error)))
         return tensors, problems
-
-    def _answers(self, tensors: Sequence[Tensor], names: Sequence[str], top: int) -> list[Answer]:
-        if top < 1:
-            raise UsageError(f"top is at least 1, not {top}.")
-        logits = self.logits(torch.stack(list(tensors)))
-        fitted = self.card.calibration
-        least = 0.0 if fitted is None else fitted.threshold
-        ranked = self.task.probabilities(logits).sort(dim=1, descending=True, stable=True)
-        answers = []
-        for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
-            best = [self.classes[i] for i in order[:top]]
-            pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
-            named = (
-                tuple(self.classes[i] for i in order[scores >= 0.5])
-                if self.task.multi_label
-                else None
-            )
-            answers.append(
-                Answer(
-                    path=name,
-                    label=pairs[0][0],
-                    score=pairs[0][1],
-                    top=pairs,
-                    labels=named,
-                    unsure=pairs[0][1] < least,
-                )
-            )
-        return answers
-
-    def _tensor(self, image: Picture) -> Tensor:
-        if isinstance(image, str | os.PathLike):
-            path = Path(image)
-            try:
-                status = path.stat()
-                if not stat.S_ISREG(status.st_mode):  # a pipe may never end
-                    raise DataError(f"{path} is not a file.")
-                check_bytes(status.st_size)
-                image = path.read_bytes()
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise DataError(f"{path} cannot be read: {reason}.") from None
-        return preprocess.tensor(image, self.card.images)
 
 
 def load(
@@ -327,7 +330,7 @@ def load(
     """
     weights, chosen = read_weights(run, announce=announce), best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
-    return Classifier(Engine(model, weights.card.images, chosen, precision), weights.card)
+    return Classifier(model, TorchEngine(model, chosen, precision), weights.card)
 
 
 def create(

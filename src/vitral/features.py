@@ -21,9 +21,9 @@ from vitral.data.folders import named_like_an_image
 from vitral.data.loader import eval_batches, told
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import LEFT_OUT, Arrays, Files, Problem, Split
-from vitral.engines.torch_engine import Representations
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import joined, probes
+from vitral.evaluation.outputs import Outputs, compute_outputs
 from vitral.evaluation.probes import SEEDS, SHOTS, ProbeKind, ProbeResult, probe_score
 from vitral.specs import ImageSpec
 from vitral.wording import first_lines
@@ -74,7 +74,7 @@ def embed(
     for split in listing.splits:
         seen = eyes.see(split)
         if len(seen.indices):
-            parts.append(seen.vectors)
+            parts.append(seen.values)
             paths += [split.key(int(index)) for index in seen.indices]
             labels += _named(split.labels[seen.indices], listing.classes)
     failed = (*listing.failed, *eyes.failed)
@@ -134,9 +134,9 @@ def probe(
         raise DataError(f"None of the {len(opened.val)} test images of {data} can be read.")
     truth = opened.val.labels[test.indices]
     if kind == "fewshot":
-        found = _few_shot(eyes, opened, test.vectors, truth, seeds, shots)
+        found = _few_shot(eyes, opened, test.values, truth, seeds, shots)
     else:
-        found = _whole(eyes, opened, test.vectors, truth, kind)
+        found = _whole(eyes, opened, test.values, truth, kind)
     lost = [problem for problem in opened.problems if problem.code in LEFT_OUT] + eyes.failed
     named = (f"left out  {problem.path}: {problem.reason}" for problem in lost)
     notes = first_lines(named, MOST_NOTES, " images left out")
@@ -151,16 +151,17 @@ class _Eyes:
     tick: Tick | None
     failed: list[Problem] = field(default_factory=list)
 
-    def see(self, split: Split) -> Representations:
+    def see(self, split: Split) -> Outputs:
         """What the head reads of a split; ModelError where that is not finite."""
         engine = self.classifier.engine
         # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
         workers = min(8, os.cpu_count() or 1) if far else 0
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
-        seen = engine.represent(told(batches, self.tick, len(split)))
+        batches = told(batches, self.tick, len(split))
+        seen = compute_outputs(engine.representation, batches, self.images, engine.device)
         self.failed.extend(seen.failed)
-        if not np.isfinite(seen.vectors).all():
+        if not np.isfinite(seen.values).all():
             raise ModelError(
                 "The model gives numbers that are not finite: its weights are damaged or it "
                 "diverged. Use other weights."
@@ -191,7 +192,7 @@ def _few_shot(
         places[new[found.indices]] = seen + np.arange(len(found.indices))
         labels[new[places[new] < 0]] = -1
         seen += len(found.indices)
-        parts += [found.vectors] if len(found.indices) else []
+        parts += [found.values] if len(found.indices) else []
     features, scores = np.concatenate(parts), []
     for number in possible:
         accuracies = []
@@ -218,9 +219,9 @@ def _whole(
     labels = data.train.labels[support.indices]
     match kind:
         case "knn":
-            guess = probes.nearest(support.vectors, labels, test)
+            guess = probes.nearest(support.values, labels, test)
         case "linear":
-            head = probes.logistic(support.vectors, labels, len(data.classes))
+            head = probes.logistic(support.values, labels, len(data.classes))
             guess = probes.answers(test, head)
         case _:
             raise UsageError(f"There is no probe '{kind}' of all images.")

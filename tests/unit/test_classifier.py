@@ -110,7 +110,7 @@ def test_probabilities_are_calibrated_and_the_unsure_are_said(
     fitted = clf.card.calibration
     assert fitted is not None and fitted.samples == 8
     paths = sorted((folder / "photos").rglob("*.jpg"))
-    logits = torch.cat([clf.logits(clf._tensor(path)[None]) for path in paths])
+    logits = torch.cat([clf.logits(clf.prepare(path)[None]) for path in paths])
     scores = (logits / 3.0).softmax(dim=1).max(dim=1).values.tolist()
     middle = sorted(scores)[20]
     for threshold, unsure in ((middle + 1e-6, 21), (0.0, 0), (1.0, 40)):
@@ -248,7 +248,7 @@ def test_multi_labels_are_the_classes_at_a_half(folder: Path, multi_label: Class
     seen = set()
     for path, answer in zip(paths, multi_label.predict_files(paths, batch=7), strict=True):
         assert isinstance(answer, Answer)
-        logits = multi_label.logits(multi_label._tensor(path)[None])[0].tolist()
+        logits = multi_label.logits(multi_label.prepare(path)[None])[0].tolist()
         order = sorted(range(4), key=lambda k: -logits[k])
         expected = {name: 1 / (1 + np.exp(-x)) for name, x in zip("abcd", logits, strict=True)}
         assert answer.labels == tuple("abcd"[k] for k in order if logits[k] >= 0)
@@ -321,3 +321,14 @@ def test_an_explanation_says_the_same_probabilities(folder: Path, multi_label: C
     path = next((folder / "photos").rglob("*.jpg"))
     expected = pytest.approx(dict(multi_label.predict(path).top), rel=1e-4)
     assert dict(multi_label.explain(path).top(4)) == expected
+
+
+def test_a_server_prepares_computes_and_answers_apart(folder: Path, clf: Classifier) -> None:
+    paths = sorted((folder / "photos").rglob("*.jpg"))[:3]
+    images = torch.stack([clf.prepare(path) for path in paths])
+    assert images.dtype == torch.float32 and images.shape == (3, 3, 32, 32)
+    answers = clf.answers(clf.engine.logits(images), [str(path) for path in paths], top=1)
+    for path, answer in zip(paths, answers, strict=True):
+        alone = clf.predict(path, top=1)
+        assert (answer.path, answer.label) == (alone.path, alone.label)
+        assert answer.score == pytest.approx(alone.score, abs=1e-6)

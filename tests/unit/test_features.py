@@ -14,10 +14,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from drawn import draw_folder
 from vitral.classifier import Classifier
 from vitral.data.datasets import open_dataset
-from vitral.engines.torch_engine import Engine
+from vitral.engines.torch_engine import TorchEngine
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import probes
-from vitral.features import _Eyes, _opened, embed, probe
+from vitral.features import _opened, embed, probe
 from vitral.images import preprocess
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.artifact import Card
@@ -40,7 +40,7 @@ def classifier(spec: ModelSpec = KINDS["class token"], **made_by: object) -> Cla
     names = tuple(f"class {number}" for number in range(spec.classes))
     card = Card(model=spec, images=images, classes=names, made_by=made_by)
     model = randomised(spec).float()
-    return Classifier(Engine(model, images, torch.device("cpu"), "fp32"), card)
+    return Classifier(model, TorchEngine(model, torch.device("cpu"), "fp32"), card)
 
 
 def expected(clf: Classifier, files: list[Path], spec: ImageSpec | None = None) -> np.ndarray:
@@ -259,13 +259,3 @@ def test_what_no_probe_can_use(photos: Path, tmp_path: Path) -> None:
         probe(clf, photos, "fewshot", seeds=0)
     with pytest.raises(DataError, match="class 'arrow' has 10 readable"):
         probe(clf, photos, "fewshot", shots=(50,))
-
-
-def test_the_engine_gives_the_mode_back(photos: Path) -> None:
-    clf = classifier()
-    model = randomised(clf.card.model, dropout=0.5).float().train()
-    clf = replace(clf, engine=replace(clf.engine, model=model))
-    eyes = _Eyes(clf, clf.card.images, 8, None)
-    split = open_dataset(photos).val
-    assert (eyes.see(split).vectors == eyes.see(split).vectors).all()
-    assert clf.model.training

@@ -1,4 +1,4 @@
-"""Ready tensors in, logits out: each engine computes the same network in its own way.
+"""Ready tensors in, logits or representations out: each engine computes the same network.
 
-Imports weights, model and data; evaluation, explanation and above may import it.
+Imports weights, model and machine; evaluation, explanation and above may import it.
 """

@@ -1,25 +1,17 @@
-"""One door to the engines: batches in, logits out, or what the head reads of each image.
-
-Today's engine is torch itself.
-"""
+"""The engine that is torch itself, and where and in which precision torch computes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitral.data.loader import Batch
-from vitral.data.sources import Problem
 from vitral.errors import MachineError, UsageError
-from vitral.images import preprocess
 from vitral.model import ViT
-from vitral.specs import ImageSpec
 
 Precision = Literal["auto", "fp32", "bf16"]
 NARROW = 96  # with avx512_bf16 a step takes 0.6 to 0.7 of float32's; at 64, digits, as long
@@ -71,98 +63,31 @@ def autocast(
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """What an engine says of a stream of batches, in the order of the stream.
+class TorchEngine:
+    """An `Engine` that computes with torch.
 
     Attributes:
-        logits: float32 (N, classes).
-        labels: int64 (N,).
-        indices: int64 (N,), positions in the split.
-        failed: images that could not be decoded and are therefore not among the N.
+        model: the network; it is put into evaluation mode here, once.
+        device: where it is and computes.
+        precision: what it computes in, see `uses_bf16`.
     """
 
-    logits: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-    failed: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Representations:
-    """What the head reads of a stream of batches, in the order of the stream.
-
-    Attributes:
-        vectors: float32 (N, width).
-        indices, failed: as of Outputs.
-    """
-
-    vectors: np.ndarray
-    indices: np.ndarray
-    failed: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A network on a device, with the preprocessing it expects.
-
-    Attributes:
-        model: the network; `run` and `logits` put it into evaluation mode and back.
-        images: its ImageSpec.
-        device, precision: where and how it computes.
-    """
-
-    model: nn.Module
-    images: ImageSpec
+    model: ViT
     device: torch.device
     precision: Precision = "auto"
 
+    def __post_init__(self) -> None:
+        """Put the network into evaluation mode."""
+        self.model.eval()
+
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (B, channels, height, width) -> float32 logits (B, classes), on CPU."""
+        """Compute the logits of images, float32 (B, classes), on the CPU."""
         return self._computed(self.model, images)
 
     def representation(self, images: Tensor) -> Tensor:
-        """Normalised images -> what the head reads, y of equation 4: float32 (B, width), on CPU."""
-        assert isinstance(self.model, ViT)  # of any other network nobody knows what its head reads
+        """Compute what the head reads, y of equation 4: float32 (B, width), on the CPU."""
         return self._computed(self.model.representation, images)
 
     def _computed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), self._autocast():
-            computed = network(images.to(self.device)).float().cpu()
-        self.model.train(training)
-        return computed
-
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        spec = getattr(self.model, "spec", None)  # of any other network nothing is known
-        return autocast(self.precision, self.device, NARROW if spec is None else spec.width)
-
-    def run(self, batches: Iterable[Batch]) -> Outputs:
-        """All logits of a stream of batches; every image that could be read counts once."""
-        return Outputs(*self._run(self.logits, batches))
-
-    def represent(self, batches: Iterable[Batch]) -> Representations:
-        """As `run`, of the representations."""
-        vectors, _, indices, failed = self._run(self.representation, batches)
-        return Representations(vectors, indices, failed)
-
-    def _run(
-        self, compute: Callable[[Tensor], Tensor], batches: Iterable[Batch]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[Problem, ...]]:
-        """What is computed, (N, D), with the labels, indices and failures of the stream."""
-        computed, labels, indices = [], [], []
-        failed: list[Problem] = []
-        for batch in batches:
-            failed.extend(batch.failed)
-            if len(batch.images):
-                images = preprocess.normalise(batch.images.to(self.device), self.images)
-                computed.append(compute(images).numpy())
-                labels.append(batch.labels.numpy())
-                indices.append(batch.indices.numpy())
-        empty = np.zeros(0, np.int64)
-        return (
-            np.concatenate(computed) if computed else np.zeros((0, 0), np.float32),
-            np.concatenate(labels) if labels else empty,
-            np.concatenate(indices) if indices else empty,
-            tuple(failed),
-        )
+        with torch.no_grad(), autocast(self.precision, self.device, self.model.spec.width):
+            return network(images.to(self.device)).float().cpu()

@@ -1,56 +1,45 @@
-import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from vitral import catalog
-from vitral.data.loader import Batch
-from vitral.data.sources import Problem
-from vitral.engines.torch_engine import NARROW, Engine, autocast, best_device, uses_bf16
+from vitral.engines.torch_engine import NARROW, TorchEngine, autocast, best_device, uses_bf16
 from vitral.errors import MachineError
 from vitral.model import build
-from vitral.specs import ImageSpec
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def engine() -> Engine:
+def engine() -> TorchEngine:
     torch.manual_seed(0)
     model = build(catalog.model("mu/16", size=32, classes=3), dropout=0.5)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
-    return Engine(model.train(), ImageSpec(size=(32, 32)), CPU, "fp32")
+    return TorchEngine(model.train(), CPU, "fp32")
 
 
-def test_logits_are_those_of_evaluation_mode_and_the_mode_is_given_back(engine: Engine) -> None:
+def test_it_is_in_evaluation_mode_from_the_beginning(engine: TorchEngine) -> None:
     images = torch.randn(4, 3, 32, 32)
-    first, second = engine.logits(images), engine.logits(images)
-    assert torch.equal(first, second)
-    assert engine.model.training
+    assert not any(module.training for module in engine.model.modules())
+    first = engine.logits(images)
     with torch.no_grad():
-        assert torch.equal(engine.model.eval()(images), first)
+        assert torch.equal(engine.model(images), first)
+        assert torch.equal(engine.model.representation(images), engine.representation(images))
+    assert torch.equal(engine.logits(images), first) and not first.requires_grad
 
 
-def test_a_stream_keeps_its_order_and_its_failures(engine: Engine) -> None:
-    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    labels = torch.arange(5) % 3
-    problem = Problem("broken.jpg", "cannot be read")
-    parts = [slice(0, 2), slice(2, 2), slice(2, 5)]
-    batches = [
-        Batch((pixels[part],), labels[part], torch.arange(5)[part], (problem,) * (i == 1))
-        for i, part in enumerate(parts)
-    ]
-    outputs = engine.run(batches)
-    whole = engine.run([Batch((pixels,), labels, torch.arange(5))])
-    np.testing.assert_allclose(outputs.logits, whole.logits, atol=1e-5)
-    assert outputs.labels.tolist() == labels.tolist()
-    assert outputs.indices.tolist() == list(range(5))
-    assert outputs.failed == (problem,)
-
-
-def test_nothing_in_nothing_out(engine: Engine) -> None:
-    assert len(engine.run([]).labels) == 0
+def test_several_threads_ask_at_a_time(engine: TorchEngine) -> None:
+    """As a server does; nobody switches the network's mode, or records for a gradient."""
+    batches = [torch.randn(1 + i % 3, 3, 32, 32) for i in range(60)]
+    alone = [engine.logits(images) for images in batches]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(engine.logits, batches))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not other.requires_grad
 
 
 def test_devices() -> None:

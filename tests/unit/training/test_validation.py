@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from scipy.special import softmax
 
 from drawn import draw_folder, spoil
 from planned import resolve
-from vitral.engines.torch_engine import Engine
+from vitral.data.loader import Batch
+from vitral.engines.torch_engine import TorchEngine
 from vitral.errors import DataError
 from vitral.evaluation import SingleLabelEvaluation, read_predictions
 from vitral.evaluation.calibration import fit
+from vitral.evaluation.outputs import Outputs, compute_outputs
 from vitral.planning.plan import open_data
 from vitral.planning.request import Request
 from vitral.training import run_folder, validation
@@ -41,10 +44,15 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
     session = begin(tmp_path)
     count = len(session.run.data.val)
     assert count == 27
-    engine = Engine(session.backbone, session.run.recipe.images, session.device)
+    engine = TorchEngine(session.backbone, session.run.device)
+    images = session.run.recipe.images
+
+    def seen(batches: Iterable[Batch]) -> Outputs:
+        return compute_outputs(engine.logits, batches, images, engine.device)
+
     session.progress.accumulate = 2
     assert session.eval_batch_size == 4
-    alone = engine.run(validation.watched(session, session.run.data.val))
+    alone = seen(validation.watched(session, session.run.data.val))
     for world in (2, 4):
         outputs, runs = [], []
         for index in range(world):
@@ -54,14 +62,14 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
             batches = list(validation.watched(other, run.data.val))
             assert all(len(batch.images) for batch in batches)
             runs.append(len(batches))
-            outputs.append(engine.run(batches))
+            outputs.append(seen(batches))
         assert len(set(runs)) == 1
         indices = np.concatenate([part.indices for part in outputs])
         own = indices >= 0  # without what keeps other processes company
         indices = indices[own]
         assert sorted(indices.tolist()) == list(range(count))
-        logits = np.concatenate([part.logits for part in outputs])[own]
-        np.testing.assert_allclose(logits, alone.logits, atol=1e-6)
+        logits = np.concatenate([part.values for part in outputs])[own]
+        np.testing.assert_allclose(logits, alone.values, atol=1e-6)
 
 
 def test_what_is_kept_is_calibrated_on_the_validation_images(tmp_path: Path) -> None:
