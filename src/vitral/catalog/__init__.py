@@ -26,7 +26,7 @@ def model(name: str, **changes: Any) -> ModelSpec:
     The names are the paper's (`S/16`, `B/16x8` for patches 16 high and 8 wide, `R50+B/16`,
     `BiT-R50x1`; `ResNet-R50x1` is big_vision's v1 with group norm), timm's
     (`vit_small_patch16_224`) and torchvision's (`vit_b_16`). Changes are the fields of ModelSpec:
-    `model("S/16", size=128, classes=10, pool="mean")`. A pool other than "cls" leaves the class
+    `model("S/16", size=128, classes=10, pool="mean")`. pool="mean" and "map" leave the class
     token out, as in the authors' code, unless class_token=True asks for it.
 
     Raises:
@@ -95,6 +95,6 @@ def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     changes = dict(changes)
     if isinstance(stem := changes.get("resnet"), dict) and values.get("resnet"):
         changes["resnet"] = replace(values["resnet"], **stem)
-    if changes.get("pool", "cls") != "cls":
+    if changes.get("pool") in ("mean", "map"):
         changes.setdefault("class_token", False)
     return values | changes

@@ -21,7 +21,8 @@ def logits(spec: ModelSpec, w: Weights, images: Tensor) -> Tensor:
     """(B, classes) of images (B, C, H, W)."""
     plain = spec.positions in ("none", "learned") and spec.positions_at == "stem"
     plain = plain and spec.out_projection and not spec.patch_norms
-    if not plain or spec.resnet or spec.qk_norm or spec.distillation_token or spec.pool == "map":
+    plain = plain and spec.pool in ("cls", "mean") and spec.pool_blocks == 1
+    if not plain or spec.resnet or spec.qk_norm or spec.distillation_token:
         raise ModelError(f"The equations do not cover {spec.name} with these choices.")
     z = z_0(spec, w, images)
     for i in range(spec.depth):

@@ -60,8 +60,8 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(spec, dropouts, index) for index in range(spec.depth))
         self.pool = AttentionPool(spec) if spec.pool == "map" else None
         hidden, distilled = spec.representation, spec.distillation_token
-        self.pre_logits = nn.Linear(spec.width, hidden) if hidden else None
-        self.head = nn.Linear(hidden or spec.width, spec.classes) if spec.classes else None
+        self.pre_logits = nn.Linear(spec.pooled_width, hidden) if hidden else None
+        self.head = nn.Linear(hidden or spec.pooled_width, spec.classes) if spec.classes else None
         self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
 
     def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
@@ -89,18 +89,26 @@ class ViT(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """`forward`, and the attention it went through, in the graph: d logits / d A exists.
 
-        One (B, heads, T, T) per block, row = query; where the head reads no token of its own, one
-        more that pools: (B, 1, 1, T) of a mean, each patch 1 / N, or (B, heads, 1, T) of the probe.
+        One (B, heads, T, T) per block, row = query. Unless the head reads the last class token
+        alone, one more for each vector of `spec.readout`, which pools: (B, heads, 1, T) of a probe,
+        (B, 1, 1, T) of a mean, each of its tokens 1 / N, or of a class token, 1.
         """
         attention_out: list[Tensor] = []
         return _mean(self._answers(self._read(images, any_size, attention_out))), attention_out
 
-    def logits_from_tokens(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of tokens (B, T, width) after any block, read as the last's are."""
+    def logits_from_tokens(self, *tokens: Tensor) -> Tensor:
+        """Logits (B, classes) of tokens (B, T, width) after any block, read as the last's are.
+
+        A head that reads class tokens of several blocks (`spec.pool_blocks`) is given the tokens
+        after each block up to that one; where there are fewer, the first stands for the missing.
+        """
         return _mean(self._answers(self._ended(tokens)))
 
     def representation(self, images: Tensor, *, any_size: bool = False) -> Tensor:
-        """(B, representation or width): what the head reads, y of equation 4; of two, the mean."""
+        """(B, representation or pooled width): what the head reads, y of equation 4.
+
+        The mean of what two heads read.
+        """
         return _mean(self._read(images, any_size))
 
     def features(
@@ -229,16 +237,21 @@ class ViT(nn.Module):
             tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
             tables = None if tables is None else tables[:, chosen]
             context = None if context is None else context.of(chosen, self.spec.prefix)
-        tokens, _ = self._run(tokens, tables, context, (), attention_out, samples)
-        return self._ended(tokens, attention_out)
+        earlier = range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
+        tokens, entered = self._run(tokens, tables, context, earlier, attention_out, samples)
+        return self._ended((*entered.values(), tokens), attention_out)
 
     def _ended(
-        self, tokens: Tensor, attention_out: list[Tensor] | None = None
+        self, tokens: tuple[Tensor, ...], attention_out: list[Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """What each head reads of the tokens that leave the last block."""
-        pooled = self._pooled(tokens, attention_out)
+        """What each head reads of the tokens after the last blocks, those of the very last last."""
+        vectors = [
+            self._pooled(tokens[max(len(tokens) - 1 - back, 0)], which, attention_out)
+            for back, which in self.spec.readout
+        ]
+        pooled = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
-        return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[:, 1]))
+        return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[-1][:, 1]))
 
     def _kept_patches(self, tokens: Tensor, grid: Grid, samples: StepSamples | None) -> Tensor:
         """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
@@ -253,24 +266,31 @@ class ViT(nn.Module):
         heads = (self.head, self.distillation_head)
         return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
 
-    def _pooled(self, x: Tensor, attention_out: list[Tensor] | None = None) -> Tensor:
-        """(B, width): equation 4, or the other ways to end."""
-        if self.spec.pool == "cls":
-            return self.norm(x[:, 0])  # of one token alone: before and after are the same
-        x = self.norm(x) if self.spec.pool_norm == "before" else x
-        match self.spec.pool:
-            case "mean" if attention_out is not None:  # attention whose weights are all the same
-                share = x.new_full((len(x), 1, 1, x.shape[1]), 1 / (x.shape[1] - self.spec.prefix))
-                share[..., : self.spec.prefix] = 0
-                attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
-                x = (share[:, 0] @ x)[:, 0]
+    def _pooled(self, x: Tensor, which: str, attention_out: list[Tensor] | None) -> Tensor:
+        """(B, width): equation 4, or another way to make one vector of the tokens."""
+        first = self.spec.prefix
+        match which:
+            case "cls" if attention_out is None or len(self.spec.readout) == 1:
+                return self.norm(x[:, 0])  # of one token alone: before and after are the same
+            case "cls":
+                tokens = slice(0, 1)
             case "mean":
-                x = x[:, self.spec.prefix :].mean(1)
-            case "map" if self.pool is not None:
-                x = self.pool(x, attention_out)
+                tokens = slice(first, None)
+            case "mean_all" | "map":
+                tokens = slice(None)
             case _:
-                raise ModelError(f"There is no pool '{self.spec.pool}'.")
-        return self.norm(x) if self.spec.pool_norm == "after" else x
+                raise ModelError(f"There is no pool '{which}'.")
+        x = self.norm(x) if self.spec.pool_norm == "before" or which == "cls" else x
+        if self.pool is not None:
+            x = self.pool(x, attention_out)
+        elif attention_out is None:
+            x = x[:, tokens].mean(1)
+        else:  # attention whose weights are all the same
+            share = x.new_zeros(len(x), 1, 1, x.shape[1])
+            share[..., tokens] = 1 / x[0, tokens].shape[0]
+            attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
+            x = (share[:, 0] @ x)[:, 0]
+        return self.norm(x) if self.spec.pool_norm == "after" and which != "cls" else x
 
 
 def _mean(read: tuple[Tensor, ...]) -> Tensor:

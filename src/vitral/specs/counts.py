@@ -33,9 +33,9 @@ def flops(spec: ModelSpec, size: tuple[int, int]) -> int:
         if spec.pool == "map":
             total += _attention_flops(spec, queries=1, keys=tokens) + _mlp_flops(spec, 1)
         if spec.representation:
-            total += 2 * spec.width * spec.representation
+            total += 2 * spec.pooled_width * spec.representation
     heads = 1 + spec.distillation_token
-    return total + heads * 2 * (spec.representation or spec.width) * spec.classes
+    return total + heads * 2 * (spec.representation or spec.pooled_width) * spec.classes
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
@@ -81,12 +81,12 @@ def _positions(spec: ModelSpec) -> int:
 
 
 def _head(spec: ModelSpec) -> int:
-    total = _linear(spec.width, spec.representation) if spec.representation else 0
+    total = _linear(spec.pooled_width, spec.representation) if spec.representation else 0
     if spec.pool == "map":  # a probe, attention, norm and MLP of their own
         normed = 4 * (spec.attention_width // spec.heads) if spec.qk_norm else 0
         total += spec.width + _attention(spec) - normed + 2 * spec.width + _mlp(spec)
     heads = 1 + spec.distillation_token
-    return total + heads * _linear(spec.representation or spec.width, spec.classes)
+    return total + heads * _linear(spec.representation or spec.pooled_width, spec.classes)
 
 
 def _attention_flops(spec: ModelSpec, queries: int, keys: int) -> int:

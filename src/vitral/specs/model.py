@@ -60,8 +60,11 @@ class ModelSpec:
         register_positions: whether the registers have a position too (timm's so150m: yes,
             DINOv2: no).
         rope_base: base of the periods of "rope2d", in half images (DINOv3: 100).
-        pool: "cls" takes the class token, "mean" averages the patches, "map" attends over all
-            tokens with a learned probe.
+        pool: what the head reads: the class token ("cls"), the mean of the patches ("mean") or of
+            all tokens ("mean_all"), the class token beside the mean of the patches ("cls_mean",
+            twice as wide), or what a learned probe attends to over all tokens ("map").
+        pool_blocks: of "cls" and "cls_mean", the class tokens of the last so many blocks are read,
+            side by side, the earliest first (DINOv2's heads: 1 or 4).
         pool_norm: whether the final norm comes "before" (the authors) or "after" pooling (MAE).
         representation: width of the hidden tanh layer of the head; 0 is none.
         layer_scale: initial value of a learned factor per channel on each branch; None is none.
@@ -99,7 +102,8 @@ class ModelSpec:
     prefix_positions: bool = True
     register_positions: bool = False
     rope_base: float = 100.0
-    pool: Literal["cls", "mean", "map"] = "cls"
+    pool: Literal["cls", "mean", "mean_all", "cls_mean", "map"] = "cls"
+    pool_blocks: int = 1
     pool_norm: Literal["before", "after"] = "before"
     representation: int = 0
     layer_scale: float | None = None
@@ -141,6 +145,18 @@ class ModelSpec:
     def prefix(self) -> int:
         """Number of tokens before the patches: class, distillation, registers."""
         return self.class_token + self.distillation_token + self.registers
+
+    @property
+    def readout(self) -> tuple[tuple[int, str], ...]:
+        """The vectors that the head reads, side by side: (blocks before the end, which tokens)."""
+        earlier = tuple((back, "cls") for back in range(self.pool_blocks - 1, 0, -1))
+        last = ("cls", "mean") if self.pool == "cls_mean" else (self.pool,)
+        return earlier + tuple((0, tokens) for tokens in last)
+
+    @property
+    def pooled_width(self) -> int:
+        """Number of values that the head, or the tanh layer before it, reads."""
+        return len(self.readout) * self.width
 
     @property
     def position_prefix(self) -> int:
@@ -222,6 +238,7 @@ class ModelSpec:
         minimum = 0 if self.is_resnet else 1
         least = {"channels": 1, "width": 1, "depth": minimum, "heads": minimum}
         least |= {"mlp_width": minimum, "classes": 0, "registers": 0, "representation": 0}
+        least["pool_blocks"] = 1
         if self.head_width is not None:
             least["head_width"] = 1
         for name, bound in least.items():
@@ -253,16 +270,31 @@ class ModelSpec:
                 f"out_projection=False needs heads that are together as wide as the tokens, "
                 f"{self.width}, not {self.attention_width}."
             )
-        if self.pool == "cls" and not self.class_token:
-            raise SpecError("pool='cls' needs class_token=True; without it pool='mean' or 'map'.")
-        if self.distillation_token and self.pool != "cls":
-            raise SpecError(
-                "distillation_token needs pool='cls': each of its two heads reads its own token."
-            )
+        self._check_pool()
         if self.distillation_token and (self.representation or not self.classes):
             raise SpecError(
                 "distillation_token needs classes and representation=0: "
                 "DeiT's two heads are single linear layers."
+            )
+
+    def _check_pool(self) -> None:
+        of_class_token = self.pool in ("cls", "cls_mean")
+        if of_class_token and not self.class_token:
+            raise SpecError(
+                f"pool='{self.pool}' needs class_token=True; without it pool='mean' or 'map'."
+            )
+        if self.pool == "cls_mean" and self.pool_norm == "after":
+            raise SpecError("pool='cls_mean' norms the tokens before they are pooled.")
+        if self.pool_blocks > 1 and not of_class_token:
+            raise SpecError(
+                f"pool_blocks={self.pool_blocks} reads class tokens, and pool='{self.pool}' none; "
+                f"it goes with pool='cls' or 'cls_mean'."
+            )
+        if self.pool_blocks > self.depth:
+            raise SpecError(f"pool_blocks is at most the depth, {self.depth}.")
+        if self.distillation_token and (self.pool != "cls" or self.pool_blocks > 1):
+            raise SpecError(
+                "distillation_token needs pool='cls': each of its two heads reads its own token."
             )
 
     def _check_positions(self) -> None:
@@ -306,7 +338,13 @@ class ModelSpec:
             **dict.fromkeys(("depth", "heads", "mlp_width", "registers", "representation"), 0),
             **dict.fromkeys(("class_token", "distillation_token", "register_positions"), False),
             **{"qk_norm": False, "patch_norms": False, "out_projection": True},
-            **{"patch": (1, 1), "pool": "mean", "positions": "none", "positions_at": "stem"},
+            **{
+                "patch": (1, 1),
+                "pool": "mean",
+                "pool_blocks": 1,
+                "positions": "none",
+                "positions_at": "stem",
+            },
             **{"head_width": None, "layer_scale": None, "biases": "all", "pool_norm": "before"},
         }
         for name, value in expected.items():

@@ -15,7 +15,17 @@ from vitral.weights import artifact
 from vitral.weights.read import Weights
 
 # what a fine-tune may change of the network that it starts from
-FREE = ("name", "size", "channels", "patch", "classes", "representation", "pool", "pool_norm")
+FREE = (
+    "name",
+    "size",
+    "channels",
+    "patch",
+    "classes",
+    "representation",
+    "pool",
+    "pool_norm",
+    "pool_blocks",
+)
 
 
 def adapt(
@@ -95,7 +105,8 @@ def _heads(
         notes.append("the pre-logits layer was left behind, as the paper fine-tunes")
     same = set(classes) == set(old.classes) and len(classes) == len(old.classes)
     heads = ["head"] + ["distillation_head"] * spec.distillation_token
-    if same and classes and not old.model.representation:
+    reads_as_many = old.model.pooled_width == spec.pooled_width
+    if same and classes and reads_as_many and not old.model.representation:
         order = [old.classes.index(name) for name in classes]
         for head in heads:
             tensors[f"{head}.weight"] = tensors[f"{head}.weight"][order]
@@ -103,7 +114,7 @@ def _heads(
         return notes
     like = next(iter(tensors.values()))
     for head in heads:
-        tensors[f"{head}.weight"] = like.new_zeros(spec.classes, spec.width)
+        tensors[f"{head}.weight"] = like.new_zeros(spec.classes, spec.pooled_width)
         tensors[f"{head}.bias"] = like.new_zeros(spec.classes)
     had = f"{len(old.classes)} others" if old.classes else "none"
     notes.append(f"a new head of zeros for {spec.classes} classes (the weights had {had})")

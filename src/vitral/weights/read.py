@@ -201,7 +201,7 @@ def _of(changes: Sequence[str], part: str) -> list[str]:
 
 
 def _check_head(ours: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
-    reads = spec.representation or spec.width
+    reads = spec.representation or spec.pooled_width
     if "head.weight" in ours and ours["head.weight"].shape[1] == 2 * reads:
         raise WeightsError(
             f"{path}: the head reads {2 * reads} numbers, the class token beside the mean of the "

@@ -19,6 +19,8 @@ USUAL: dict[str, list[object]] = {
     "patch_norms": [False],
     "out_projection": [True],
     "biases": ["all", "no_qkv", "none"],
+    "pool": ["cls", "mean", "map"],
+    "pool_blocks": [1],
 }
 
 

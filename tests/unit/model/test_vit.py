@@ -19,6 +19,13 @@ ENDS = {
     "distilled": {"distillation_token": True},
     "mean": {"pool": "mean", "class_token": False},
     "mean after, class token": {"pool": "mean", "pool_norm": "after"},
+    "mean of all": {"pool": "mean_all"},
+    "class token and mean": {"pool": "cls_mean"},
+    "class tokens of two blocks, mean, hidden layer": {
+        "pool": "cls_mean",
+        "pool_blocks": 2,
+        "representation": 6,
+    },
     "map": {"pool": "map", "class_token": False},
     "map after, hidden layer": {"pool": "map", "pool_norm": "after", "representation": 6},
 }
@@ -133,6 +140,29 @@ def test_the_mean_pools_normed_patches_alone():
     other = randomised(after)
     expected = other.norm(tokens[:, 3:].mean(1))
     assert (other.representation(images) - expected).abs().max() < 1e-12
+
+
+def test_the_mean_of_all_has_the_class_token_in_it():
+    spec = tiny(pool="mean_all", registers=2)
+    network, images = randomised(spec), pictures(spec)
+    tokens = network.features(images, [spec.depth]).per_block[spec.depth]
+    expected = network.norm(tokens).mean(1)
+    assert (network.representation(images) - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("registers", [0, 2])
+def test_dinov2s_heads_read_class_tokens_beside_the_mean_of_the_patches(blocks, registers):
+    """Their `create_linear_input`: normed class tokens of the last blocks, then the mean."""
+    spec = tiny(depth=5, pool="cls_mean", pool_blocks=blocks, registers=registers)
+    network, images = randomised(spec), pictures(spec)
+    tokens = network.features(images, range(6)).per_block
+    normed = [network.norm(tokens[depth]) for depth in range(5 - blocks + 1, 6)]
+    patches = normed[-1][:, 1 + registers :]
+    vector = torch.cat([*(each[:, 0] for each in normed), patches.mean(1)], dim=1)
+    assert vector.shape[1] == spec.pooled_width == (blocks + 1) * 32
+    assert (network.representation(images) - vector).abs().max() < 1e-12
+    assert (network(images) - network.head(vector)).abs().max() < 1e-12
 
 
 def test_the_hidden_layer_ends_in_tanh():
@@ -484,7 +514,7 @@ def test_attending_is_forward_with_its_attention_in_the_graph(positions):
         blocks, pooling = weights[: spec.depth], weights[spec.depth :]
         for block, expected in zip(blocks, model.attention_weights(images), strict=True):
             torch.testing.assert_close(block, expected)
-        assert len(pooling) == (spec.pool != "cls")
+        assert len(pooling) == (0 if spec.readout == ((0, "cls"),) else len(spec.readout))
         for weight in weights:
             torch.testing.assert_close(weight.sum(-1), torch.ones_like(weight.sum(-1)))
         slopes = torch.autograd.grad(logits[:, 2].sum(), weights)
@@ -497,5 +527,8 @@ def test_decoded_reads_tokens_as_the_last_are_read():
     for end in ENDS.values():
         spec = tiny(**end)
         model, images = randomised(spec), pictures(spec)
-        tokens = model.features(images, [spec.depth]).per_block[spec.depth]
-        torch.testing.assert_close(model.logits_from_tokens(tokens), model(images))
+        tokens = model.features(images, range(spec.depth + 1)).per_block
+        torch.testing.assert_close(model.logits_from_tokens(*tokens.values()), model(images))
+        alone = [tokens[spec.depth]] * spec.pool_blocks
+        expected = model.logits_from_tokens(*alone)
+        torch.testing.assert_close(model.logits_from_tokens(tokens[spec.depth]), expected)

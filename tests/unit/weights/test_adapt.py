@@ -108,6 +108,12 @@ def test_another_patch_size_resamples_the_kernel_and_moves_the_positions() -> No
     assert "2x3 patches became 4x6" in notes
 
 
+def test_a_head_that_reads_more_is_new() -> None:
+    model, notes = continued(tiny(), tiny(pool="cls_mean", pool_blocks=2), NAMES)
+    assert model.head is not None and model.head.weight.shape == (5, 96)
+    assert "a new head of zeros for 5 classes" in notes
+
+
 @pytest.mark.parametrize("change", [{"patch": (8, 8)}, {"channels": 1}], ids=str)
 def test_norms_of_patches_belong_to_their_values(change: dict[str, Any]) -> None:
     old = tiny(patch_norms=True)

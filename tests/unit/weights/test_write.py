@@ -110,6 +110,8 @@ REFUSED = {
     "timm, sincos": ("timm", of(TIMM, positions="sincos2d"), "model.positions is 'sincos2d'"),
     "timm, per block": ("timm", of(TIMM, positions_at="every"), "model.positions_at is 'every'"),
     "timm, norms of patches": ("timm", of(TIMM, patch_norms=True), "model.patch_norms is True"),
+    "timm, pool": ("timm", of(TIMM, pool="cls_mean"), "model.pool is 'cls_mean', and timm has"),
+    "timm, four class tokens": ("timm", of(TIMM, pool_blocks=2), "model.pool_blocks is 2"),
     "timm, no projection": (
         "timm",
         of(TIMM, heads=1, out_projection=False),
