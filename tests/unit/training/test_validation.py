@@ -44,7 +44,7 @@ def test_processes_share_the_images_and_count_each_once(tmp_path: Path) -> None:
     session = begin(tmp_path)
     count = len(session.run.data.val)
     assert count == 27
-    engine = TorchEngine(session.backbone, session.run.device)
+    engine = TorchEngine(session.backbone, session.device)
     images = session.run.recipe.images
 
     def seen(batches: Iterable[Batch]) -> Outputs:
