@@ -44,7 +44,7 @@ def find(source: str, *, labelled: bool = True) -> Layout:
     """
     if source.startswith("hf:"):
         return _hub(source, labelled)
-    if remote.is_far(source) or _is_tar(source):
+    if remote.is_remote(source) or _is_tar(source):
         return _shard_set(source, labelled)
     source = source.removeprefix("file://")
     path = problems.existing(source)
@@ -80,7 +80,7 @@ def find(source: str, *, labelled: bool = True) -> Layout:
 
 def lasting(source: str) -> str:
     """The source as it can be found again from another folder."""
-    if source in problems.BUILT_IN or source.startswith("hf:") or remote.is_far(source):
+    if source in problems.BUILT_IN or source.startswith("hf:") or remote.is_remote(source):
         return source
     return str(Path(source.removeprefix("file://")).resolve())
 
@@ -121,7 +121,7 @@ def _shard_set(source: str, labelled: bool) -> Layout:
     """Shards by their index.json, by a pattern, or by what lies in a folder and in train/, val/."""
     folder, index, names = source.rstrip("/"), None, None
     if _is_tar(source):
-        paths = dict.fromkeys(remote.expanded(source), "")
+        paths = dict.fromkeys(remote.expand_braces(source), "")
     else:
         text, names = _text(f"{folder}/{INDEX}"), _text(f"{folder}/classes.txt")
         if text is not None:
@@ -155,13 +155,13 @@ def _split_of(name: str) -> str:
 
 
 def _text(path: str) -> str | None:
-    if remote.is_far(path):
+    if remote.is_remote(path):
         return remote.text(path)
     place = Path(path)
     return place.read_text(encoding="utf-8", errors="replace") if place.is_file() else None
 
 
 def _tars(folder: str) -> list[str]:
-    if remote.is_far(folder):
-        return remote.listed(folder, ".tar")
+    if remote.is_remote(folder):
+        return remote.list_files(folder, ".tar")
     return sorted(str(path) for path in Path(folder).glob("*.tar") if not path.name.startswith("."))

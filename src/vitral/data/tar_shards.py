@@ -131,7 +131,7 @@ class Shards:
         places = [(n, s.offset, s.size) for n, s in zip(shard_of, samples, strict=True)]
         table = np.array(places, dtype=np.int64).reshape(-1, 3)
         members = Members(self.paths, tuple(sample.name for sample in samples), table)
-        far = any(remote.is_far(path) for path in self.paths)
+        far = any(remote.is_remote(path) for path in self.paths)
         kept: list[int] = []
         headers: list[Header | None] = []
         for row, sample in enumerate(samples):
@@ -198,7 +198,7 @@ def entry(path: Path) -> dict[str, Any]:
 def _from_index(index: dict[str, Any], path: str) -> list[Sample]:
     name = PurePosixPath(path).name
     (shard,) = [shard for shard in index["shards"] if shard["name"] == name]
-    if not remote.is_far(path):
+    if not remote.is_remote(path):
         try:
             size = Path(path).stat().st_size
         except OSError as error:
@@ -223,7 +223,7 @@ def _from_headers(path: str, problems: list[Problem], labelled: bool) -> list[Sa
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     # the name of a fetched shard tells its version; its date tells when it was last used
-    changed = 0 if remote.is_far(path) else status.st_mtime_ns
+    changed = 0 if remote.is_remote(path) else status.st_mtime_ns
     kind = "headers 2" if labelled else "headers 2 without labels"
     key = cache.key_of([kind, str(place.absolute()), status.st_size, changed])
     known = cache.load("shards", key)

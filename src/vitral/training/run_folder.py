@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from vitral import report
@@ -160,10 +160,9 @@ def locked(out: Path, group: ProcessGroup) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with group.on_main() as main:
             if main:
-                file = stack.enter_context((out / ".lock").open("w"))
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                    stack.enter_context(FileLock(out / ".lock", timeout=0))
+                except Timeout:
                     raise UsageError(
                         f"Another process is training in {out}. Wait for it, or choose another "
                         f"--out."

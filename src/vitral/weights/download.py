@@ -1,7 +1,7 @@
 """Weights by id: fetch("timm/vit_small_patch16_224.augreg_in21k_ft_in1k", announce=print).
 
 Ids are `org/name` (with `@revision`, with or without `hf-hub:`) of the Hugging Face hub, kept in
-the hub's own cache, and the ids of weights.toml that have a url, kept beside them under vitral/.
+the hub's own cache, and the ids of weights.toml that have a url, kept in Vitral's.
 What is there already is used without any contact; nothing is opened or unpickled here.
 """
 
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.client
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_url, try_to_load_from_cache
@@ -30,8 +28,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo
 
 from vitral.catalog.checkpoints import Checkpoint, checkpoint, checkpoints
-from vitral.errors import MachineError, VitralError, WeightsError
-from vitral.storage import files
+from vitral.errors import DataError, MachineError, VitralError, WeightsError
+from vitral.storage import cache, files, remote
 from vitral.wording import byte_size, closest, listed
 
 HUB_ID = re.compile(
@@ -41,9 +39,7 @@ FILES = re.compile(r"\.(safetensors|npz|pth?|bin|ckpt|json|toml|csv|tar|zip)$", 
 SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 INDEX = "model.safetensors.index.json"
 SMALL = ("config.json", "preprocessor_config.json")  # how the model and its images are made
-TIMEOUT_SECONDS = 15
-PIECE = 1 << 20
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+OF_THE_DISK = (*files.NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def is_id(text: str) -> bool:
@@ -80,7 +76,7 @@ def fetch(id: str, *, announce: Callable[[str], None], offline: bool | None = No
     return _from_hub(id, announce, offline)
 
 
-def cache() -> Path:
+def hub_cache() -> Path:
     """Where the hub keeps its files: HF_HUB_CACHE, or HF_HOME/hub, as they are now."""
     home = os.environ.get("HF_HOME")
     place = os.environ.get("HF_HUB_CACHE") or (home and f"{home}/hub") or constants.HF_HUB_CACHE
@@ -106,7 +102,9 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
     wanted: list[str] = []
     size = 0
     try:
-        info = api.model_info(repo, revision=at, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        info = api.model_info(
+            repo, revision=at, files_metadata=True, timeout=remote.TIMEOUT_SECONDS
+        )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = [] if folder else _weights(sizes)
         wanted = [*weights, *(name for name in SMALL if name in sizes)]
@@ -120,7 +118,7 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
                 f"licence {_licence(info, repo)}."
             )
         return Path(
-            api.snapshot_download(repo, revision=at, cache_dir=cache(), allow_patterns=wanted)
+            api.snapshot_download(repo, revision=at, cache_dir=hub_cache(), allow_patterns=wanted)
         )
     except (HTTPError, HFValidationError, OSError, RuntimeError) as error:  # the last: hf_xet
         if folder is not None:  # enough to work with
@@ -134,7 +132,11 @@ def _cached(repo: str, revision: str) -> Path | None:
     try:
         folder = Path(
             HfApi().snapshot_download(
-                repo, revision=revision, cache_dir=cache(), local_files_only=True, allow_patterns=[]
+                repo,
+                revision=revision,
+                cache_dir=hub_cache(),
+                local_files_only=True,
+                allow_patterns=[],
             )
         )
     except (HFValidationError, OSError):
@@ -147,7 +149,7 @@ def _is_complete(repo: str, folder: Path) -> bool:
     """Whether config.json is here too, or known not to exist, or not needed (npz)."""
     if any(folder.glob("*.npz")):
         return True
-    return try_to_load_from_cache(repo, SMALL[0], cache(), revision=folder.name) is not None
+    return try_to_load_from_cache(repo, SMALL[0], hub_cache(), revision=folder.name) is not None
 
 
 def _weights(names: Iterable[str]) -> list[str]:
@@ -219,7 +221,7 @@ def _explained(
         case HFValidationError():
             return WeightsError(f"'{id}' is no id of the hub; ids look like timm/NAME.")
         case OSError() if not isinstance(error, HfHubHTTPError) and error.errno in OF_THE_DISK:
-            return _disk(error, cache(), size)
+            return _disk(error, hub_cache(), size)
         case _:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return MachineError(
@@ -229,7 +231,7 @@ def _explained(
 
 
 def _from_url(row: Checkpoint, url: str, announce: Callable[[str], None], offline: bool) -> Path:
-    folder = cache() / "vitral" / re.sub(r"[^\w.+-]+", "--", row.id)
+    folder = cache.folder() / "weights" / re.sub(r"[^\w.+-]+", "--", row.id)
     path = folder / row.file
     if path.is_file():
         return folder
@@ -241,79 +243,39 @@ def _from_url(row: Checkpoint, url: str, announce: Callable[[str], None], offlin
         raise MachineError(
             f"{row.id} is not on this computer and the network may not be used. {by_hand}"
         )
-    part = path.with_name(row.file + ".part")
+    announce(f"Downloading {row.id}: {row.file}, {byte_size(row.bytes)}, licence {row.licence}.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_space(row.id, row.bytes - (part.stat().st_size if part.exists() else 0))
-        announce(
-            f"Downloading {row.id}: {row.file}, {byte_size(row.bytes)}, licence {row.licence}."
-        )
-        _download(url, part, row)
-        _check_digest(part, url)
-        part.replace(path)
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
-        raise MachineError(
-            f"{row.id} is not on this computer and {url} cannot be read ({error}). {by_hand}"
-        ) from None
-    except OSError as error:
-        raise _disk(error, path, row.bytes) from None
+        remote.fetch(url, path, accept=partial(_check_size, row), check=partial(_check_digest, url))
+    except DataError as error:
+        raise MachineError(f"{row.id} is not on this computer: {error}. {by_hand}") from None
     return folder
 
 
-def _download(url: str, part: Path, row: Checkpoint) -> None:
-    """Complete `part`; what a killed download left there is continued where the server can."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()
-            return _download(url, part, row)
-        raise
-    with answer:
-        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
-            have = 0
-        size = have + int(answer.headers.get("Content-Length") or 0)
-        if not 0.9 * row.bytes < size < 1.1 * row.bytes:
-            part.unlink(missing_ok=True)
-            raise WeightsError(
-                f"{url} answered with {byte_size(size)} of {answer.headers.get_content_type()} "
-                f"instead of about {byte_size(row.bytes)}: a page of a proxy or a log-in, not the "
-                f"weights. Open it in a browser, save the file, and give its path."
-            )
-        with part.open("ab" if have else "wb") as file:
-            while piece := answer.read(PIECE):
-                file.write(piece)
-    if part.stat().st_size != size:
-        raise ConnectionError(
-            f"the connection broke after {byte_size(part.stat().st_size)} of {byte_size(size)}; "
-            "the same command continues"
+def _check_size(row: Checkpoint, size: int) -> None:
+    if not 0.9 * row.bytes < size < 1.1 * row.bytes:
+        raise WeightsError(
+            f"{row.url} answered with {byte_size(size)} instead of about {byte_size(row.bytes)}: a "
+            f"page of a proxy or a log-in, not the weights. Open it in a browser, save the file, "
+            f"and give its path."
         )
 
 
-def _check_digest(part: Path, url: str) -> None:
-    """torchvision's names end in the first digits of their SHA-256."""
-    found = re.search(r"-([0-9a-f]{8})\.pth$", url)
-    if found is None:
+def _check_digest(url: str, path: Path) -> None:
+    """Compares a file with the first digits of its SHA-256, in which torchvision's names end."""
+    digits = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    if digits is None:
         return
-    with part.open("rb") as file:
+    with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(found[1]):
-        part.unlink()
+    if not digest.startswith(digits[1]):
         raise WeightsError(
-            f"What {url} gave is damaged: its SHA-256 begins with {digest[:8]}, not {found[1]}. "
+            f"What {url} gave is damaged: its SHA-256 begins with {digest[:8]}, not {digits[1]}. "
             "Repeat the command."
         )
 
 
 def _disk(error: OSError, path: Path, size: int) -> MachineError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in files.NO_ROOM:
         return files.write_error(error, path, size)
     return MachineError(
         f"Cannot write {path}: {error.strerror or error}. Set HF_HOME to a folder that you may "
@@ -322,7 +284,7 @@ def _disk(error: OSError, path: Path, size: int) -> MachineError:
 
 
 def _check_space(id: str, size: int) -> None:
-    place = cache().absolute()
+    place = hub_cache().absolute()
     free = shutil.disk_usage(files.nearest_parent(place)).free
     if size > free:
         raise MachineError(

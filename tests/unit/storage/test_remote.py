@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
@@ -22,8 +26,8 @@ def bucket(tmp_path, monkeypatch):
 
 
 def test_what_is_near_and_what_is_far(tmp_path):
-    assert [remote.is_far(p) for p in ("s3://b/x", "https://h/x", "memory://x")] == [True] * 3
-    assert [remote.is_far(p) for p in ("a/b", "/a", "file:///a", "hf:name")] == [False] * 4
+    assert [remote.is_remote(p) for p in ("s3://b/x", "https://h/x", "memory://x")] == [True] * 3
+    assert [remote.is_remote(p) for p in ("a/b", "/a", "file:///a", "hf:name")] == [False] * 4
     (tmp_path / "x").write_bytes(b"1")
     assert remote.local(f"file://{tmp_path}/x") == tmp_path / "x"
     with remote.opened(str(tmp_path / "x")) as file:
@@ -34,8 +38,8 @@ def test_what_is_near_and_what_is_far(tmp_path):
 
 def test_a_file_is_fetched_once_for_everyone(bucket, monkeypatch):
     fetched = []
-    real = remote._fetch
-    monkeypatch.setattr(remote, "_fetch", lambda *given: (fetched.append(given), real(*given)))
+    real = remote._download
+    monkeypatch.setattr(remote, "_download", lambda *given: (fetched.append(given), real(*given)))
     threads = [
         threading.Thread(target=remote.local, args=("memory://room/a.tar",)) for _ in range(4)
     ]
@@ -62,9 +66,9 @@ def test_text_and_lists(bucket):
     bucket.pipe("/room/index.json", "{é}".encode())
     assert remote.text("memory://room/index.json") == "{é}"
     assert remote.text("memory://room/none.json") is None
-    names = remote.listed("memory://room", ".tar")
+    names = remote.list_files("memory://room", ".tar")
     assert names == [f"memory:///room/{name}.tar" for name in "abc"]
-    assert remote.listed("memory://nowhere", ".tar") == []
+    assert remote.list_files("memory://nowhere", ".tar") == []
     assert remote.local(names[0]).read_bytes() == b"a" * 1000
 
 
@@ -88,13 +92,13 @@ def test_a_cache_without_a_place_is_said(tmp_path, bucket, monkeypatch):
 
 
 def test_patterns():
-    assert remote.expanded("a.tar") == ["a.tar"]
-    assert remote.expanded("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
-    assert len(remote.expanded("{0..2}/{0..1}.tar")) == 6
+    assert remote.expand_braces("a.tar") == ["a.tar"]
+    assert remote.expand_braces("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert len(remote.expand_braces("{0..2}/{0..1}.tar")) == 6
     both = ["train-0.tar", "train-1.tar", "val-0.tar", "val-1.tar"]
-    assert remote.expanded("{train,val}-{0..1}.tar") == both
+    assert remote.expand_braces("{train,val}-{0..1}.tar") == both
     with pytest.raises(UsageError, match="from 3 down to 1"):
-        remote.expanded("{3..1}.tar")
+        remote.expand_braces("{3..1}.tar")
 
 
 def test_another_file_in_its_place_is_fetched_once_it_is_asked_for_anew(bucket, monkeypatch):
@@ -125,3 +129,84 @@ def test_a_file_that_is_gone_is_not_read_from_the_cache(bucket):
     remote.forget(["memory://room/a.tar"])
     with pytest.raises(DataError, match=r"a\.tar cannot be reached"):
         remote.local("memory://room/a.tar")
+
+
+class Web:
+    """A web server: what it holds, and after how many bytes it breaks off."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[str, bytes]] = {}  # ETag and content
+        self.breaks_after: int | None = None
+        self.url = ""
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "cache"))
+    state = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if self.path not in state.files:
+                self.send_error(404)
+                return
+            etag, content = state.files[self.path]
+            start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("ETag", etag)
+            self.end_headers()
+            self.wfile.write(content[start : state.breaks_after])
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        state.url = f"http://127.0.0.1:{running.server_port}"
+        yield state
+        running.shutdown()
+
+
+def test_the_web_needs_no_driver(web, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    web.files = {"/a.tar": ("1", b"a" * 1000), "/index.json": ("1", "{é}".encode())}
+    address = f"{web.url}/a.tar"
+    place = remote.local(address)
+    assert place.read_bytes() == b"a" * 1000 and place.name.endswith("-a.tar")
+    web.files["/a.tar"] = ("2", b"b" * 1000)
+    assert remote.local(address) == place
+    remote.forget([address])
+    assert remote.local(address).read_bytes() == b"b" * 1000
+    assert remote.text(f"{web.url}/index.json") == "{é}"
+    assert remote.text(f"{web.url}/none.json") is None
+    del web.files["/a.tar"]
+    remote.forget([address])
+    with pytest.raises(DataError, match=r"a\.tar cannot be reached: HTTP Error 404"):
+        remote.local(address)
+
+
+def test_a_broken_connection_leaves_a_beginning_that_is_continued(web):
+    web.files = {"/a.tar": ("1", bytes(range(256)) * 8000)}
+    web.breaks_after = 1_100_000
+    with pytest.raises(DataError, match="broke after 1 MB of 2 MB; the same command continues"):
+        remote.local(f"{web.url}/a.tar")
+    web.breaks_after = None
+    assert remote.local(f"{web.url}/a.tar").read_bytes() == web.files["/a.tar"][1]
+
+
+def test_a_disk_that_does_not_take_it(bucket, web, monkeypatch):
+    web.files = {"/a.tar": ("1", b"a" * 1000)}
+    usage = shutil.disk_usage("/")
+    with monkeypatch.context() as small:
+        small.setattr(shutil, "disk_usage", lambda _: usage._replace(free=999))
+        for address in (f"{web.url}/a.tar", "memory://room/a.tar"):
+            with pytest.raises(MachineError, match="kB are to come and 999 bytes are free"):
+                remote.local(address)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(MachineError, match=r"No space left on device.*room in VITRAL_CACHE"):
+        remote.local(f"{web.url}/a.tar")

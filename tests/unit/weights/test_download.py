@@ -13,6 +13,7 @@ import pytest
 
 from vitral.catalog.checkpoints import Checkpoint
 from vitral.errors import MachineError, VitralError, WeightsError
+from vitral.storage import cache
 from vitral.weights import download
 from vitral.weights.download import fetch, is_id
 
@@ -25,6 +26,7 @@ NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, no hub, no log-in and no progress bars."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "vitral"))
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -36,7 +38,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def store(files: dict[str, bytes], repo: str = REPO, ref: str = "main") -> Path:
     """The hub's cache layout: blobs, links to them in a snapshot, and a ref."""
-    home = download.cache() / f"models--{repo.replace('/', '--')}"
+    home = download.hub_cache() / f"models--{repo.replace('/', '--')}"
     snapshot = home / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (home / "blobs").mkdir()
@@ -131,7 +133,7 @@ def test_weights_without_their_config_are_used_when_there_is_no_network() -> Non
 def test_home_and_environment_decide_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_HOME", "~/elsewhere")
-    assert download.cache() == Path("~/elsewhere/hub").expanduser()
+    assert download.hub_cache() == Path("~/elsewhere/hub").expanduser()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(MachineError, match="network may not be used"):
         fetch(REPO, announce=silent)
@@ -403,7 +405,7 @@ def row(server: Store, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
 
 
 def test_a_url_is_downloaded_once(row: Checkpoint, server: Store) -> None:
@@ -428,17 +430,17 @@ def test_a_broken_connection_is_continued(row: Checkpoint, server: Store, ranges
 
 
 def test_leftovers_longer_than_the_file_are_thrown_away(row: Checkpoint, server: Store) -> None:
-    folder = download.cache() / "vitral" / "torchvision--vit_b_16.TEST"
+    folder = cache.folder() / "weights" / "torchvision--vit_b_16.TEST"
     folder.mkdir(parents=True)
-    (folder / f"{row.file}.part").write_bytes(b"x" * (len(CONTENT) + 9))
+    (folder / f".{row.file}.part").write_bytes(b"x" * (len(CONTENT) + 9))
     assert fetch(row.id, announce=lambda _: None) == folder
     assert (folder / row.file).read_bytes() == CONTENT
 
 
 def test_damaged_leftovers_are_found_by_the_digest(row: Checkpoint, server: Store) -> None:
-    folder = download.cache() / "vitral" / "torchvision--vit_b_16.TEST"
+    folder = cache.folder() / "weights" / "torchvision--vit_b_16.TEST"
     folder.mkdir(parents=True)
-    (folder / f"{row.file}.part").write_bytes(b"x" * 1000)
+    (folder / f".{row.file}.part").write_bytes(b"x" * 1000)
     with pytest.raises(WeightsError, match=f"is damaged: its SHA-256 begins with .*, not {GOOD}"):
         fetch(row.id, announce=lambda _: None)
     assert names(folder) == []
@@ -448,10 +450,10 @@ def test_damaged_leftovers_are_found_by_the_digest(row: Checkpoint, server: Stor
 def test_a_page_is_no_weights(row: Checkpoint, server: Store) -> None:
     server.content = b"<html>Please log in to the network</html>" * 30
     with pytest.raises(
-        WeightsError, match=r"answered with 1 kB of text/html instead of about 5 MB"
+        WeightsError, match=r"answered with 1 kB instead of about 5 MB: a page of a proxy"
     ):
         fetch(row.id, announce=lambda _: None)
-    assert not any(path.is_file() for path in download.cache().rglob("*"))
+    assert names(cache.folder() / "weights" / "torchvision--vit_b_16.TEST") == []
 
 
 def test_an_address_that_does_not_answer(row: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +461,7 @@ def test_an_address_that_does_not_answer(row: Checkpoint, monkeypatch: pytest.Mo
     monkeypatch.setattr(download, "checkpoint", lambda _: gone)
     with pytest.raises(MachineError) as error:
         fetch(row.id, announce=lambda _: None)
-    assert f"{NOWHERE}/vit.npz cannot be read" in str(error.value)
+    assert f"{NOWHERE}/vit.npz cannot be reached" in str(error.value)
     assert "`vitral convert vit.npz OUT`" in str(error.value)
 
 
@@ -473,6 +475,6 @@ def test_a_cache_that_cannot_be_written(
     row: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(MachineError, match=r"Cannot write .* Set HF_HOME"):
-        fetch(row.id, announce=silent)
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(MachineError, match=r"cannot be kept in .* room in VITRAL_CACHE"):
+        fetch(row.id, announce=lambda _: None)
