@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vitral import catalog, explanation
 from vitral.data import layouts
 from vitral.data.datasets import known, labelled, open_dataset
-from vitral.data.loader import eval_batches, told
+from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.scored import Labelled
 from vitral.data.sources import Problem, Split
@@ -35,7 +35,7 @@ from vitral.evaluation import Evaluation, evaluate
 from vitral.evaluation.outputs import compute_outputs
 from vitral.explanation import Explanation, Question
 from vitral.images import preprocess
-from vitral.images.decode import check_bytes
+from vitral.images.limits import check_bytes
 from vitral.model import ViT, build
 from vitral.specs.task import Task
 from vitral.weights import artifact
@@ -232,7 +232,7 @@ class Classifier:
                 "images with one label, or train one with theirs."
             )
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
-        batches = told(batches, tick, len(split))
+        batches = with_progress(batches, tick, len(split))
         outputs = compute_outputs(self.engine.logits, batches, self.card.images, self.engine.device)
         if not len(outputs.indices):
             first = outputs.failed[0]

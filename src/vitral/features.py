@@ -18,7 +18,7 @@ from vitral.classifier import Classifier
 from vitral.data import csv_files, hub, layouts, problems
 from vitral.data.datasets import Dataset, find_images, open_dataset
 from vitral.data.folders import named_like_an_image
-from vitral.data.loader import eval_batches, told
+from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import LEFT_OUT, Arrays, Files, Problem, Split
 from vitral.errors import DataError, ModelError, UsageError
@@ -158,7 +158,7 @@ class _Eyes:
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
         workers = min(8, os.cpu_count() or 1) if far else 0
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
-        batches = told(batches, self.tick, len(split))
+        batches = with_progress(batches, self.tick, len(split))
         seen = compute_outputs(engine.representation, batches, self.images, engine.device)
         self.failed.extend(seen.failed)
         if not np.isfinite(seen.values).all():

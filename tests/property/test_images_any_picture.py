@@ -12,7 +12,8 @@ from PIL import Image
 
 from vitral.errors import DataError
 from vitral.images.augment import Augment, train_view
-from vitral.images.preprocess import decode, normalise, pixels
+from vitral.images.decode import decode
+from vitral.images.preprocess import normalise, pixels
 from vitral.specs import ImageSpec
 
 sides = st.integers(1, 90)

@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Train on the built-in handwritten digits, write a report, explain one image."""
     from vitral.classifier import load
-    from vitral.images.preprocess import decode
+    from vitral.images.decode import decode
     from vitral.planning.plan import plan
     from vitral.planning.request import Request
     from vitral.training import loop

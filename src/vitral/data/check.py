@@ -20,11 +20,11 @@ import numpy as np
 
 from vitral.data import layouts, near_duplicates
 from vitral.data.datasets import Dataset, divide, open_dataset, refuse
-from vitral.data.layouts import Layout
+from vitral.data.layouts import DataLayout
 from vitral.data.near_duplicates import Tick
-from vitral.data.problems import BUILT_IN, empty, missing
-from vitral.data.sources import Code, Found, Problem, Split
-from vitral.data.splits import Copies
+from vitral.data.problems import BUILT_IN, empty_classes, missing
+from vitral.data.sources import Code, Problem, ScanResult, Split
+from vitral.data.splits import DuplicateGroups
 from vitral.errors import DataError
 
 EXAMPLES = 5
@@ -171,10 +171,10 @@ def check(
     parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
     problems = [problem for part in parts for problem in part.problems]
     problems += [problem for part in parts for problem in _of_headers(part)]
-    failed, firsts, contents = _decoded(parts, tick) if full else _undecoded(parts)
-    problems += [*failed.values(), *_of_copies(parts, firsts, contents)]
+    failed, group_ids, contents = _decoded(parts, tick) if full else _undecoded(parts)
+    problems += [*failed.values(), *_of_copies(parts, group_ids, contents)]
     each = _by_part(parts, failed)
-    data, refusal = _attempt(layout, parts, firsts, each, seed, val_fraction)
+    data, refusal = _attempt(layout, parts, group_ids, each, seed, val_fraction)
     left = [part.without(rows) for part, rows in zip(parts, each, strict=True)]
     problems += _of_classes(layout, left)
     return Check(
@@ -210,15 +210,15 @@ def _built_in(data: Dataset) -> Check:
 
 
 def _attempt(
-    layout: Layout,
-    parts: list[Found],
-    firsts: np.ndarray,
+    layout: DataLayout,
+    parts: list[ScanResult],
+    group_ids: np.ndarray,
     failed: list[dict[int, Problem]],
     seed: int,
     val_fraction: float,
 ) -> tuple[Dataset | None, str]:
     """(the split that a training makes or would make if it went on, why it refuses)."""
-    refusal, data, known = "", None, Copies(firsts[: len(parts[0].names)], failed[0])
+    refusal, data, known = "", None, DuplicateGroups(group_ids[: len(parts[0].names)], failed[0])
     held, broken = (parts[1], failed[1]) if len(parts) > 1 else (None, {})
     made = partial(divide, layout, parts[0], held, known, broken)
     for allowed in (False, True):
@@ -234,13 +234,13 @@ def _attempt(
     return data, refusal
 
 
-def _of_headers(part: Found) -> Iterator[Problem]:
+def _of_headers(part: ScanResult) -> Iterator[Problem]:
     for name, header in zip(part.names, part.headers, strict=True):
         for code in header.remarks if header else ():
             yield Problem(name, _REMARKS[code], code)
 
 
-def _undecoded(parts: list[Found]) -> _Compared:
+def _undecoded(parts: list[ScanResult]) -> _Compared:
     """Equal files: only those are read that have as many bytes as another one."""
     count = Counter(size for part in parts for size in part.sizes)
     contents = []
@@ -254,9 +254,10 @@ def _undecoded(parts: list[Found]) -> _Compared:
     return {}, near_duplicates.equals(contents), contents
 
 
-def _decoded(parts: list[Found], tick: Tick | None) -> _Compared:
+def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
     """Every picture decoded and compared with all others."""
-    failed, looks = {}, []
+    failed: dict[int, Problem] = {}
+    thumbnails: list[near_duplicates.Thumbnails] = []
     done, total = 0, sum(len(part.names) for part in parts)
 
     def onward(row: int, _: int) -> None:
@@ -264,16 +265,16 @@ def _decoded(parts: list[Found], tick: Tick | None) -> _Compared:
             tick(done + row, total)
 
     for part in parts:
-        looks.append(near_duplicates.look_at(part, onward))
-        for row, reason in looks[-1].failed.items():
+        thumbnails.append(near_duplicates.thumbnails_of(part, onward))
+        for row, reason in thumbnails[-1].failed.items():
             failed[done + row] = Problem.left_out(part.names[row], reason)
         done += len(part.names)
-    thumbnails = np.concatenate([look.thumbnails for look in looks])
-    contents = [content for look in looks for content in look.contents]
-    return failed, near_duplicates.groups(thumbnails, contents), contents
+    images = np.concatenate([part.images for part in thumbnails])
+    contents = [content for part in thumbnails for content in part.contents]
+    return failed, near_duplicates.groups(images, contents), contents
 
 
-def _by_part(parts: list[Found], failed: dict[int, Problem]) -> list[dict[int, Problem]]:
+def _by_part(parts: list[ScanResult], failed: dict[int, Problem]) -> list[dict[int, Problem]]:
     """What cannot be decoded, by its row in each part; `failed` counts through all of them."""
     found, start = [], 0
     for part in parts:
@@ -283,13 +284,15 @@ def _by_part(parts: list[Found], failed: dict[int, Problem]) -> list[dict[int, P
     return found
 
 
-def _of_copies(parts: list[Found], firsts: np.ndarray, contents: list[bytes]) -> Iterator[Problem]:
+def _of_copies(
+    parts: list[ScanResult], group_ids: np.ndarray, contents: list[bytes]
+) -> Iterator[Problem]:
     """Copies by their first picture; groups with two labels; groups on both sides."""
     names = [name for part in parts for name in part.names]
     labels = [label for part in parts for label in part.labels]
     side = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts])
     together: dict[int, list[int]] = {}
-    for row, first in enumerate(firsts.tolist()):
+    for row, first in enumerate(group_ids.tolist()):
         if row != first:
             together.setdefault(first, [first]).append(row)
             if contents[row] and contents[row] == contents[first]:
@@ -309,9 +312,9 @@ def _of_copies(parts: list[Found], firsts: np.ndarray, contents: list[bytes]) ->
             yield Problem(names[first], said, "leakage")
 
 
-def _of_classes(layout: Layout, parts: list[Found]) -> Iterator[Problem]:
+def _of_classes(layout: DataLayout, parts: list[ScanResult]) -> Iterator[Problem]:
     train, where = parts[0], str(layout.train or layout.held_out)
-    yield from empty(train, where, layout.root)
+    yield from empty_classes(train, where, layout.root)
     if len(parts) > 1:
         yield from missing(parts[1], train.classes, str(layout.held_out), layout.root)
     for name, count in _counts(train.labels).items():
@@ -331,14 +334,14 @@ def _side(data: Dataset, split: Split) -> Side:
     return Side(len(split), dict(zip(data.classes, counts.tolist(), strict=True)))
 
 
-def _how(layout: Layout, seed: int, val_fraction: float, full: bool) -> str:
+def _how(layout: DataLayout, seed: int, val_fraction: float, full: bool) -> str:
     if layout.held_out is not None:
         return "its own"
     near = "copies kept on one side" if full else "copies kept on one side (near ones: --full)"
     return f"{100 * val_fraction:g} % of each class held out, seed {seed}, {near}"
 
 
-def _sizes(parts: list[Found]) -> tuple[tuple[int, int], ...] | None:
+def _sizes(parts: list[ScanResult]) -> tuple[tuple[int, int], ...] | None:
     known = [(h.height, h.width) for part in parts for h in part.headers if h is not None]
     known.sort(key=lambda size: (size[0] * size[1], size))
     return (known[0], known[len(known) // 2], known[-1]) if known else None

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitral.data.folders import look_at_file
-from vitral.data.sources import Files, Found, Problem
+from vitral.data.folders import read_file_header
+from vitral.data.sources import Files, Problem, ScanResult
 from vitral.errors import DataError
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
@@ -72,14 +72,14 @@ class Table:
     def __str__(self) -> str:
         return str(self.path)
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         """Every image that the file names and that can be read.
 
         Raises DataError where the file is no table with a path and a label.
         """
         root = self.path.parent
         sheet = self._read()
-        found = Found(Files(str(root), ()), multi_label=sheet.multi_label)
+        found = ScanResult(Files(str(root), ()), multi_label=sheet.multi_label)
         found.problems += sheet.problems
         beside: dict[Path, dict[str, str]] = {}
         for row in _once(sheet.rows, root, found.problems):
@@ -89,7 +89,7 @@ class Table:
                 found.problems.append(Problem(row.name, reason, "missing"))
                 continue
             try:
-                header, status = look_at_file(place), place.stat()
+                header, status = read_file_header(place), place.stat()
             except DataError as error:
                 found.problems.append(Problem.left_out(row.name, error))
                 continue
@@ -99,7 +99,7 @@ class Table:
             found.stamps.append(status.st_mtime_ns)
             found.headers.append(header)
         named = {label for row in sheet.rows for label in row.labels}
-        found.empty = sorted(named - set(found.classes))
+        found.empty_classes = sorted(named - set(found.classes))
         found.problems += _case(sheet.rows, self.path.name)
         found.reader = Files(str(root), tuple(found.names))
         return found

@@ -15,25 +15,25 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data import folders, layouts
-from vitral.data.layouts import Layout
+from vitral.data.layouts import DataLayout
 from vitral.data.near_duplicates import Tick
 from vitral.data.problems import (
     BUILT_IN,
     closest_class,
     divided_copies,
-    empty,
+    empty_classes,
     existing,
     missing,
     refuse_many_unreadable,
     refuse_nothing,
     refuse_one_class,
     refuse_rows,
-    refuse_strangers,
+    refuse_unknown_classes,
     too_small,
 )
 from vitral.data.shapes import KINDS, label_of
-from vitral.data.sources import UNTOLD, Arrays, Found, Problem, Scenes, Split
-from vitral.data.splits import Copies, copies, stratified
+from vitral.data.sources import QUIET, Arrays, Problem, ScanResult, Scenes, Split
+from vitral.data.splits import DuplicateGroups, duplicate_groups, stratified
 from vitral.errors import DataError, UsageError
 from vitral.wording import listed
 
@@ -115,15 +115,15 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         held = held and held.without_labels()
     refuse(layout, found, held, allow_unreadable)
     where = str(Path(layout.root).absolute())
-    known = copies(found, where, tick) if held is None else None
+    duplicates = duplicate_groups(found, where, tick) if held is None else None
     # held-out images are looked at before anything is learnt; far ones are when they are fetched
     near = held is not None and held.shards is None
-    broken = copies(held, where, tick).failed if held is not None and near else {}
+    broken = duplicate_groups(held, where, tick).failed if held is not None and near else {}
     return divide(
         layout,
         found,
         held,
-        known,
+        duplicates,
         broken,
         seed=seed,
         val_fraction=val_fraction,
@@ -131,7 +131,9 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     )
 
 
-def refuse(layout: Layout, found: Found, held: Found | None, allow_unreadable: bool) -> None:
+def refuse(
+    layout: DataLayout, found: ScanResult, held: ScanResult | None, allow_unreadable: bool
+) -> None:
     """DataError for what no training should start with, as far as names and labels tell."""
     where = str(layout.train)
     refuse_rows(found, where, allow_unreadable)
@@ -141,42 +143,42 @@ def refuse(layout: Layout, found: Found, held: Found | None, allow_unreadable: b
         there = str(layout.held_out)
         refuse_rows(held, there, allow_unreadable)
         refuse_nothing(held, there)
-        refuse_strangers(held, found.classes, there)
+        refuse_unknown_classes(held, found.classes, there)
 
 
 def divide(  # noqa: PLR0913 - what was found, and the settings
-    layout: Layout,
-    found: Found,
-    held: Found | None,
-    known: Copies | None,
+    layout: DataLayout,
+    found: ScanResult,
+    held: ScanResult | None,
+    duplicates: DuplicateGroups | None,
     broken: Mapping[int, Problem],
     *,
     seed: int,
     val_fraction: float,
     allow_unreadable: bool,
 ) -> Dataset:
-    """What was found as training and held-out samples; `known` copies stay on one side.
+    """What was found as training and held-out samples; `duplicates` stay on one side.
 
-    `known.failed` and `broken` are the rows of `found` and `held` that cannot be decoded. Raises
-    DataError if no image is left to hold out, or too many cannot be read.
+    `duplicates.failed` and `broken` are the rows of `found` and `held` that cannot be decoded.
+    Raises DataError if no image is left to hold out, or too many cannot be read.
     """
-    where, failed = str(layout.train), {} if known is None else known.failed
-    firsts = np.arange(len(found.names)) if known is None else known.firsts
-    firsts = np.delete(firsts, list(failed))
+    where, failed = str(layout.train), {} if duplicates is None else duplicates.failed
+    group_ids = np.arange(len(found.names)) if duplicates is None else duplicates.group_ids
+    group_ids = np.delete(group_ids, list(failed))
     found, held = found.without(failed), held and held.without(broken)
-    problems = [*found.problems, *failed.values(), *empty(found, where, layout.root)]
+    problems = [*found.problems, *failed.values(), *empty_classes(found, where, layout.root)]
     classes = found.classes
     if held is not None:
         held = replace(held, problems=[*held.problems, *broken.values()])
     if failed or broken:  # some of which may have been all there was of a class
         refuse(layout, replace(found, problems=problems), held, allow_unreadable)
     if held is None:
-        sides = stratified(found.names, found.numbers(classes), seed, val_fraction, firsts)
+        sides = stratified(found.names, found.numbers(classes), seed, val_fraction, group_ids)
         if len(sides[1]) == 0:
             each = f"Each class in {where}" if found.labelled else where
             raise DataError(f"{each} has one image; add more, to hold some out.")
         problems += too_small(found, where, layout.root)
-        problems += divided_copies(found, where, firsts, *sides)
+        problems += divided_copies(found, where, group_ids, *sides)
         train = found.split("train", classes, sides[0])
         val = found.split("val", classes, sides[1])
     else:
@@ -191,7 +193,7 @@ def divide(  # noqa: PLR0913 - what was found, and the settings
         classes=classes,
         train=train,
         val=val,
-        problems=tuple(problem for problem in problems if problem.code not in UNTOLD),
+        problems=tuple(problem for problem in problems if problem.code not in QUIET),
         fingerprint=_fingerprint(classes, found, held, seed, val),
     )
 
@@ -249,7 +251,7 @@ def known(
         refuse_nothing(found, str(place))
         names = [*classes, *(name for name in found.classes if name not in classes)]
         split = found.split(layout.held_name if layout.held_out else "all", names)
-        remarks = empty(found, str(place), layout.root)
+        remarks = empty_classes(found, str(place), layout.root)
         split = replace(split, problems=(*split.problems, *remarks))
     return _without(split, names, len(classes), source)
 
@@ -299,7 +301,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _is_image(path: str) -> bool:
     try:
-        folders.look_at_file(path)
+        folders.read_file_header(path)
     except DataError:
         return False
     return True
@@ -362,7 +364,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _fingerprint(
-    classes: Sequence[str], found: Found, held: Found | None, seed: int, val: Split
+    classes: Sequence[str], found: ScanResult, held: ScanResult | None, seed: int, val: Split
 ) -> str:
     """The digest of every name, size and label, and of the rows that are held out."""
     parts = [*classes, "own split" if held else f"split {seed} {val.rows.tolist()}"]

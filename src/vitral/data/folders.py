@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitral.data.headers import look
-from vitral.data.sources import Code, Files, Found, Header, Problem
+from vitral.data.headers import read_header
+from vitral.data.sources import Code, Files, Header, Problem, ScanResult
 from vitral.errors import DataError
 
 TRAIN_NAMES = ("train", "training")
@@ -52,22 +52,22 @@ class ClassFolders:
 
     Attributes:
         folder, root: those.
-        beside: folders beside it that are neither it nor the other split.
+        outside_classes: folders beside it that are neither it nor the other split.
         labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
     """
 
     folder: Path
     root: Path
-    beside: tuple[str, ...] = ()
+    outside_classes: tuple[str, ...] = ()
     labelled: bool = True
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         """Every readable image of the class folders."""
-        found = Found(Files(str(self.root), ()))
-        for name in self.beside:
+        found = ScanResult(Files(str(self.root), ()))
+        for name in self.outside_classes:
             reason = "The folder stands beside the split and is not read."
             found.problems.append(Problem(f"{name}/", reason, "beside"))
         if self.labelled:
@@ -77,7 +77,7 @@ class ClassFolders:
         found.reader = Files(str(self.root), tuple(found.names))
         return found
 
-    def _scan_classes(self, found: Found) -> None:
+    def _scan_classes(self, found: ScanResult) -> None:
         twins: dict[str, list[Path]] = {}
         _remark_passed_over(self.folder, self.root, found.problems)
         found.problems += self._stray()
@@ -97,7 +97,7 @@ class ClassFolders:
             for class_folder in twins[name]:
                 self._scan_files(class_folder, name, found)
             if len(found.names) == before:
-                found.empty.append(name)
+                found.empty_classes.append(name)
         found.problems += _similar_names(twins, self.folder, self.root)
 
     def _stray(self) -> Iterator[Problem]:
@@ -108,12 +108,12 @@ class ClassFolders:
             reason = f"{len(stray)} {kind} beside the class folders, in no class: not used."
             yield Problem(relative(self.folder / stray[0], self.root), reason, "beside")
 
-    def _scan_files(self, folder: Path, label: str | None, found: Found) -> None:
+    def _scan_files(self, folder: Path, label: str | None, found: ScanResult) -> None:
         """Every image below a folder, of this class, or called as the folder it is in."""
         for entry in walk(folder, found.problems, self.root):
             name = relative(Path(entry.path), self.root)
             try:
-                header, status = look_at_file(entry.path), entry.stat()
+                header, status = read_file_header(entry.path), entry.stat()
             except DataError as error:
                 if named_like_an_image(entry.name):  # a note or a list beside them is no fault
                     found.problems.append(Problem.left_out(name, error))
@@ -222,11 +222,11 @@ def named_like_an_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def look_at_file(path: str | Path) -> Header:
+def read_file_header(path: str | Path) -> Header:
     """The header of an image file; DataError, with the reason, if it is none or ends early."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - 10 × faster, per file
-            return look(file, str(path))
+            return read_header(file, str(path))
     except OSError as error:
         raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from vitral.data.sources import Code, Header
 from vitral.errors import DataError
-from vitral.images.decode import check_bytes, check_pixels, pixel_limit, reading
-from vitral.images.preprocess import decode, formats, orientation
+from vitral.images.decode import decode, formats, orientation
+from vitral.images.decode_errors import translating
+from vitral.images.limits import check_bytes, check_pixels, pixel_limit
 
 _SMALL = 256  # a file that ends within this many bytes of its end marker is complete
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -25,7 +26,7 @@ _SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that share an extension
 _MORE = {".heic": "HEIF", ".heif": "HEIF", ".jpe": "JPEG", ".mpo": "JPEG"}
 
 
-def look(file: BinaryIO, name: str) -> Header:
+def read_header(file: BinaryIO, name: str) -> Header:
     """The header of an image called `name`; DataError, with the reason, if it is none or cut off.
 
     Header.remarks tells an extension of another format, an EXIF turn, more than 8 bits per
@@ -33,7 +34,7 @@ def look(file: BinaryIO, name: str) -> Header:
     """
     try:
         start = file.read(512)
-        with reading(start):
+        with translating(start):
             image = Image.open(file, formats=formats())
             check_pixels(image.size, pixel_limit(image))
             remarks = tuple(_remarks(image, start, name))

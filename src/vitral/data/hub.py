@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vitral.data.headers import look
-from vitral.data.sources import Found, Problem
+from vitral.data.headers import read_header
+from vitral.data.sources import Problem, ScanResult
 from vitral.errors import DataError, MachineError
 
 if TYPE_CHECKING:
@@ -84,20 +84,20 @@ class HubSplit:
     def __str__(self) -> str:
         return f"{self.source} ({self.name})"
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         """Every row with an image and a label; DataError where there is no such column."""
         image = _image_column(self.table, self)
         label = _label_column(self.table, self) if self.labelled else None
         table = _undecoded(self.table, image)
         everything = Rows(table, image, tuple(range(len(table))), self.name)
-        found = Found(everything)
+        found = ScanResult(everything)
         names = _class_names(table.features[label]) if label else []
         kept = []
         for row, value in enumerate(table[label] if label else [[]] * len(table)):
             found.multi_label = found.multi_label or isinstance(value, list)
             try:
                 data = everything.read(row)
-                header = look(io.BytesIO(data), f"{self.name}/{row}")
+                header = read_header(io.BytesIO(data), f"{self.name}/{row}")
                 labels = _labels(value, names)
             except DataError as error:
                 found.problems.append(Problem.left_out(everything.key(row), error))

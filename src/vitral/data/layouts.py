@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from vitral.data import csv_files, folders, hub, problems, tar_shards
 from vitral.data.csv_files import Table
 from vitral.data.folders import HELD_OUT_NAMES, TRAIN_NAMES, ClassFolders
-from vitral.data.sources import Place
+from vitral.data.sources import SplitSource
 from vitral.data.tar_shards import INDEX, Shards
 from vitral.errors import DataError
 from vitral.storage import remote
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class DataLayout:
     """A source before it is scanned.
 
     Attributes:
@@ -28,13 +28,13 @@ class Layout:
     """
 
     kind: str
-    train: Place | None
-    held_out: Place | None
+    train: SplitSource | None
+    held_out: SplitSource | None
     held_name: str
     root: str
 
 
-def find(source: str, *, labelled: bool = True) -> Layout:
+def find(source: str, *, labelled: bool = True) -> DataLayout:
     """The layout of a folder, a CSV file, shards, or a data set of Hugging Face.
 
     Without labels, images may lie anywhere in a folder, and a list or a table needs no column of
@@ -49,7 +49,7 @@ def find(source: str, *, labelled: bool = True) -> Layout:
     source = source.removeprefix("file://")
     path = problems.existing(source)
     if path.suffix.lower() in csv_files.SUFFIXES and path.is_file():
-        return Layout("CSV file", Table(path, labelled), None, "val", source)
+        return DataLayout("CSV file", Table(path, labelled), None, "val", source)
     if hub.is_table(path):
         return _hub(source, labelled)
     if not path.is_dir():
@@ -62,14 +62,16 @@ def find(source: str, *, labelled: bool = True) -> Layout:
         named = [f"{name}.csv" for name in HELD_OUT_NAMES if f"{name}.csv" in lists]
         held = Table(lists[named[0]], labelled) if named else None
         kind = "CSV files" if held else "CSV file"
-        return Layout(kind, Table(lists["train.csv"], labelled), held, _held_name(named), source)
+        return DataLayout(
+            kind, Table(lists["train.csv"], labelled), held, _held_name(named), source
+        )
     if _holds_shards(path):
         return _shard_set(source, labelled)
     train, held_out = folders.split_folders(path)
     split = [child for child in (train, held_out) if child]
     beside = tuple(c.name for c in folders.visible_folders(path) if split and c not in split)
     kind = "class folders" if labelled else "folders of images"
-    return Layout(
+    return DataLayout(
         kind if split else f"{kind} without splits",
         ClassFolders(train or path, path, beside, labelled) if train or not held_out else None,
         ClassFolders(held_out, path, () if train else beside, labelled) if held_out else None,
@@ -78,7 +80,7 @@ def find(source: str, *, labelled: bool = True) -> Layout:
     )
 
 
-def lasting(source: str) -> str:
+def absolute(source: str) -> str:
     """The source as it can be found again from another folder."""
     if source in problems.BUILT_IN or source.startswith("hf:") or remote.is_remote(source):
         return source
@@ -89,13 +91,13 @@ def _held_name(names: Sequence[str]) -> str:
     return "test" if names and names[0].lower().startswith("test") else "val"
 
 
-def _hub(source: str, labelled: bool) -> Layout:
+def _hub(source: str, labelled: bool) -> DataLayout:
     found = hub.splits(source)
     train = next((name for name in TRAIN_NAMES if name in found), None)
     held = next((name for name in HELD_OUT_NAMES if name in found), None)
     if train is None and held is None:
         raise DataError(f"{source} has no split called train, only {', '.join(found)}.")
-    return Layout(
+    return DataLayout(
         "Hugging Face data set",
         None if train is None else hub.HubSplit(source, train, found[train], labelled),
         None if held is None else hub.HubSplit(source, held, found[held], labelled),
@@ -117,7 +119,7 @@ def _holds_shards(path: Path) -> bool:
     return any(path.glob("*.tar")) and not any(map(folders.named_like_an_image, inside))
 
 
-def _shard_set(source: str, labelled: bool) -> Layout:
+def _shard_set(source: str, labelled: bool) -> DataLayout:
     """Shards by their index.json, by a pattern, or by what lies in a folder and in train/, val/."""
     folder, index, names = source.rstrip("/"), None, None
     if _is_tar(source):
@@ -144,7 +146,7 @@ def _shard_set(source: str, labelled: bool) -> Layout:
         return Shards(name, tuple(paths), index, classes, labelled) if paths else None
 
     held_name = "val" if "val" in by_split else "test"
-    return Layout("tar shards", place("train"), place(held_name), held_name, source)
+    return DataLayout("tar shards", place("train"), place(held_name), held_name, source)
 
 
 def _split_of(name: str) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitral.data.near_duplicates import Tick
-from vitral.data.order import Key, Order, Part, share, steps_per_epoch
+from vitral.data.order import MicroBatch, Order, SampleKey, share, steps_per_epoch
 from vitral.data.sources import Arrays, Problem, Split
 from vitral.errors import DataError, UsageError
 from vitral.images.augment import View, alter, cut, flip, prepare
@@ -47,8 +47,8 @@ class Batch:
         failed: files that could not be decoded; they are missing from the batch, which may be
             smaller for it, down to B = 0.
         places: of the readable samples among those that the batch was to hold.
-        before: where images are mixed and the batch is a part of a step: the one readable sample
-            before its first, in its first view, which the first is mixed with.
+        mix_partner: where images are mixed and the batch is a part of a step: the one readable
+            sample before its first, in its first view, which the first is mixed with.
     """
 
     views: tuple[Tensor, ...]
@@ -56,7 +56,7 @@ class Batch:
     indices: Tensor
     failed: tuple[Problem, ...] = ()
     places: tuple[int, ...] = ()
-    before: Batch | None = None
+    mix_partner: Batch | None = None
 
     @property
     def images(self) -> Tensor:
@@ -131,7 +131,7 @@ def eval_batches(
     """
     _check(split, batch=batch, workers=workers, rank=rank, world=world)
     keys = share([(0, index, 0) for index in range(len(split))], rank, world)
-    parts = (Part(keys[start : start + batch]) for start in range(0, len(keys), batch))
+    parts = (MicroBatch(keys[start : start + batch]) for start in range(0, len(keys), batch))
     unchanged = View(Augment(crop="none", flip=0.0), spec)
     yield from _loader(_Samples(split, [unchanged], [None], seed=0), parts, workers)
 
@@ -145,7 +145,7 @@ def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> 
         raise UsageError(f"rank counts from 0 to world - 1, not {rank} of {world}.")
 
 
-def _loader(samples: _Samples, order: Iterable[Part], workers: int) -> Iterator[Batch]:
+def _loader(samples: _Samples, order: Iterable[MicroBatch], workers: int) -> Iterator[Batch]:
     return iter(
         DataLoader(
             samples,
@@ -177,15 +177,15 @@ class _Samples(Dataset[Batch]):
         self.ready = tuple(ready)
         self.seed = seed
 
-    def __getitems__(self, part: Part) -> Batch:
+    def __getitems__(self, part: MicroBatch) -> Batch:
         batch = self._read(part.keys, len(self.views))
-        for key in part.before:  # backwards from the first, past those that cannot be read
-            before = self._read([key], 1)  # images are mixed in the first view alone
-            if len(before.images):
-                return replace(batch, before=before)
+        for key in part.mix_partners:  # backwards from the first, past those that cannot be read
+            partner = self._read([key], 1)  # images are mixed in the first view alone
+            if len(partner.images):
+                return replace(batch, mix_partner=partner)
         return batch
 
-    def _read(self, keys: list[Key], count: int) -> Batch:
+    def _read(self, keys: list[SampleKey], count: int) -> Batch:
         """The samples of these keys in the first `count` views."""
         sizes = [view.images.size for view in self.views[:count]]
         views = [torch.empty((len(keys), 3, *size), dtype=torch.uint8) for size in sizes]
@@ -222,7 +222,7 @@ class _Samples(Dataset[Batch]):
         return flip(start, view.augment, seed)
 
 
-def _view_seed(run_seed: int, key: Key, number: int) -> int:
+def _view_seed(run_seed: int, key: SampleKey, number: int) -> int:
     """The seed of one view of one sample.
 
     The first view of a sample's first copy is drawn as it was when there was but one view, so that
@@ -266,7 +266,7 @@ def _unless_lost(
         sys.__excepthook__(kind, error, trace)
 
 
-def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
+def with_progress(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
     """The same batches; `tick` hears how many images of `total` they have brought so far."""
     done = 0
     for batch in batches:
@@ -276,4 +276,12 @@ def told(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Ba
             tick(done, total)
 
 
-__all__ = ["Batch", "View", "eval_batches", "seed_of", "steps_per_epoch", "told", "train_batches"]
+__all__ = [
+    "Batch",
+    "View",
+    "eval_batches",
+    "seed_of",
+    "steps_per_epoch",
+    "train_batches",
+    "with_progress",
+]

@@ -29,9 +29,9 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from vitral.data.sources import FileReader, Found, Header
+from vitral.data.sources import FileReader, Header, ScanResult
 from vitral.errors import DataError
-from vitral.images.preprocess import decode
+from vitral.images.decode import decode
 
 Tick = Callable[[int, int], None]  # called with (pictures done, pictures in all)
 
@@ -49,37 +49,37 @@ _SLICE = 1 << 13  # thumbnails that are widened at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Looks:
+class Thumbnails:
     """What every picture of a place looks like.
 
     Attributes:
-        thumbnails: uint8 (n, 16, 16, 3); zeros where a picture cannot be decoded.
+        images: uint8 (n, 16, 16, 3); zeros where a picture cannot be decoded.
         contents: 16 bytes each that tell the content of the file; b"" where it cannot be read.
         failed: why the others cannot be decoded, by row.
     """
 
-    thumbnails: np.ndarray
+    images: np.ndarray
     contents: list[bytes]
     failed: dict[int, str]
 
 
-def look_at(found: Found, tick: Tick | None = None) -> Looks:
+def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
     """Decode every picture, JPEG at the coarsest scale, on as many threads as there are cores."""
     count, one_large = len(found.names), threading.Lock()
-    looks = Looks(np.zeros((count, SIDE, SIDE, 3), np.uint8), [b""] * count, {})
+    thumbnails = Thumbnails(np.zeros((count, SIDE, SIDE, 3), np.uint8), [b""] * count, {})
     see = partial(_see, found.reader, found.headers, one_large)
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         for start in range(0, count, _AHEAD):  # map() would queue a million at once
             ahead = range(start, min(start + _AHEAD, count))
             for row, (digest, seen) in zip(ahead, threads.map(see, ahead), strict=True):
-                looks.contents[row] = digest
+                thumbnails.contents[row] = digest
                 if isinstance(seen, str):
-                    looks.failed[row] = seen
+                    thumbnails.failed[row] = seen
                 else:
-                    looks.thumbnails[row] = seen
+                    thumbnails.images[row] = seen
                 if tick is not None:
                     tick(row + 1, count)
-    return looks
+    return thumbnails
 
 
 def content(data: bytes) -> bytes:
@@ -96,26 +96,26 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
         thumbnails: uint8 (n, 16, 16, 3).
         contents: what `content` gives for each file; b"" is equal to nothing.
     """
-    firsts, flat = equals(contents), thumbnails.reshape(len(thumbnails), _VALUES)
+    group_ids, flat = equals(contents), thumbnails.reshape(len(thumbnails), _VALUES)
     rows = np.flatnonzero(_structured(thumbnails))
     hashes = perceptual_hashes(thumbnails[rows])
     for left, right in _candidates(hashes):
         close = np.bitwise_count(hashes[left] ^ hashes[right]) <= DISTANCE
         one, other = rows[left[close]], rows[right[close]]
         for part in _slices(len(one)):
-            apart = firsts[one[part]] != firsts[other[part]]
+            apart = group_ids[one[part]] != group_ids[other[part]]
             pairs = one[part][apart], other[part][apart]
             alike = _correlation(flat[pairs[0]], flat[pairs[1]]) >= CORRELATION
             if alike.any():
-                firsts = _merged(firsts, pairs[0][alike], pairs[1][alike])
-    return firsts
+                group_ids = _merged(group_ids, pairs[0][alike], pairs[1][alike])
+    return group_ids
 
 
 def equals(contents: list[bytes]) -> np.ndarray:
     """int64 (n,): for each content the first row with the same; b"" is equal to nothing."""
     first: dict[bytes, int] = {}
-    firsts = [first.setdefault(c, row) if c else row for row, c in enumerate(contents)]
-    return np.array(firsts, dtype=np.int64)
+    group_ids = [first.setdefault(c, row) if c else row for row, c in enumerate(contents)]
+    return np.array(group_ids, dtype=np.int64)
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -211,9 +211,9 @@ def _correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return both / np.maximum(np.sqrt(norms[0].astype(float) * norms[1]), 1.0)
 
 
-def _merged(firsts: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`firsts` with the groups of each pair joined."""
-    above = firsts.tolist()
+def _merged(group_ids: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`group_ids` with the groups of each pair joined."""
+    above = group_ids.tolist()
 
     def first(row: int) -> int:
         while above[row] != row:

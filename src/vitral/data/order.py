@@ -15,7 +15,7 @@ from typing import TypeVar
 from vitral.data.sources import Split
 from vitral.images.seeds import seed_of
 
-Key = tuple[int, int, int]  # (epoch, sample index, which copy of it in the batch)
+SampleKey = tuple[int, int, int]  # (epoch, sample index, which copy of it in the batch)
 T = TypeVar("T")
 
 
@@ -25,17 +25,17 @@ def steps_per_epoch(count: int, batch: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MicroBatch:
     """The samples of one batch.
 
     Attributes:
         keys: in their order.
-        before: where the batch is mixed and only a part of its step: the samples to mix its first
-            one with, best first; the next ones stand in for those that cannot be read.
+        mix_partners: where the batch is mixed and only a part of its step: the samples to mix its
+            first one with, best first; the next ones stand in for those that cannot be read.
     """
 
-    keys: list[Key]
-    before: list[Key] = field(default_factory=list)
+    keys: list[SampleKey]
+    mix_partners: list[SampleKey] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Order:
         """Samples of each step."""
         return min(self.batch, len(self.split))
 
-    def keys(self, step: int) -> list[Key]:
+    def keys(self, step: int) -> list[SampleKey]:
         """The samples of a step in their order, for all processes together.
 
         Copies of an image stand as far apart as they can: they meet in different processes, and
@@ -74,14 +74,14 @@ class Order:
             (epoch, chosen[place % different], place // different) for place in range(self.size)
         ]
 
-    def part(self, step: int, number: int, parts: int, *, mixes: bool) -> Part:
+    def part(self, step: int, number: int, parts: int, *, mixes: bool) -> MicroBatch:
         """One of the consecutive parts into which processes and accumulation cut a step."""
         keys = self.keys(step)
         mine = share(keys, number, parts)
         if not mixes or parts == 1:
-            return Part(mine)
+            return MicroBatch(mine)
         start = keys.index(mine[0])
-        return Part(mine, [*keys[start:], *keys[:start]][::-1])
+        return MicroBatch(mine, [*keys[start:], *keys[:start]][::-1])
 
 
 def share(samples: list[T], part: int, parts: int) -> list[T]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.folders import named_like_an_image, visible_folders
-from vitral.data.sources import LEFT_OUT, Found, Problem
+from vitral.data.sources import LEFT_OUT, Problem, ScanResult
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
 
@@ -52,7 +52,7 @@ def closest_class(name: str, classes: Sequence[str]) -> str:
     return did_you_mean(name, classes, f"it knows {listed(classes)}.")
 
 
-def refuse_rows(found: Found, where: str, allowed: bool) -> None:
+def refuse_rows(found: ScanResult, where: str, allowed: bool) -> None:
     """DataError if rows of a list cannot be what was meant; each kind is counted and shown.
 
     Rows without a file or a label are passed over where that is allowed; others never are.
@@ -70,7 +70,7 @@ def refuse_rows(found: Found, where: str, allowed: bool) -> None:
         )
 
 
-def refuse_nothing(found: Found, where: str) -> None:
+def refuse_nothing(found: ScanResult, where: str) -> None:
     """DataError if no image was found in a place, or none of them can be read."""
     if found.names:
         return
@@ -92,7 +92,7 @@ def refuse_nothing(found: Found, where: str) -> None:
     raise DataError(f"No images {'under' if folder.is_dir() else 'in'} {where}.")
 
 
-def refuse_one_class(found: Found, where: str) -> None:
+def refuse_one_class(found: ScanResult, where: str) -> None:
     """DataError if there is nothing to tell apart."""
     classes, folder = found.classes, Path(where)
     if len(classes) > 1 or (classes and found.multi_label) or not found.labelled:
@@ -109,12 +109,12 @@ def refuse_one_class(found: Found, where: str) -> None:
     raise DataError(f"{where} has one class only, '{name}': nothing to tell apart. {hint}")
 
 
-def refuse_strangers(held: Found, classes: Sequence[str], where: str) -> None:
+def refuse_unknown_classes(held: ScanResult, classes: Sequence[str], where: str) -> None:
     """DataError if a held-out class has no training images."""
     counts = Counter(name for names in held.labels for name in names)
-    strangers = {name: count for name, count in counts.items() if name not in classes}
-    if strangers:
-        name, count = min(strangers.items())
+    unknown = {name: count for name, count in counts.items() if name not in classes}
+    if unknown:
+        name, count = min(unknown.items())
         raise DataError(
             f"{where} has a class '{name}' ({count} images) that the training images do not "
             f"have; {closest_class(name, classes)} Rename or remove it."
@@ -136,13 +136,13 @@ def refuse_many_unreadable(
     )
 
 
-def empty(found: Found, where: str, root: str) -> list[Problem]:
+def empty_classes(found: ScanResult, where: str, root: str) -> list[Problem]:
     """Classes without an image that can be read."""
     reason = "It holds no readable image; it is not a class."
-    return [Problem(_inside(where, root) + name, reason, "empty") for name in found.empty]
+    return [Problem(_inside(where, root) + name, reason, "empty") for name in found.empty_classes]
 
 
-def too_small(found: Found, where: str, root: str) -> list[Problem]:
+def too_small(found: ScanResult, where: str, root: str) -> list[Problem]:
     """Classes with a single image, which goes to training and leaves none to hold out."""
     reason = "The class has one image; it is used for training and not held out."
     counts = Counter(name for names in found.labels for name in names)
@@ -151,16 +151,16 @@ def too_small(found: Found, where: str, root: str) -> list[Problem]:
 
 
 def divided_copies(
-    found: Found, where: str, firsts: np.ndarray, train: np.ndarray, val: np.ndarray
+    found: ScanResult, where: str, group_ids: np.ndarray, train: np.ndarray, val: np.ndarray
 ) -> list[Problem]:
     """Classes that had to be divided between copies of one picture, since they hold no other."""
-    both = np.isin(firsts[val], firsts[train])
+    both = np.isin(group_ids[val], group_ids[train])
     names = {name for row in val[both] for name in found.labels[row] or [where]}
     reason = "All its images are copies of one another, also those that are held out."
     return [Problem(name, reason, "leakage") for name in sorted(names)]
 
 
-def missing(held: Found, classes: Sequence[str], where: str, root: str) -> list[Problem]:
+def missing(held: ScanResult, classes: Sequence[str], where: str, root: str) -> list[Problem]:
     """Classes without a held-out image: no accuracy can be told for them."""
     reason = f"The class has training images and none in {where}: it is not evaluated."
     absent = sorted(set(classes) - set(held.classes))

@@ -73,26 +73,26 @@ def draw(seed: int, index: int, size: int | tuple[int, int]) -> Scene:
         raise UsageError(f"shapes are drawn at 8 to 2048 pixels a side, not {height} × {width}.")
     label = label_of(seed, index)
     generator = np.random.Generator(np.random.PCG64(_hash(seed, index, "scene")))
-    dice = iter(generator.random(256).tolist())
+    numbers = iter(generator.random(256).tolist())
 
-    base = 30 + 190 * np.array([next(dice) for _ in range(3)])
+    base = 30 + 190 * np.array([next(numbers) for _ in range(3)])
     canvas = _background(generator, base, (height, width))
     brush = ImageDraw.Draw(canvas)
     frame = float(_EDGE * width), float(_EDGE * height)
-    for _ in range(4 + int(6 * next(dice))):
-        _distract(brush, dice, frame)
+    for _ in range(4 + int(6 * next(numbers))):
+        _distract(brush, numbers, frame)
 
-    radius = min(frame) * (0.18 + 0.15 * next(dice))
-    x, y = (radius + (side - 2 * radius) * next(dice) for side in frame)
-    outline = _placed(_outline(KINDS[label]), radius, 2 * math.pi * next(dice), (x, y))
-    brush.polygon(outline, fill=_apart_from(base, dice))
+    radius = min(frame) * (0.18 + 0.15 * next(numbers))
+    x, y = (radius + (side - 2 * radius) * next(numbers) for side in frame)
+    outline = _placed(_outline(KINDS[label]), radius, 2 * math.pi * next(numbers), (x, y))
+    brush.polygon(outline, fill=_apart_from(base, numbers))
     stencil = Image.new("L", canvas.size, 0)
     ImageDraw.Draw(stencil).polygon(outline, fill=255)
-    if next(dice) < 0.5:
-        _stroke(brush, dice, frame)  # a thin stroke may cross the object
+    if next(numbers) < 0.5:
+        _stroke(brush, numbers, frame)  # a thin stroke may cross the object
 
     grain = generator.standard_normal((height, width, 1), dtype=np.float32)
-    picture = grain * np.float32(2 + 8 * next(dice)) + np.asarray(canvas.reduce(_EDGE))
+    picture = grain * np.float32(2 + 8 * next(numbers)) + np.asarray(canvas.reduce(_EDGE))
     image = picture.clip(0, 255, out=picture).astype(np.uint8)
     return Scene(image, label, np.asarray(stencil.reduce(_EDGE)) >= 128)
 
@@ -168,44 +168,44 @@ def _background(
     return fine.resize((_EDGE * size[1], _EDGE * size[0]), Image.Resampling.NEAREST)
 
 
-def _apart_from(base: np.ndarray, dice: Iterator[float]) -> Colour:
+def _apart_from(base: np.ndarray, numbers: Iterator[float]) -> Colour:
     """A colour that can be told from the background's."""
-    colours = [_colour(dice) for _ in range(5)]
+    colours = [_colour(numbers) for _ in range(5)]
     distances = [math.dist(colour, base) for colour in colours]
     far = [number for number, distance in enumerate(distances) if distance > 120]
     return colours[far[0] if far else distances.index(max(distances))]
 
 
-def _colour(dice: Iterator[float]) -> Colour:
-    return int(256 * next(dice)), int(256 * next(dice)), int(256 * next(dice))
+def _colour(numbers: Iterator[float]) -> Colour:
+    return int(256 * next(numbers)), int(256 * next(numbers)), int(256 * next(numbers))
 
 
-def _place(dice: Iterator[float], frame: Point) -> Point:
-    return frame[0] * next(dice), frame[1] * next(dice)
+def _point(numbers: Iterator[float], frame: Point) -> Point:
+    return frame[0] * next(numbers), frame[1] * next(numbers)
 
 
-def _stroke(brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: Point) -> None:
+def _stroke(brush: ImageDraw.ImageDraw, numbers: Iterator[float], frame: Point) -> None:
     """A line through the picture, thinner than any part of an object."""
-    ends = [_place(dice, frame), _place(dice, frame)]
-    brush.line(ends, fill=_colour(dice), width=max(1, round(min(frame) / 70)))
+    ends = [_point(numbers, frame), _point(numbers, frame)]
+    brush.line(ends, fill=_colour(numbers), width=max(1, round(min(frame) / 70)))
 
 
-def _distract(brush: ImageDraw.ImageDraw, dice: Iterator[float], frame: Point) -> None:
+def _distract(brush: ImageDraw.ImageDraw, numbers: Iterator[float], frame: Point) -> None:
     """A stroke, a cluster of crumbs, or a ragged chip: nothing as large as an object."""
-    choice, side = next(dice), min(frame)
+    choice, side = next(numbers), min(frame)
     if choice < 0.35:
-        _stroke(brush, dice, frame)
+        _stroke(brush, numbers, frame)
         return
-    centre, colour = _place(dice, frame), _colour(dice)
+    centre, colour = _point(numbers, frame), _colour(numbers)
     if choice < 0.6:  # crumbs
         for _ in range(4):
-            x, y = (middle + 0.12 * side * (next(dice) - 0.5) for middle in centre)
-            radius = side * (0.008 + 0.014 * next(dice))
+            x, y = (middle + 0.12 * side * (next(numbers) - 0.5) for middle in centre)
+            radius = side * (0.008 + 0.014 * next(numbers))
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
         return
     corners = []  # a chip with five uneven corners
     for x, y in _outline("pentagon"):
-        length = 0.4 + 0.6 * next(dice)
+        length = 0.4 + 0.6 * next(numbers)
         corners.append((length * x, length * y))
-    radius = side * (0.04 + 0.05 * next(dice))
-    brush.polygon(_placed(corners, radius, 6 * next(dice), centre), fill=colour)
+    radius = side * (0.04 + 0.05 * next(numbers))
+    brush.polygon(_placed(corners, radius, 6 * next(numbers), centre), fill=colour)

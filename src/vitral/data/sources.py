@@ -40,7 +40,7 @@ Code = Literal[
     "labels-unused",
 ]
 LEFT_OUT = frozenset({"unreadable", "truncated"})
-UNTOLD = frozenset({"hidden"})  # problems that only `vitral check` speaks of
+QUIET = frozenset({"hidden"})  # problems that only `vitral check` speaks of
 
 _WINDOW = 8  # shards of which the samples are mixed at a time, where they come from far away
 
@@ -123,7 +123,7 @@ class _Chosen:
 
 
 @dataclass(slots=True)
-class Found:
+class ScanResult:
     """The readable images of one place, as they were found.
 
     Attributes:
@@ -133,7 +133,7 @@ class Found:
         sizes: bytes of each.
         stamps: when each was last changed, 0 where nothing says so.
         headers: what the header of each says; None where it was not looked at.
-        empty: classes without a readable image.
+        empty_classes: classes without a readable image.
         problems: what was left out or merged, and remarks.
         shards: which shard each lies in, where those are worth reading one after the other.
         labelled: whether images have labels; a class that is not asked for is no label.
@@ -145,7 +145,7 @@ class Found:
     sizes: list[int] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
     headers: list[Header | None] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
+    empty_classes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     multi_label: bool = False
     shards: np.ndarray | None = None
@@ -156,7 +156,7 @@ class Found:
         """Every class name, sorted."""
         return tuple(sorted({name for names in set(self.labels) for name in names}))
 
-    def without(self, rows: Container[int]) -> Found:
+    def without(self, rows: Container[int]) -> ScanResult:
         """The same place without these images; a class of which none is left is empty."""
         kept = [row for row in range(len(self.names)) if row not in rows]
         if len(kept) == len(self.names):
@@ -171,13 +171,13 @@ class Found:
             headers=[self.headers[row] for row in kept],
             shards=None if self.shards is None else self.shards[kept],
         )
-        left.empty = [*self.empty, *sorted(set(self.classes) - set(left.classes))]
+        left.empty_classes = [*self.empty_classes, *sorted(set(self.classes) - set(left.classes))]
         return left
 
-    def without_labels(self) -> Found:
+    def without_labels(self) -> ScanResult:
         """The same images, none of which has a label."""
         nothing: list[tuple[str, ...]] = [()] * len(self.names)
-        return replace(self, labels=nothing, multi_label=False, empty=[], labelled=False)
+        return replace(self, labels=nothing, multi_label=False, empty_classes=[], labelled=False)
 
     def numbers(self, classes: Sequence[str]) -> np.ndarray:
         """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label.
@@ -198,14 +198,14 @@ class Found:
         labels = self.numbers(classes)
         chosen = np.arange(len(labels)) if rows is None else np.fromiter(rows, dtype=np.int64)
         shards = None if self.shards is None else self.shards[chosen]
-        problems = tuple(problem for problem in self.problems if problem.code not in UNTOLD)
+        problems = tuple(problem for problem in self.problems if problem.code not in QUIET)
         return Split(name, labels[chosen], chosen, self.reader, problems, shards)
 
 
-class Place(Protocol):
+class SplitSource(Protocol):
     """Where labelled images of one split lie."""
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         """Look at every image; DataError if the place itself cannot be used."""
 
     def __str__(self) -> str:

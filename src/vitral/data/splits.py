@@ -17,26 +17,26 @@ import numpy as np
 
 from vitral.data import near_duplicates
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import Found, Problem
+from vitral.data.sources import Problem, ScanResult
 from vitral.storage import cache
 
 _WORTH_KEEPING = 1000  # pictures; fewer are looked at again sooner than said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Copies:
+class DuplicateGroups:
     """What is known of copies among the pictures of one place.
 
     Attributes:
-        firsts: int64 (n,), equal for pictures that are copies of one another.
+        group_ids: int64 (n,), equal for pictures that are copies of one another.
         failed: the pictures that cannot be decoded, by row.
     """
 
-    firsts: np.ndarray
+    group_ids: np.ndarray
     failed: dict[int, Problem] = field(default_factory=dict)
 
 
-def copies(found: Found, where: str, tick: Tick | None = None) -> Copies:
+def duplicate_groups(found: ScanResult, where: str, tick: Tick | None = None) -> DuplicateGroups:
     """Decode every picture and compare, or remember what came of it.
 
     Args:
@@ -48,13 +48,13 @@ def copies(found: Found, where: str, tick: Tick | None = None) -> Copies:
     key = cache.key_of(["copies 1", where, *names])
     known = cache.load("copies", key) if len(found.names) >= _WORTH_KEEPING else None
     if known is None:
-        looks = near_duplicates.look_at(found, tick)
-        firsts = near_duplicates.groups(looks.thumbnails, looks.contents)
-        failed = {str(row): reason for row, reason in looks.failed.items()}
-        known = {"firsts": firsts.tolist(), "failed": failed}
+        thumbnails = near_duplicates.thumbnails_of(found, tick)
+        group_ids = near_duplicates.groups(thumbnails.images, thumbnails.contents)
+        failed = {str(row): reason for row, reason in thumbnails.failed.items()}
+        known = {"firsts": group_ids.tolist(), "failed": failed}
         if len(found.names) >= _WORTH_KEEPING:
             cache.store("copies", key, known)
-    return Copies(
+    return DuplicateGroups(
         np.array(known["firsts"], dtype=np.int64),
         {
             int(row): Problem.left_out(found.names[int(row)], reason)
@@ -68,7 +68,7 @@ def stratified(
     labels: np.ndarray,
     seed: int,
     fraction: float,
-    firsts: np.ndarray | None = None,
+    group_ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows for training and rows held out: the same share of each class, one of each at least.
 
@@ -77,7 +77,7 @@ def stratified(
         labels: int64 (n,), or bool (n, classes), where a sample counts for its rarest class.
         seed: of the choice.
         fraction: share to hold out, between 0 and 1.
-        firsts: int64 (n,), equal for samples that belong on one side; None where none do.
+        group_ids: int64 (n,), equal for samples that belong on one side; None where none do.
     """
     order = [
         hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
@@ -85,7 +85,7 @@ def stratified(
     ]
     together: dict[int, list[int]] = {}
     for row in sorted(range(len(keys)), key=order.__getitem__):
-        together.setdefault(row if firsts is None else int(firsts[row]), []).append(row)
+        together.setdefault(row if group_ids is None else int(group_ids[row]), []).append(row)
     by_class: dict[int, list[list[int]]] = {}
     strata = _strata(labels)
     for rows in together.values():

@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vitral.data.folders import named_like_an_image
-from vitral.data.headers import look
-from vitral.data.sources import Found, Header, Problem
+from vitral.data.headers import read_header
+from vitral.data.sources import Header, Problem, ScanResult
 from vitral.errors import DataError
 from vitral.storage import cache, remote
 
@@ -115,7 +115,7 @@ class Shards:
     def __str__(self) -> str:
         return self.name
 
-    def scan(self) -> Found:
+    def scan(self) -> ScanResult:
         """Every sample with an image and a label; the headers of images on this machine too."""
         remote.forget(self.paths)  # they may be others than when this process saw them last
         samples: list[Sample] = []
@@ -136,11 +136,11 @@ class Shards:
         headers: list[Header | None] = []
         for row, sample in enumerate(samples):
             try:
-                headers.append(None if far else look(members.open(row), sample.name))
+                headers.append(None if far else read_header(members.open(row), sample.name))
                 kept.append(row)
             except DataError as error:
                 problems.append(Problem.left_out(sample.name, error))
-        return Found(
+        return ScanResult(
             reader=Members(self.paths, tuple(samples[row].name for row in kept), table[kept]),
             names=[samples[row].name for row in kept],
             labels=[self._named(samples[row].labels) for row in kept],

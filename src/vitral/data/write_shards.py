@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from vitral.data.datasets import Dataset
-from vitral.data.headers import look
+from vitral.data.headers import read_header
 from vitral.data.sources import Problem, Split
 from vitral.data.tar_shards import FORMAT, INDEX, entry
 from vitral.errors import DataError, UsageError
-from vitral.images.decode import reading
-from vitral.images.preprocess import decode
+from vitral.images.decode import decode
+from vitral.images.decode_errors import translating
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -89,7 +89,7 @@ def _files(split: Split, index: int, classes: tuple[str, ...]) -> Iterator[tuple
     source, label = split.read(index), split.labels[index]
     image = source if isinstance(source, bytes) else _png(source)
     name = split.key(index)
-    look(io.BytesIO(image), name)
+    read_header(io.BytesIO(image), name)
     facts: dict[str, object] = {"path": _utf8(name)}
     if split.labels.ndim > 1:
         facts["labels"] = [classes[number] for number in np.flatnonzero(label)]
@@ -120,6 +120,6 @@ def _png(image: np.ndarray) -> bytes:
 
 def _extension(image: bytes) -> str:
     """'jpg' for the bytes of a JPEG."""
-    with reading(image[:512]):
+    with translating(image[:512]):
         kind = (Image.open(io.BytesIO(image)).format or "").lower()
     return {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2"}.get(kind, kind)

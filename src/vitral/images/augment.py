@@ -23,8 +23,9 @@ from torch import Tensor
 from vitral.images import deit, randaugment
 from vitral.images.arrow import channels
 from vitral.images.crops import rectangle
-from vitral.images.preprocess import Picture, pixels, resize, resize_floats
-from vitral.images.seeds import dice, seeded
+from vitral.images.decode import Picture
+from vitral.images.preprocess import pixels, resize, resize_floats
+from vitral.images.seeds import seeded, uniform
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
 
@@ -87,7 +88,7 @@ def cut(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int
 
 def flip(view: Tensor, augment: Augment, seed: int) -> Tensor:
     """The second part: the view (3, H, W) or its mirror image."""
-    return view.flip(-1) if augment.flip and dice(seed, "flip", 1)[0] < augment.flip else view
+    return view.flip(-1) if augment.flip and uniform(seed, "flip", 1)[0] < augment.flip else view
 
 
 def alter(views: Tensor, augment: Augment, spec: ImageSpec, seeds: Sequence[int]) -> Tensor:
@@ -111,7 +112,7 @@ def mix(
     classes: int,
     augment: Augment,
     seed: int,
-    before: tuple[Tensor, Tensor] | None = None,
+    mix_partner: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Each image mixed with the one before it: (B, 3, H, W) float and targets (B, classes) float32.
 
@@ -125,18 +126,18 @@ def mix(
         classes: number of classes.
         augment: its mixup and cutmix.
         seed: of the step.
-        before: image (1, 3, H, W) and label of the sample before the first, where the images are
-            only a part of a step (Batch.before); otherwise it is the last one.
+        mix_partner: image (1, 3, H, W) and label of the sample before the first, where the images
+            are only a part of a step (Batch.mix_partner); otherwise it is the last one.
     """
     targets = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels, classes)
     targets = targets.to(torch.float32)
     if not augment.mixes or not len(images):
         return images, targets
-    if before is None:
+    if mix_partner is None:
         others, their_targets = images.roll(1, 0), targets.roll(1, 0)
     else:
-        _, first = mix(*before, classes, Augment(), seed)
-        others = torch.cat([before[0], images[:-1]])
+        _, first = mix(*mix_partner, classes, Augment(), seed)
+        others = torch.cat([mix_partner[0], images[:-1]])
         their_targets = torch.cat([first, targets[:-1]])
     v2 = transforms()
     kinds = [
@@ -179,7 +180,7 @@ def _random_crop(
 def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:
     """A random affine map of each view about its centre; what comes from outside is black."""
     height, width = views.shape[-2:]
-    drawn = np.array([dice(seed, "warp", 5) for seed in seeds])
+    drawn = np.array([uniform(seed, "warp", 5) for seed in seeds])
     spread = 2 * drawn - 1
     turn, slant = (
         np.radians(spread[:, 0] * augment.rotate),
@@ -206,10 +207,10 @@ def _randaugment(view: Tensor, augment: Augment, spec: ImageSpec, seed: int) -> 
     layers, magnitude = augment.randaugment or (0, 0)
     image = view.permute(1, 2, 0).contiguous().numpy()
     if augment.flavour == "tf":
-        numbers = dice(seed, "randaugment", randaugment.DICE_PER_LAYER * layers)
+        numbers = uniform(seed, "randaugment", randaugment.NUMBERS_PER_LAYER * layers)
         image = randaugment.randaugment(image, layers, magnitude, iter(numbers))
     else:
-        numbers = dice(seed, "randaugment", deit.DICE_PER_LAYER * layers)
+        numbers = uniform(seed, "randaugment", deit.NUMBERS_PER_LAYER * layers)
         image = deit.randaugment(image, layers, magnitude, _mean_colour(spec), iter(numbers))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

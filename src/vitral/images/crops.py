@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vitral.images.seeds import dice
+from vitral.images.seeds import uniform
 from vitral.specs.augment import Augment
 
 Rectangle = tuple[int, int, int, int]  # top, left, height, width in pixels
@@ -24,7 +24,7 @@ def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
     tensorflow = augment.flavour == "tf"
     tries, draw = (100, _tensorflow) if tensorflow else (10, _torchvision)
     for number in range(tries):
-        if part := draw(height, width, augment, dice(seed, f"crop {number}", 4)):
+        if part := draw(height, width, augment, uniform(seed, f"crop {number}", 4)):
             return part
     if tensorflow:
         return 0, 0, height, width

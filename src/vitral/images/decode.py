@@ -1,213 +1,193 @@
-"""What goes wrong in an image file, said in one sentence; the decoders themselves kept quiet."""
+"""From the bytes of an image file to an upright RGB picture; nothing else decodes."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import re
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from vitral.errors import DataError
+from vitral.images.decode_errors import Source, translating
+from vitral.images.limits import check_bytes, check_pixels, check_scans, pixel_limit
 
-Source = bytes | np.ndarray | Image.Image  # what an image may come as
+# Ghostscript (EPS), Windows (WMF) and programs that the user installed (stubs) run foreign code; an
+# IPTC file is opened by Pillow as a wrapper around a file of any format, EPS too.
+_REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "IPTC"}
 
-# Python prints the errors that a library logs where nobody listens; ours are sentences.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+# Bytes that a decoder is fed at once. Pillow's own 64 kB make JPEG stop and begin again.
+_FEED = 1 << 20
 
-PIXEL_LIMIT = 178_956_970  # Pillow's own, past which it speaks of a decompression bomb
+# Above this many pixels an image is halved in whole steps before it is resized: time and memory.
+LARGE = 1 << 25
 
-SIDE_LIMIT = 1_000_000  # Pillow keeps a pointer and some padding for each row, however short
-FILE_LIMIT = 450_000_000  # bytes; with the pixels that they may hold they stay within 2 GiB
-
-# Decoders that take so much memory for a pixel that the common limit would be beyond 2 GiB.
-_LIMITS = {"WEBP": 100_000_000, "AVIF": 140_000_000, "JPEG2000": 64_000_000}
-_SLOW_LIMIT = 2_000_000  # decoders that Pillow has in Python: some four seconds a megapixel
-_SCAN = 10  # bytes of the shortest scan of a JPEG
-_PASSES = 4e9  # pixels × scans of a JPEG that decode in some 10 seconds; cameras write ten scans
-
-# How a file may start that no decoder took, and what to say of it.
-_DAMAGED = "The {} header is damaged."
-_DAMAGED_OR_ODD = (  # Pillow does not say which: colours in floats, 64 bits, rare compressions
-    "The {} header is damaged, or of a kind that Vitral does not read; save it as PNG."
-)
-_OTHER = "This is {}, not an image that Vitral reads; save it as PNG or JPEG."
-_STARTS = (
-    (b"\x89PNG", _DAMAGED.format("PNG")),
-    (b"\xff\xd8", _DAMAGED.format("JPEG")),
-    (b"GIF8", _DAMAGED.format("GIF")),
-    (b"II*\0", _DAMAGED_OR_ODD.format("TIFF")),
-    (b"MM\0*", _DAMAGED_OR_ODD.format("TIFF")),
-    (b"8BPS", _DAMAGED.format("PSD")),
-    (b"%PDF", _OTHER.format("a PDF file")),
-    (b"%!PS", _OTHER.format("an EPS file")),
-    (b"\xc5\xd0\xd3\xc6", _OTHER.format("an EPS file")),
-    (b"PK\x03\x04", _OTHER.format("a ZIP file")),
-    (b"\x1f\x8b", _OTHER.format("a gzip file")),
-    (b"\xff\x0a", _OTHER.format("a JPEG XL file")),
-    (b"\0\0\0\x0cJXL ", _OTHER.format("a JPEG XL file")),
-    (b"version https://git-lfs", "This is a Git LFS pointer, not the image; run `git lfs pull`."),
-)
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1")
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
-
-
-@contextmanager
-def reading(source: Source) -> Iterator[None]:
-    """Turn whatever a decoder raises into a DataError with its reason, and hide its warnings."""
-    with _quiet:
-        try:
-            yield
-        except DataError:
-            raise
-        except Exception as error:  # decoders raise anything: KeyError, struct.error, SyntaxError
-            raise DataError(_reason(error, source)) from error
-
-
-def pixel_limit(image: Image.Image) -> int:
-    """How many pixels an opened file may have, to be decoded within 2 GiB and 10 seconds."""
-    if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
-        return _SLOW_LIMIT
-    return _LIMITS.get(image.format or "", PIXEL_LIMIT)
-
-
-def check_pixels(size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
-    """DataError if an image of this (width, height) is empty or above the safety limit."""
-    count = size[0] * size[1]
-    if count > limit:
-        raise DataError(_too_large(count, limit))
-    if max(size) > SIDE_LIMIT:
-        raise DataError(
-            f"The image is {size[0]} × {size[1]} pixels; no side is above {SIDE_LIMIT}."
-        )
-    if count < 1:
-        raise DataError(f"The image is empty: {size[0]} × {size[1]} pixels.")
-
-
-def check_bytes(count: int) -> None:
-    """DataError if an encoded image of this many bytes is above the safety limit."""
-    if count > FILE_LIMIT:
-        raise DataError(
-            f"The file has {count / 1e6:,.0f} MB, above the safety limit of "
-            f"{FILE_LIMIT // 10**6}; save a smaller copy."
-        )
-
-
-def check_scans(source: Source, size: tuple[int, int]) -> None:
-    """DataError if a JPEG goes over its (width, height) so often that decoding takes minutes."""
-    if not isinstance(source, bytes) or len(source) // _SCAN * size[0] * size[1] <= _PASSES:
-        return  # too short to hold so many; counting takes a twentieth of decoding
-    scans = source.count(b"\xff\xda")
-    if scans * size[0] * size[1] > _PASSES:
-        raise DataError(
-            f"The JPEG holds {scans} scans of {size[0] * size[1] / 1e6:,.0f} megapixels, more "
-            f"than the safety limit; save a new copy."
-        )
-
-
-def _too_large(count: int, limit: int = PIXEL_LIMIT) -> str:
-    of_format = "" if limit == PIXEL_LIMIT else " of its file format"
-    return (
-        f"The image has {count / 1e6:,.0f} megapixels, above the safety limit{of_format} of "
-        f"{limit // 10**6}; save a smaller copy."
-    )
-
-
-def _reason(error: Exception, source: Source) -> str:
-    """The sentence for an exception that Pillow or numpy raised while reading."""
-    if isinstance(source, np.ndarray):
-        return (
-            f"An array of shape {source.shape} and type {source.dtype} is not an image; "
-            f"give uint8 (height, width, 3)."
-        )
-    if isinstance(source, Image.Image):
-        return f"The PIL image cannot be used ({str(error) or type(error).__name__})."
-    if not isinstance(source, bytes):
-        return f"An image is bytes, an array or a PIL image, not {type(source).__name__}."
-    if not source:
-        return "The file is empty."
-    if isinstance(error, UnidentifiedImageError):
-        return _not_an_image(source[:512])
-    if isinstance(error, Image.DecompressionBombError):
-        found = re.search(r"\d+", str(error))
-        return _too_large(int(found.group()) if found else PIXEL_LIMIT)
-    if isinstance(error, MemoryError):
-        return "The image needs more memory than there is."
-    text = str(error).strip() or type(error).__name__
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return "The image data ends early: the file is truncated."
-    return f"The image data is damaged ({' '.join(text.split())[:120]})."
-
-
-def _not_an_image(start: bytes) -> str:
-    text = start.lstrip()[:64].lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "This is a web page, not an image: probably a failed download."
-    if text.startswith((b"<?xml", b"<svg")):
-        return "This is an SVG or XML text, not a photograph; save it as PNG."
-    if start[4:8] == b"ftyp":  # the family of MP4
-        if start[8:12] in _HEIC:
-            return "This is a HEIC photo, which Vitral does not read; save it as JPEG."
-        if start[8:12] in (b"avif", b"avis"):
-            return _DAMAGED.format("AVIF")
-        return _OTHER.format("a video or a camera's raw file")
-    for magic, sentence in _STARTS:
-        if start.startswith(magic):
-            return sentence
-    if not start.strip(b"\0"):
-        return "The file holds only zeros."
-    if _TEXT.fullmatch(start):
-        return f"This is a text, not an image (it starts with {start[:20].decode()!r})."
-    return f"This is not an image that Vitral reads (it starts with {start[:8]!r})."
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @cache
-def _set_libtiff_handler() -> Callable[[int | None], int | None] | None:
-    """libtiff's function that sets where its messages go and gives the old place, if found."""
+def formats() -> tuple[str, ...]:
+    """The file formats that Vitral reads, as Pillow names them; the common ones first."""
+    Image.init()
+    common = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+    others = [name for name in Image.ID if name not in common and name not in _REFUSED]
+    return tuple(name for name in common + others if name in Image.OPEN)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
-        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
-    except (OSError, AttributeError):  # Pillow without libtiff, or a linker that hides it
-        return None
-    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-    return set_handler
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged block must not cost the picture
+        return 1
+    return value if value in _TURNS else 1
 
 
-class _Quiet:
-    """Ignore warnings, and what libtiff prints by itself, while at least one thread is inside.
+class Picture:
+    """An image that is opened and not yet decoded, so that only what is needed is decoded.
 
-    warnings.catch_warnings alone is not safe here: two threads that overlap would restore each
-    other's filters and leave every warning of the process off for good.
+    Attributes:
+        size: (height, width) of the upright image, in pixels, before any shrinking.
+
+    Raises DataError, with the reason in a sentence, if the image cannot be read.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._saved = warnings.catch_warnings()
-        self._handler: int | None = None
+    def __init__(self, source: Source) -> None:
+        with translating(source):
+            check_bytes(len(source) if isinstance(source, bytes) else 0)
+            self._image = _opened(source)
+            check_pixels(self._image.size, pixel_limit(self._image))
+            self._lazy = self._image.format in ("JPEG", "MPO")
+            if self._lazy:
+                check_scans(source, self._image.size)
+                if isinstance(self._image, ImageFile.ImageFile):
+                    self._image.decodermaxblock = _FEED
+            else:  # other formats tell their orientation only once they are loaded
+                self._image = _upright_rgb(self._image)
+            width, height = self._image.size
+            turned = self._lazy and orientation(self._image) > 4
+            self.size = (width, height) if turned else (height, width)
+        self._source = source
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._saved = warnings.catch_warnings()
-                self._saved.__enter__()
-                warnings.simplefilter("ignore")
-                if set_handler := _set_libtiff_handler():
-                    self._handler = set_handler(None)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._saved.__exit__(None, None, None)
-                if set_handler := _set_libtiff_handler():
-                    set_handler(self._handler)
+    def decode(self, shrink_to: tuple[int, int] | None = None) -> Image.Image:
+        """The upright RGB image; see the function decode. Call it once."""
+        with translating(self._source):
+            image = self._image
+            if self._lazy:
+                if shrink_to:
+                    turned = orientation(image) > 4
+                    image.draft(None, shrink_to if turned else (shrink_to[1], shrink_to[0]))
+                image = _upright_rgb(image)
+            if shrink_to and image.width * image.height > LARGE:
+                factor = min(image.height // shrink_to[0], image.width // shrink_to[1])
+                image = image.reduce(factor) if factor > 1 else image
+            return image
 
 
-_quiet = _Quiet()
+def decode(source: Source, *, shrink_to: tuple[int, int] | None = None) -> Image.Image:
+    """The upright RGB image in a file's bytes, a PIL image, or an array (H, W), (H, W, 3 or 4).
+
+    Turned by EXIF; transparency pasted on white; 16-bit, 32-bit and float values scaled by their
+    range; the first frame of an animation. With shrink_to = (height, width) the image may come
+    back smaller, never below that size: JPEG then decodes only what is needed.
+
+    Raises DataError, with the reason in a sentence, for anything that cannot be read.
+    """
+    return Picture(source).decode(shrink_to)
+
+
+def _opened(source: Source) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.copy()
+    if isinstance(source, np.ndarray):
+        if source.ndim == 3 and source.shape[2] == 1:
+            source = source[:, :, 0]
+        return Image.fromarray(np.ascontiguousarray(source))
+    return Image.open(io.BytesIO(source), formats=formats())
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Load, turn and convert; each buffer gives its memory back before the next but one is made."""
+    image.load()
+    turn = orientation(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _grey_from_range(image)
+    if turn > 1:
+        image = _instead(image, image.transpose(_TURNS[turn]))
+    if image.mode in ("La", "RGBa"):
+        image = _instead(image, image.convert("LA" if image.mode == "La" else "RGBA"))
+    if image.has_transparency_data:
+        if image.mode != "RGBA":
+            image = _instead(image, image.convert("RGBA"))
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return _instead(image, white)
+    return image if image.mode == "RGB" else _instead(image, image.convert("RGB"))
+
+
+def _instead(old: Image.Image, new: Image.Image) -> Image.Image:
+    old.close()
+    return new
+
+
+def _grey_from_range(image: Image.Image) -> Image.Image:
+    """Mode L from 16-bit, 32-bit and float grey, scaled by the range of the values, on white."""
+    low, high = _range(image)
+    transparent = image.info.get("transparency")
+    # Pillow inverts a TIFF whose white is zero (tag PhotometricInterpretation) up to 8 bits alone
+    inverted = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top, values in _strips(image):
+        part = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+        shown = np.rint(255 * ((part - low) / (high - low)).clip(0, 1)).astype(np.uint8)
+        shown = 255 - shown if inverted else shown
+        if isinstance(transparent, int):
+            shown[values == transparent] = 255
+        grey[top : top + len(values)] = shown
+    image.close()  # gives its memory back before the next copy is made
+    return Image.fromarray(grey)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """(top row, values) of strips of a few megapixels, so that no second whole copy is needed."""
+    # Pillow reads a 32-bit TIFF as signed whatever its tag SampleFormat (339) says
+    tags = getattr(image, "tag_v2", {})
+    unsigned = image.format == "TIFF" and image.mode == "I" and tags.get(339, 1) in (1, (1,))
+    rows = max(1, (1 << 22) // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        values = np.asarray(strip)
+        yield top, values.view(np.uint32) if unsigned else values
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that become black and white.
+
+    Up to 16 bits: the whole range of the type. Wider numbers do not say what they mean, so the
+    smallest usual range that holds them all is taken, and otherwise their own lowest and highest.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        bits = getattr(image, "tag_v2", {}).get(
+            258, (16,)
+        )  # a TIFF may hold 12, which Pillow keeps
+        return 0.0, 2.0 ** min(bits) - 1
+    low, high = np.inf, -np.inf
+    for _, values in _strips(image):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise DataError("The image has no finite value.")
+    for top in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
+        if low >= 0 and high <= top:
+            return 0.0, top
+    return (low, high) if high > low else (min(low, 0.0), max(2.0 * high, 1.0))

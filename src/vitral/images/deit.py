@@ -30,7 +30,7 @@ NAMES = (
     "TranslateX",
     "TranslateY",
 )
-DICE_PER_LAYER = 6  # numbers that one operation takes
+NUMBERS_PER_LAYER = 6  # numbers that one operation takes
 _SPREAD = 0.5  # standard deviation of the magnitude
 _ENHANCERS = {
     "Color": ImageEnhance.Color,
@@ -41,16 +41,16 @@ _ENHANCERS = {
 
 
 def randaugment(
-    image: np.ndarray, layers: int, magnitude: int, fill: tuple[int, ...], dice: Iterator[float]
+    image: np.ndarray, layers: int, magnitude: int, fill: tuple[int, ...], numbers: Iterator[float]
 ) -> np.ndarray:
     """`layers` operations in turn, drawn evenly from all 15, each left out half of the time."""
     changed = Image.fromarray(image)
     for _ in range(layers):
-        name, skipped = NAMES[int(len(NAMES) * next(dice))], next(dice) < 0.5
-        radius = math.sqrt(-2 * math.log(1 - next(dice)))  # Box and Muller
-        noisy = magnitude + _SPREAD * radius * math.cos(math.tau * next(dice))
-        level = min(max(noisy / 10, 0.0), 1.0) * (-1 if next(dice) < 0.5 else 1)
-        cubic = next(dice) < 0.5
+        name, skipped = NAMES[int(len(NAMES) * next(numbers))], next(numbers) < 0.5
+        radius = math.sqrt(-2 * math.log(1 - next(numbers)))  # Box and Muller
+        noisy = magnitude + _SPREAD * radius * math.cos(math.tau * next(numbers))
+        level = min(max(noisy / 10, 0.0), 1.0) * (-1 if next(numbers) < 0.5 else 1)
+        cubic = next(numbers) < 0.5
         if not skipped:
             changed = apply(name, changed, level, fill=fill, cubic=cubic)
     return np.asarray(changed)
@@ -102,4 +102,4 @@ def apply(
     return image.transform(image.size, Image.Transform.AFFINE, matrix, kind, fillcolor=fill)
 
 
-__all__ = ["DICE_PER_LAYER", "NAMES", "apply", "randaugment"]
+__all__ = ["NAMES", "NUMBERS_PER_LAYER", "apply", "randaugment"]

@@ -35,16 +35,16 @@ NAMES = (
     "Cutout",
     "SolarizeAdd",
 )
-DICE_PER_LAYER = 4  # numbers that one operation takes
+NUMBERS_PER_LAYER = 4  # numbers that one operation takes
 
 
 def randaugment(
-    image: np.ndarray, layers: int, magnitude: int, dice: Iterator[float]
+    image: np.ndarray, layers: int, magnitude: int, numbers: Iterator[float]
 ) -> np.ndarray:
     """`layers` operations in turn, each drawn evenly from all 16 and always applied."""
     for _ in range(layers):
-        name, negate = NAMES[int(len(NAMES) * next(dice))], next(dice) < 0.5
-        image = apply(name, image, magnitude, negate=negate, centre=(next(dice), next(dice)))
+        name, negate = NAMES[int(len(NAMES) * next(numbers))], next(numbers) < 0.5
+        image = apply(name, image, magnitude, negate=negate, centre=(next(numbers), next(numbers)))
     return image
 
 
@@ -182,4 +182,4 @@ def _moved(image: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
     return np.concatenate([image.reshape(-1, 3), grey]).take(place, axis=0)
 
 
-__all__ = ["DICE_PER_LAYER", "NAMES", "apply", "randaugment"]
+__all__ = ["NAMES", "NUMBERS_PER_LAYER", "apply", "randaugment"]

@@ -1,7 +1,7 @@
 """Where random numbers come from: each is a function of a seed and a purpose, nothing is a state.
 
 seed = seed_of(run_seed, "view", epoch, index, copy)
-dice(seed, "flip", 1)[0] < 0.5
+uniform(seed, "flip", 1)[0] < 0.5
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def dice(seed: int, purpose: str, count: int) -> list[float]:
+def uniform(seed: int, purpose: str, count: int) -> list[float]:
     """Numbers in [0, 1) that never change with a version of torch or numpy."""
     digest = hashlib.shake_256(f"{purpose}/{seed}".encode()).digest(8 * count)
     return [(value >> 11) / 2**53 for value in struct.unpack(f"<{count}Q", digest)]

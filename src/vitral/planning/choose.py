@@ -11,7 +11,7 @@ from vitral.data.datasets import Dataset
 from vitral.data.problems import BUILT_IN
 from vitral.engines.torch_engine import best_device
 from vitral.errors import DataError
-from vitral.images.preprocess import Picture
+from vitral.images.decode import Picture
 from vitral.planning.request import Request
 from vitral.specs import ModelSpec
 

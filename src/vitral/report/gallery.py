@@ -20,6 +20,7 @@ from vitral.evaluation import Prediction, mistakes
 from vitral.explanation import explain
 from vitral.explanation.request import Question
 from vitral.images import preprocess
+from vitral.images.decode import decode
 from vitral.report.confusions import MOST_PAIRS
 from vitral.report.label_errors import doubtful
 from vitral.specs import ImageSpec
@@ -160,7 +161,7 @@ def _pictures(
     for key in keys:
         if key in places:
             try:
-                image = preprocess.decode(split.read(places[key]), shrink_to=(side, side))
+                image = decode(split.read(places[key]), shrink_to=(side, side))
             except (OSError, DataError):
                 continue
             yield key, encoded(image, side)

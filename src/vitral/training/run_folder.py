@@ -39,7 +39,7 @@ from torch import nn
 
 from vitral import report
 from vitral.data.datasets import Dataset
-from vitral.data.layouts import lasting
+from vitral.data.layouts import absolute
 from vitral.data.sources import LEFT_OUT, Problem
 from vitral.errors import UsageError
 from vitral.evaluation import Score
@@ -101,7 +101,7 @@ def _left_behind(file: Path) -> bool:
 def with_data(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
-    source = lasting(recipe.data.source)  # a resume may come from another folder
+    source = absolute(recipe.data.source)  # a resume may come from another folder
     where = dataclasses.replace(recipe.data, source=source)
     goal = recipe.objective
     if isinstance(goal, Classification):

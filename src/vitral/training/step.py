@@ -172,7 +172,7 @@ def _black(batch: Batch) -> Batch:
     """A batch of one black image of no meaning, in the place of one of which nothing was read."""
     views = tuple(view.new_zeros((1, *view.shape[1:])) for view in batch.views)
     labels = batch.labels.new_zeros((1, *batch.labels.shape[1:]))
-    return replace(batch, views=views, labels=labels, before=None)
+    return replace(batch, views=views, labels=labels, mix_partner=None)
 
 
 def report_unreadable(session: Session, mine: list[Problem]) -> None:

@@ -93,7 +93,7 @@ def test_every_problem_is_found_and_named(messy):
 def test_without_full_only_headers_and_equal_files(messy, monkeypatch):
     from vitral.data import near_duplicates
 
-    monkeypatch.setattr(near_duplicates, "look_at", None)  # decoding would fail
+    monkeypatch.setattr(near_duplicates, "thumbnails_of", None)  # decoding would fail
     found = check(messy)
     assert "near-duplicate" not in found.problems and len(found.problems["duplicate"]) == 2
     assert "--full" in found.how and not found.full

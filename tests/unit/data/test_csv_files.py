@@ -143,7 +143,7 @@ def test_missing_files_and_empty_rows_are_passed_over_where_that_is_allowed(pict
 def test_an_unreadable_file_is_left_out(pictures):
     (pictures / "00.png").write_bytes(b"<html>")
     found = scanned(pictures, "path,label\n00.png,a\n01.png,b\n")
-    assert found.names == ["01.png"] and found.empty == ["a"]
+    assert found.names == ["01.png"] and found.empty_classes == ["a"]
     assert [problem.code for problem in found.problems] == ["unreadable"]
 
 

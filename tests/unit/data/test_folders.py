@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from vitral.data import layouts
-from vitral.data.folders import ClassFolders, look_at_file, named_like_an_image, split_folders, walk
+from vitral.data.folders import (
+    ClassFolders,
+    named_like_an_image,
+    read_file_header,
+    split_folders,
+    walk,
+)
 from vitral.errors import DataError
 
 
@@ -48,7 +54,7 @@ def test_nested_files_hidden_files_and_other_files(tmp_path):
     (tmp_path / "empty").mkdir()
     found = ClassFolders(tmp_path, tmp_path).scan()
     assert found.names == ["cat/a.jpg", "cat/deep/er/b.png", "cat/no_extension", "cat/wrong.gif"]
-    assert found.classes == ("cat",) and found.empty == ["empty"]
+    assert found.classes == ("cat",) and found.empty_classes == ["empty"]
     codes = {problem.path: problem.code for problem in found.problems}
     hidden = (".hidden.jpg", ".ipynb_checkpoints", "Thumbs.db", "__MACOSX")
     assert codes.pop("cat/download.jpg") == "unreadable"
@@ -98,11 +104,11 @@ def test_a_cut_off_file_is_found_and_data_after_the_end_is_not_held_against_it(t
     whole, path = buffer.getvalue(), tmp_path / "file"
     for extra in (b"", b"\0" * 100, b"motion photo" * 1000):
         path.write_bytes(whole + extra)
-        look_at_file(path)
+        read_file_header(path)
     for share in (0.02, 0.3, 0.9):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(DataError):
-            look_at_file(path)
+            read_file_header(path)
 
 
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.data.headers import look, suffixes
+from vitral.data.headers import read_header, suffixes
 from vitral.errors import DataError
-from vitral.images.decode import FILE_LIMIT
+from vitral.images.limits import FILE_LIMIT
 
 
 def encoded(image: Image.Image, format: str, **options) -> io.BytesIO:
@@ -37,38 +37,38 @@ PLAIN = Image.new("RGB", (12, 10), "red")
     ],
 )
 def test_an_ordinary_file_has_no_remarks(name, format):
-    header = look(encoded(PLAIN, format), name)
+    header = read_header(encoded(PLAIN, format), name)
     assert (header.height, header.width, header.remarks) == (10, 12, ())
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.txt", "deep/a.b.gif"])
 def test_an_extension_that_promises_something_else(name):
-    assert look(encoded(PLAIN, "JPEG"), name).remarks == ("extension",)
+    assert read_header(encoded(PLAIN, "JPEG"), name).remarks == ("extension",)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_turned_photo_is_measured_upright(format):
     suffix = format.lower()
-    header = look(encoded(PLAIN, format, exif=turned(6)), f"a.{suffix}")
+    header = read_header(encoded(PLAIN, format, exif=turned(6)), f"a.{suffix}")
     assert (header.height, header.width, header.remarks) == (12, 10, ("rotated",))
-    assert look(encoded(PLAIN, format, exif=turned(3)), f"a.{suffix}").height == 10
+    assert read_header(encoded(PLAIN, format, exif=turned(3)), f"a.{suffix}").height == 10
 
 
 def test_more_than_8_bits():
     grey = Image.fromarray(np.zeros((4, 5), np.uint16))
     for format in ("PNG", "TIFF"):
-        assert look(encoded(grey, format), f"a.{format.lower()}").remarks == ("16-bit",)
+        assert read_header(encoded(grey, format), f"a.{format.lower()}").remarks == ("16-bit",)
     ihdr = bytearray(encoded(PLAIN, "PNG").getvalue())
     ihdr[24] = 16  # 16-bit colour: Pillow would say RGB
     import zlib
 
     ihdr[29:33] = zlib.crc32(bytes(ihdr[12:29])).to_bytes(4, "big")
-    assert look(io.BytesIO(bytes(ihdr)), "a.png").remarks == ("16-bit",)
+    assert read_header(io.BytesIO(bytes(ihdr)), "a.png").remarks == ("16-bit",)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency(mode):
-    assert look(encoded(PLAIN.convert(mode), "PNG"), "a.png").remarks == ("transparent",)
+    assert read_header(encoded(PLAIN.convert(mode), "PNG"), "a.png").remarks == ("transparent",)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
@@ -76,9 +76,9 @@ def test_a_cut_off_file_is_found(format):
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, format)
     data = buffer.getvalue()
-    assert look(io.BytesIO(data + b"more" * 1000), "a").width == 64
+    assert read_header(io.BytesIO(data + b"more" * 1000), "a").width == 64
     with pytest.raises(DataError, match="truncated"):
-        look(io.BytesIO(data[: len(data) // 2]), "a")
+        read_header(io.BytesIO(data[: len(data) // 2]), "a")
 
 
 def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
@@ -87,12 +87,12 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
     with path.open("r+b") as file:
         file.truncate(FILE_LIMIT + 1)  # sparse: it takes no room
         with pytest.raises(DataError, match="450 MB, above the safety limit"):
-            look(file, "a.jpg")
+            read_header(file, "a.jpg")
 
 
 def test_no_image_at_all():
     with pytest.raises(DataError, match="web page"):
-        look(io.BytesIO(b"<html>"), "a.jpg")
+        read_header(io.BytesIO(b"<html>"), "a.jpg")
 
 
 def test_extensions_are_those_that_are_read():

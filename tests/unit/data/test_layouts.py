@@ -71,6 +71,6 @@ def test_what_is_none_of_these(tmp_path):
 def test_a_source_is_found_again_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for source in ("digits", "hf:cifar10", "s3://bucket/a-{0..9}.tar"):
-        assert layouts.lasting(source) == source
+        assert layouts.absolute(source) == source
     for source in ("photos", "./digits", "a-{0..9}.tar"):
-        assert layouts.lasting(source) == str(Path(tmp_path, source))
+        assert layouts.absolute(source) == str(Path(tmp_path, source))

@@ -83,7 +83,7 @@ def learnt_from(parts: list[Batch], augment: Augment, step: int) -> tuple[Tensor
     """What reaches the network in the step whose parts these are."""
     mixed = []
     for part in parts:
-        images, before = normalise(part.images, SPEC), part.before
+        images, before = normalise(part.images, SPEC), part.mix_partner
         neighbour = before and (normalise(before.images, SPEC), before.labels)
         mixed.append(mix(images, part.labels, 3, augment, step, neighbour))
     return torch.cat([images for images, _ in mixed]), torch.cat([rows for _, rows in mixed])
@@ -123,18 +123,18 @@ def test_processes_and_accumulation_change_nothing(photos, world, accumulate, ch
 def test_a_piece_is_the_same_from_workers_and_after_a_resume(photos):
     settings = {"augment": MIXED, "batch": 6, "rank": 1, "world": 2, "accumulate": 2}
     whole = stream(photos, 0, 8, **settings)
-    assert all(batch.before is not None for batch in whole)
+    assert all(batch.mix_partner is not None for batch in whole)
     for other in (stream(photos, 0, 8, 2, **settings), stream(photos, 0, 8, 1, **settings)):
         assert same(other, whole)
-        befores = [[batch.before for batch in batches] for batches in (other, whole)]
+        befores = [[batch.mix_partner for batch in batches] for batches in (other, whole)]
         assert same(*befores)
     assert same(stream(photos, 3, 2, 2, **settings), whole[6:])
 
 
 def test_without_mixing_nothing_more_is_read(photos):
     for batch in stream(photos, 0, 4, batch=6, rank=0, world=2):
-        assert batch.before is None
-    assert stream(photos, 0, 1, augment=MIXED)[0].before is None  # it is the whole step
+        assert batch.mix_partner is None
+    assert stream(photos, 0, 1, augment=MIXED)[0].mix_partner is None  # it is the whole step
 
 
 def test_further_views_leave_the_first_as_it_is(photos):
@@ -162,9 +162,9 @@ def test_mixing_reads_the_first_view_of_the_sample_before(photos):
     parts = stream(photos, 0, 4, views=views, batch=6, rank=1, world=2)
     alone = stream(photos, 0, 4, views=views[:1], batch=6, rank=1, world=2)
     for part, other in zip(parts, alone, strict=True):
-        assert part.before is not None and other.before is not None
-        assert len(part.before.views) == 1
-        assert torch.equal(part.before.images, other.before.images)
+        assert part.mix_partner is not None and other.mix_partner is not None
+        assert len(part.mix_partner.views) == 1
+        assert torch.equal(part.mix_partner.images, other.mix_partner.images)
 
 
 def test_copies_and_views_of_a_sample_are_all_different():

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from vitral.data import near_duplicates
-from vitral.data.near_duplicates import content, equals, groups, look_at, perceptual_hashes
+from vitral.data.near_duplicates import content, equals, groups, perceptual_hashes, thumbnails_of
 from vitral.data.shapes import draw
-from vitral.data.sources import Files, Found, Header
+from vitral.data.sources import Files, Header, ScanResult
 
 
 def photo(index: int) -> Image.Image:
@@ -46,9 +46,9 @@ def alone(count: int) -> list[bytes]:
 def test_a_copy_is_found_and_nothing_else_is(how):
     pictures = [photo(index) for index in range(40)]
     everything = [*pictures, *map(COPIES[how], pictures)]
-    firsts = groups(np.stack([thumbnail(image) for image in everything]), alone(80))
-    assert (firsts[:40] == np.arange(40)).all(), "no two different pictures are copies"
-    found = (firsts[40:] == np.arange(40)).mean()
+    group_ids = groups(np.stack([thumbnail(image) for image in everything]), alone(80))
+    assert (group_ids[:40] == np.arange(40)).all(), "no two different pictures are copies"
+    found = (group_ids[40:] == np.arange(40)).mean()
     assert found == 1 if how == "the same" else found >= 0.9
 
 
@@ -124,15 +124,15 @@ def test_look_at_reads_everything_and_says_what_it_cannot(tmp_path):
     photo(0).save(tmp_path / "a.png")
     photo(0).save(tmp_path / "b.png")
     (tmp_path / "broken.jpg").write_bytes(b"<html>")
-    found = Found(
+    found = ScanResult(
         Files(str(tmp_path), names), list(names), headers=[Header(9999, 9999), *[None] * 3]
     )
     seen: list[tuple[int, int]] = []
-    looks = look_at(found, lambda done, total: seen.append((done, total)))
-    assert sorted(looks.failed) == [1, 2] and "web page" in looks.failed[1]
+    thumbnails = thumbnails_of(found, lambda done, total: seen.append((done, total)))
+    assert sorted(thumbnails.failed) == [1, 2] and "web page" in thumbnails.failed[1]
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert looks.contents[0] == looks.contents[3] and looks.contents[2] == b""
-    assert groups(looks.thumbnails, looks.contents).tolist() == [0, 1, 2, 0]
+    assert thumbnails.contents[0] == thumbnails.contents[3] and thumbnails.contents[2] == b""
+    assert groups(thumbnails.images, thumbnails.contents).tolist() == [0, 1, 2, 0]
 
 
 def test_nothing_to_compare():
@@ -150,6 +150,6 @@ def test_a_hundred_thousand_pictures_are_compared_in_seconds():
         thumbnails = thumbnails // 2 + np.roll(thumbnails, step, axis=1) // 2
         thumbnails = thumbnails // 2 + np.roll(thumbnails, step, axis=2) // 2
     started = time.process_time()
-    firsts = groups(thumbnails, alone(len(thumbnails)))
+    group_ids = groups(thumbnails, alone(len(thumbnails)))
     assert time.process_time() - started < 120
-    assert len(np.unique(firsts)) > 99_900
+    assert len(np.unique(group_ids)) > 99_900

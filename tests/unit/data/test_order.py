@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vitral.data.order import Order, Part, share, steps_per_epoch
+from vitral.data.order import MicroBatch, Order, share, steps_per_epoch
 from vitral.data.sources import Arrays, Split
 
 
@@ -74,9 +74,9 @@ def test_shares_are_disjoint_even_and_everything(count, parts):
 def test_parts_of_a_step_know_who_stands_before_them():
     order = Order(split(40), 10, 0)
     keys = order.keys(2)
-    assert order.part(2, 0, 1, mixes=True) == Part(keys)
-    assert order.part(2, 1, 4, mixes=False) == Part(keys[2:5])
+    assert order.part(2, 0, 1, mixes=True) == MicroBatch(keys)
+    assert order.part(2, 1, 4, mixes=False) == MicroBatch(keys[2:5])
     part = order.part(2, 1, 4, mixes=True)
     assert part.keys == keys[2:5]
-    assert part.before == [*keys[1::-1], *keys[:1:-1]] and len(part.before) == 10
-    assert order.part(2, 0, 2, mixes=True).before == keys[::-1]
+    assert part.mix_partners == [*keys[1::-1], *keys[:1:-1]] and len(part.mix_partners) == 10
+    assert order.part(2, 0, 2, mixes=True).mix_partners == keys[::-1]

@@ -10,14 +10,14 @@ import pytest
 from vitral.data.problems import (
     closest_class,
     divided_copies,
-    empty,
+    empty_classes,
     missing,
     refuse_many_unreadable,
     refuse_rows,
     sibling,
     too_small,
 )
-from vitral.data.sources import Files, Found, Problem
+from vitral.data.sources import Files, Problem, ScanResult
 from vitral.errors import DataError
 
 
@@ -52,8 +52,8 @@ def test_remarks_name_the_folder_relative_to_the_source(tmp_path):
     for name in ("train", "val"):
         (tmp_path / name).mkdir()
     root, train, val = str(tmp_path), str(tmp_path / "train"), str(tmp_path / "val")
-    found = Found(Files(root, ("x",)), names=["x"], labels=[("cat",)], empty=["dog"])
-    assert [p.path for p in empty(found, train, root)] == ["train/dog"]
+    found = ScanResult(Files(root, ("x",)), names=["x"], labels=[("cat",)], empty_classes=["dog"])
+    assert [p.path for p in empty_classes(found, train, root)] == ["train/dog"]
     assert [p.path for p in too_small(found, root, root)] == ["cat"]
     (problem,) = missing(found, ["cat", "emu"], val, root)
     assert problem.path == "val/emu" and problem.code == "unmatched"
@@ -63,7 +63,7 @@ def test_remarks_name_the_folder_relative_to_the_source(tmp_path):
 def test_rows_are_refused_kind_by_kind_and_two_kinds_may_be_allowed():
     problems = [Problem(f"{i}.jpg", "Line 3 names no file.", "missing") for i in range(5)]
     problems += [Problem("a", "Line 9 has no label.", "empty-row"), Problem("b", "x", "repeated")]
-    found = Found(Files("", ()), problems=problems)
+    found = ScanResult(Files("", ()), problems=problems)
     with pytest.raises(
         DataError, match=r"list\.csv .*no label: 1 \(a: .*; rows that name no file: 5"
     ):
@@ -75,7 +75,7 @@ def test_rows_are_refused_kind_by_kind_and_two_kinds_may_be_allowed():
 
 
 def test_copies_on_both_sides_are_told():
-    found = Found(Files("", ()), labels=[("cat",), ("cat",), ("dog",), ("dog",)])
-    firsts, train, val = np.array([0, 0, 2, 3]), np.array([0, 2]), np.array([1, 3])
-    (problem,) = divided_copies(found, "photos", firsts, train, val)
+    found = ScanResult(Files("", ()), labels=[("cat",), ("cat",), ("dog",), ("dog",)])
+    group_ids, train, val = np.array([0, 0, 2, 3]), np.array([0, 2]), np.array([1, 3])
+    (problem,) = divided_copies(found, "photos", group_ids, train, val)
     assert (problem.path, problem.code) == ("cat", "leakage")

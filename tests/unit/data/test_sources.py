@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vitral.data.sources import Arrays, Files, Found, Problem, Scenes, Split
+from vitral.data.sources import Arrays, Files, Problem, ScanResult, Scenes, Split
 from vitral.errors import DataError
 
 
@@ -44,18 +44,18 @@ def test_shards_are_read_eight_at_a_time():
     for start in range(0, 1000, 200):
         window = shards[order[start : start + 200]]
         assert len(np.unique(window)) == 8 and (np.diff(window) != 0).mean() > 0.7
-    firsts = {seed: set(shards[whole.order(seed)[:200]].tolist()) for seed in range(3)}
-    assert firsts[0] != firsts[1] != firsts[2], "other shards meet in another epoch"
+    group_ids = {seed: set(shards[whole.order(seed)[:200]].tolist()) for seed in range(3)}
+    assert group_ids[0] != group_ids[1] != group_ids[2], "other shards meet in another epoch"
     some = whole.select(range(30, 80))
     assert some.shards is not None and len(some.order(0)) == 50
 
 
 def test_labels_become_numbers_by_name():
-    found = Found(Files("", ("1", "2")), ["1", "2"], [("b",), ("a",)])
+    found = ScanResult(Files("", ("1", "2")), ["1", "2"], [("b",), ("a",)])
     assert found.classes == ("a", "b") and found.numbers(("x", "b", "a")).tolist() == [1, 2]
     made = found.split("val", found.classes, [1])
     assert made.labels.tolist() == [0] and made.key(0) == "2"
-    multi_label = Found(Files("", ("1",)), ["1"], [("b", "a")], multi_label=True)
+    multi_label = ScanResult(Files("", ("1",)), ["1"], [("b", "a")], multi_label=True)
     assert multi_label.numbers(("a", "b", "c")).tolist() == [[True, True, False]]
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitral.data import splits
-from vitral.data.sources import Files, Found
-from vitral.data.splits import copies, stratified
+from vitral.data.sources import Files, ScanResult
+from vitral.data.splits import duplicate_groups, stratified
 
 
 @given(
@@ -20,14 +20,16 @@ from vitral.data.splits import copies, stratified
 )
 def test_laws(samples, fraction, seed):
     labels = np.array([label for label, _ in samples])
-    firsts = np.array([100 * label + group for label, group in samples])
+    group_ids = np.array([100 * label + group for label, group in samples])
     keys = [f"k{row}" for row in range(len(samples))]
-    train, val = stratified(keys, labels, seed, fraction, firsts)
+    train, val = stratified(keys, labels, seed, fraction, group_ids)
     assert sorted([*train, *val]) == list(range(len(samples))), "each on one side"
-    for group in set(firsts[train]) & set(firsts[val]):
-        assert len(set(firsts[labels == group // 100])) == 1, "a class of one picture alone"
+    for group in set(group_ids[train]) & set(group_ids[val]):
+        assert len(set(group_ids[labels == group // 100])) == 1, "a class of one picture alone"
     order = np.random.default_rng(seed).permutation(len(samples))
-    again = stratified([keys[row] for row in order], labels[order], seed, fraction, firsts[order])
+    again = stratified(
+        [keys[row] for row in order], labels[order], seed, fraction, group_ids[order]
+    )
     assert {keys[order[row]] for row in again[1]} == {keys[row] for row in val}, "order is nothing"
 
 
@@ -40,9 +42,9 @@ def test_the_share_is_that_of_every_class(fraction):
 
 def test_groups_stay_together_and_the_share_is_kept():
     labels = np.repeat([0, 1], 300)
-    firsts = np.arange(600) // 3 * 3
-    train, val = stratified([str(row) for row in range(600)], labels, 0, 0.2, firsts)
-    assert not set(firsts[train]) & set(firsts[val])
+    group_ids = np.arange(600) // 3 * 3
+    train, val = stratified([str(row) for row in range(600)], labels, 0, 0.2, group_ids)
+    assert not set(group_ids[train]) & set(group_ids[val])
     assert np.bincount(labels[val]).tolist() == [60, 60]
 
 
@@ -74,7 +76,7 @@ def test_with_multi_labels_the_rarest_decides():
 
 
 @pytest.fixture
-def found(tmp_path) -> Found:
+def found(tmp_path) -> ScanResult:
     dice, names = np.random.default_rng(0), []
     for index in range(6):
         noise = dice.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -84,7 +86,7 @@ def found(tmp_path) -> Found:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     names += ["copy.jpg", "bad.jpg"]
     numbers = [0] * len(names)
-    return Found(
+    return ScanResult(
         Files(str(tmp_path), tuple(names)),
         names,
         sizes=numbers,
@@ -94,19 +96,19 @@ def found(tmp_path) -> Found:
 
 
 def test_copies_and_what_cannot_be_decoded(found):
-    known = copies(found, "here")
-    assert known.firsts.tolist() == [0, 1, 2, 3, 4, 5, 2, 7]
+    known = duplicate_groups(found, "here")
+    assert known.group_ids.tolist() == [0, 1, 2, 3, 4, 5, 2, 7]
     assert list(known.failed) == [7] and known.failed[7].path == "bad.jpg"
 
 
 def test_what_was_found_out_is_remembered(found, tmp_path, monkeypatch):
     monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(splits, "_WORTH_KEEPING", 1)
-    first = copies(found, "here")
-    monkeypatch.setattr(splits.near_duplicates, "look_at", None)  # a second look would fail
-    again = copies(found, "here")
-    assert again.firsts.tolist() == first.firsts.tolist() and again.failed == first.failed
+    first = duplicate_groups(found, "here")
+    monkeypatch.setattr(splits.near_duplicates, "thumbnails_of", None)  # a second look would fail
+    again = duplicate_groups(found, "here")
+    assert again.group_ids.tolist() == first.group_ids.tolist() and again.failed == first.failed
     for change in ({"where": "there"}, {"stamp": 1}):
         found.stamps[0] = change.get("stamp", 0)
         with pytest.raises(TypeError):
-            copies(found, change.get("where", "here"))
+            duplicate_groups(found, change.get("where", "here"))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from vitral.images import augment
-from vitral.images.deit import DICE_PER_LAYER, NAMES, apply, randaugment
-from vitral.images.seeds import dice
+from vitral.images.deit import NAMES, NUMBERS_PER_LAYER, apply, randaugment
+from vitral.images.seeds import uniform
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 52, 3), np.uint8)
 FILL = (124, 116, 104)
@@ -42,7 +42,7 @@ def test_every_operation_is_timms(name, cubic, monkeypatch):
 def test_half_of_the_operations_are_left_out_and_magnitudes_spread():
     magnitudes, same = [], 0
     for seed in range(600):
-        numbers = dice(seed, "randaugment", DICE_PER_LAYER)
+        numbers = uniform(seed, "randaugment", NUMBERS_PER_LAYER)
         numbers[0] = NAMES.index("TranslateX") / len(NAMES)
         made = randaugment(np.ascontiguousarray(IMAGE), 1, 5, FILL, iter(numbers))
         if np.array_equal(made, IMAGE):

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from vitral.errors import DataError
-from vitral.images.preprocess import Picture, decode, normalise, pixels, tensor
+from vitral.images.decode import Picture, decode
+from vitral.images.preprocess import normalise, pixels, tensor
 from vitral.specs import ImageSpec
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "badinputs.tar.gz"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitral.images.randaugment import DICE_PER_LAYER, NAMES, apply, randaugment
-from vitral.images.seeds import dice
+from vitral.images.randaugment import NAMES, NUMBERS_PER_LAYER, apply, randaugment
+from vitral.images.seeds import uniform
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "randaugment_ops.npz"
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
@@ -77,7 +77,7 @@ def test_operations_come_evenly_with_replacement_and_always():
     image = (IMAGE * 0.8 + 20).astype(np.uint8)  # AutoContrast has something to do
     counts = dict.fromkeys(NAMES, 0)
     for seed in range(1600):
-        numbers = dice(seed, "randaugment", DICE_PER_LAYER)
+        numbers = uniform(seed, "randaugment", NUMBERS_PER_LAYER)
         counts[NAMES[int(16 * numbers[0])]] += 1
         if seed < 200:
             made = randaugment(image, 1, 7, iter(numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitral.images.seeds import dice, seed_of, seeded
+from vitral.images.seeds import seed_of, seeded, uniform
 
 
 def test_every_part_of_a_seed_counts():
@@ -15,12 +15,12 @@ def test_every_part_of_a_seed_counts():
 
 
 def test_dice_are_even_independent_and_the_same_for_ever():
-    many = torch.tensor([dice(seed, "crop", 4) for seed in range(4000)], dtype=torch.float64)
+    many = torch.tensor([uniform(seed, "crop", 4) for seed in range(4000)], dtype=torch.float64)
     assert many.min() >= 0 and many.max() < 1
     assert (many.mean(0) - 0.5).abs().max() < 0.02 and (many.var(0) - 1 / 12).abs().max() < 0.005
     assert (torch.corrcoef(many.T) - torch.eye(4)).abs().max() < 0.06
-    assert dice(3, "crop", 2) == dice(3, "crop", 5)[:2] != dice(3, "flip", 2)
-    assert dice(0, "crop", 1) == [0.06702824786756678]
+    assert uniform(3, "crop", 2) == uniform(3, "crop", 5)[:2] != uniform(3, "flip", 2)
+    assert uniform(0, "crop", 1) == [0.06702824786756678]
 
 
 def test_seeded_gives_the_global_numbers_back_even_after_an_error():

@@ -92,7 +92,7 @@ class ClassificationObjective(Objective):
         """Return normalised images and targets, mixed where the recipe mixes."""
         images, labels = self._moved(batch)
         if self.augment.mixes:
-            partner = None if batch.before is None else self._moved(batch.before)
+            partner = None if batch.mix_partner is None else self._moved(batch.mix_partner)
             images, labels = augment.mix(
                 images, labels, len(self.classes), self.augment, position.seed, partner
             )

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from vitral.errors import DataError
-from vitral.images.decode import PIXEL_LIMIT, check_pixels, check_scans, pixel_limit, reading
-from vitral.images.preprocess import decode
+from vitral.images.decode import decode
+from vitral.images.decode_errors import translating
+from vitral.images.limits import PIXEL_LIMIT, check_pixels, check_scans, pixel_limit
 
 
 @pytest.mark.parametrize(
@@ -28,17 +29,17 @@ from vitral.images.preprocess import decode
     ],
 )
 def test_whatever_a_decoder_raises_becomes_a_sentence(error, sentence):
-    with pytest.raises(DataError, match=sentence), reading(b"data"):
+    with pytest.raises(DataError, match=sentence), translating(b"data"):
         raise error
 
 
 def test_a_reason_that_is_known_is_kept():
-    with pytest.raises(DataError, match="mine"), reading(b"data"):
+    with pytest.raises(DataError, match="mine"), translating(b"data"):
         raise DataError("mine")
 
 
 def test_interrupts_pass():
-    with pytest.raises(KeyboardInterrupt), reading(b"data"):
+    with pytest.raises(KeyboardInterrupt), translating(b"data"):
         raise KeyboardInterrupt
 
 
@@ -57,12 +58,12 @@ def test_overlapping_threads_leave_the_filters_as_they_were():
     entered, leave = threading.Event(), threading.Event()
 
     def other() -> None:
-        with reading(b""):
+        with translating(b""):
             entered.set()
             leave.wait(5)
 
     thread = threading.Thread(target=other)
-    with reading(b""):
+    with translating(b""):
         thread.start()
         entered.wait(5)
         warnings.warn("hidden", stacklevel=1)
@@ -94,7 +95,7 @@ def encoded(image, format, **options):
     ],
 )
 def test_files_that_no_decoder_takes_are_named(start, sentence):
-    with pytest.raises(DataError, match=sentence), reading(start):
+    with pytest.raises(DataError, match=sentence), translating(start):
         Image.open(io.BytesIO(start))
 
 
@@ -112,7 +113,7 @@ def test_libtiff_is_silent_inside_and_speaks_again_outside(capfd):
     with pytest.raises(OSError, match=r"."):
         load()
     assert capfd.readouterr().err  # otherwise this test shows nothing
-    with pytest.raises(DataError), reading(damaged_tiff()):
+    with pytest.raises(DataError), translating(damaged_tiff()):
         load()
     assert capfd.readouterr().err == ""
     with pytest.raises(OSError, match=r"."):
