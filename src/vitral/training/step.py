@@ -92,10 +92,15 @@ def step(
     measured: dict[str, Tensor] = {}
     for index, batch in enumerate(micro_batches):
         wrap.sync_gradients(session.forward, index == len(micro_batches) - 1)
-        loss = _backward(session, batch, index, images)
-        total = total + loss.total
+        read = len(batch.images) > 0
+        # the other processes wait for the gradients of one that could read nothing
+        part = batch if read else _black(batch)
+        loss: Loss = session.forward(part, _position(session, batch, index))
+        # DDP and FSDP average the gradients of the processes, which a sum over all images is not
+        (loss.total * (read * group.world_size / max(images, 1))).backward()
+        total = total + loss.total.detach() * read
         for name, value in loss.measures.items():
-            measured[name] = measured.get(name, 0) + value
+            measured[name] = measured.get(name, 0) + value * read
     stats = [total.item(), *(value.item() for value in measured.values())]
     lost, *found, stops, saves = group.all_reduce_sum(
         *stats, float(bool(stop_requests)), float(save_due)
@@ -131,21 +136,6 @@ def _update(session: Session) -> None:
             f"batches do not help. Choose a smaller model, --tune lora, --devices with --shard, or "
             f"--set optimizer.kind=sgd."
         ) from None
-
-
-def _backward(session: Session, batch: Batch, index: int, images: float) -> Loss:
-    """Forward and backward of one micro-batch; its loss and measures, without their graph."""
-    position = _position(session, batch, index)
-    empty = len(batch.images) == 0
-    if empty:  # the other processes wait for this one's gradients
-        batch = _black(batch)
-    loss: Loss = session.forward(batch, position)
-    total = loss.total * 0 if empty else loss.total
-    (
-        total * (session.run.group.world_size / max(images, 1))
-    ).backward()  # processes average what they have
-    measures = {name: value * 0 if empty else value for name, value in loss.measures.items()}
-    return Loss(total.detach(), measures)
 
 
 def _position(session: Session, batch: Batch, index: int) -> StepPosition:
