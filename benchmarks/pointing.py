@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +35,10 @@ import vitral
 from record import write
 from vitral.data.shapes import KINDS, draw
 from vitral.evaluation import wilson
-from vitral.explanation import explain, heatmap, rollout
+from vitral.explanation import explain, rollout
+from vitral.explanation.attention import readout, to_patches
 from vitral.explanation.faithfulness import faithfulness
-from vitral.explanation.request import Method, Question
+from vitral.explanation.request import ExplainRequest, Method
 from vitral.images import preprocess
 from vitral.model import ViT
 from vitral.specs import ImageSpec
@@ -56,22 +57,20 @@ INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
 
 def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
     """(B, rows, columns), or (B, H, W) from the package: at least 0."""
-    prefix = model.spec.prefix
-    pool: Literal["cls", "mean"] = "cls" if model.spec.pool == "cls" else "mean"
     match method:
         case "occlusion (default)" | "relevance":
             chosen: Method | None = "relevance" if method == "relevance" else None
-            question = Question(method=chosen, steps=0, details=False)
-            found = explain(model, images, spec, KINDS, question)
-            return torch.stack([torch.as_tensor(each.heat) for each in found])
-        case "rollout" | "rollout without residual":
+            request = ExplainRequest(method=chosen, steps=0, details=False)
+            explanations = explain(model, images, spec, KINDS, request)
+            return torch.stack([torch.as_tensor(each.heatmap) for each in explanations])
+        case "rollout" | "rollout without residual" | "raw attention, last block":
             with torch.no_grad():
-                weights = model.attention_weights(images)
-            return heatmap(rollout(weights, method == "rollout"), model.spec.grid, prefix, pool)
-        case "raw attention, last block":
-            with torch.no_grad():
-                last = model.attention_weights(images, [model.spec.depth - 1])[0]
-            return heatmap(last.mean(1), model.spec.grid, prefix, pool)
+                _, weights = model.forward_with_attention(images)
+            blocks, grid = weights[: model.spec.depth], model.spec.grid
+            raw = method.startswith("raw")
+            rows = blocks[-1].mean(1) if raw else rollout(blocks, method == "rollout")
+            read = readout(model.spec, grid, weights, None)
+            return to_patches(rows, read, grid, model.spec.prefix)
         case "GradCAM, last norm1" if INSTALLED:
             return packaged(model, images, targets)
         case "GradCAM, last norm1":
@@ -138,7 +137,7 @@ def measure(model: ViT, spec: ImageSpec, arguments: argparse.Namespace) -> dict[
     mass: dict[str, list[float]] = {name: [] for name in METHODS}
     gains: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
     areas: list[float] = []
-    question = Question(steps=arguments.steps)
+    request = ExplainRequest(steps=arguments.steps)
     for images, labels, masks in scenes(arguments.seed, arguments.scenes, spec):
         with torch.no_grad():
             right = model(images).argmax(dim=1) == labels
@@ -157,7 +156,7 @@ def measure(model: ViT, spec: ImageSpec, arguments: argparse.Namespace) -> dict[
             most = grid.flatten(1).argmax(dim=1, keepdim=True)
             touches[name] += (covered.gather(1, most)[:, 0] > 0).tolist()
             if arguments.steps:
-                scored = faithfulness(model, chosen, grid, targets, question)
+                scored = faithfulness(model, chosen, grid, targets, request)
                 gains[name] += [(one.deletion_score, one.insertion_score) for one in scored]
     rows = {name: pointing(hits[name]) for name in hits}
     for name in METHODS:

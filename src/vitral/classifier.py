@@ -33,7 +33,7 @@ from vitral.engines.torch_engine import Precision, TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
 from vitral.evaluation.outputs import compute_outputs
-from vitral.explanation import Explanation, Question
+from vitral.explanation import ExplainRequest, Explanation
 from vitral.images import preprocess
 from vitral.images.limits import check_bytes
 from vitral.model import ViT, build
@@ -251,7 +251,7 @@ class Classifier:
         )
         return evaluation, outputs.failed
 
-    def explain(self, image: Picture, question: Question | None = None) -> Explanation:
+    def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:
         """Which patches the answer needs in one picture, and whether that is true.
 
         Raises DataError when it cannot be read, and what explanation.explain raises;
@@ -261,31 +261,31 @@ class Classifier:
             tensor = self.prepare(image)
         except DataError as error:
             raise DataError(f"{_name(image) or 'The picture'}: {error}") from None
-        return self._explained([tensor], [_name(image)], question or Question())[0]
+        return self._explained([tensor], [_name(image)], request or ExplainRequest())[0]
 
     def explain_files(
-        self, paths: Iterable[Path], question: Question | None = None, *, batch: int = 16
+        self, paths: Iterable[Path], request: ExplainRequest | None = None, *, batch: int = 16
     ) -> Iterator[Explanation | tuple[Path, DataError]]:
         """One result per file, in order, `batch` at a time, without what is inside the network."""
         if batch < 1:
             raise UsageError(f"batch is at least 1, not {batch}.")
-        asked = replace(question or Question(), details=False)
+        few = replace(request or ExplainRequest(), details=False)
         waiting = iter(paths)
         while some := list(itertools.islice(waiting, batch)):
             tensors, results = self._prepare_files(some)
             if tensors:
-                found = self._explained([*tensors.values()], [*map(str, tensors)], asked)
+                found = self._explained([*tensors.values()], [*map(str, tensors)], few)
                 results |= dict(zip(tensors, found, strict=True))
             yield from (results[path] for path in some)
 
     def _explained(
-        self, tensors: Sequence[Tensor], names: Sequence[str], question: Question
+        self, tensors: Sequence[Tensor], names: Sequence[str], request: ExplainRequest
     ) -> list[Explanation]:
         fitted = self.card.calibration
         least = 0.0 if fitted is None else fitted.threshold
-        asked = replace(question, task=self.task)
+        request = replace(request, task=self.task)
         images = torch.stack(list(tensors)).to(self.engine.device)
-        found = explanation.explain(self.model, images, self.card.images, self.classes, asked)
+        found = explanation.explain(self.model, images, self.card.images, self.classes, request)
         return [
             replace(each, path=name, unsure=bool(0 < each.probabilities.max(initial=0.0) < least))
             for each, name in zip(found, names, strict=True)

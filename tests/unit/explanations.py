@@ -7,8 +7,7 @@ import torch
 from networks import randomised, tiny
 
 from vitral.explanation import Explanation
-from vitral.explanation.explain import Inside
-from vitral.explanation.faithfulness import Faithfulness
+from vitral.explanation.findings import Faithfulness, Internals
 from vitral.model import ViT
 
 NAMES = ("cat", "골프공", "<b>$x_1$ & \x07")
@@ -25,26 +24,26 @@ def scored(points: int = 11) -> Faithfulness:
     )
 
 
-def kept(grid: tuple[int, int], layers: int, heads: int, classes: int) -> Inside:
+def kept(grid: tuple[int, int], layers: int, heads: int, classes: int) -> Internals:
     random = np.random.default_rng(1)
     patches = grid[0] * grid[1]
 
     def some(*shape: int) -> np.ndarray:
         return random.random(shape).astype(np.float32)
 
-    lens = some(layers + 1, classes)
-    return Inside(
+    layer_logits = some(layers + 1, classes)
+    return Internals(
         attention=np.full((layers, heads, patches + 1, patches + 1), 1 / (patches + 1), np.float32),
         rollout=some(patches + 1, patches + 1),
-        plain=some(patches + 1, patches + 1),
-        rollout_heat=some(*grid),
-        plain_heat=some(*grid),
+        rollout_no_residual=some(patches + 1, patches + 1),
+        rollout_heatmap=some(*grid),
+        rollout_no_residual_heatmap=some(*grid),
         occlusion=some(*grid) if classes else None,
         relevance=some(*grid) if classes else None,
-        walls=some(layers, heads, *grid),
-        lens=lens,
-        knew=np.exp(lens) / np.exp(lens).sum(axis=1, keepdims=True),
-        lengths=some(3, layers, heads, patches + 1),
+        attention_maps=some(layers, heads, *grid),
+        layer_logits=layer_logits,
+        layer_probabilities=np.exp(layer_logits) / np.exp(layer_logits).sum(axis=1, keepdims=True),
+        norms=some(3, layers, heads, patches + 1),
         cosines=some(patches, patches),
         layer=layers,
     )
@@ -56,23 +55,23 @@ def explanation(
     heads: int = 3,
     layers: int = 2,
     size: tuple[int, int] = (32, 32),
-    inside: bool = True,
+    internals: bool = True,
     tested: bool = True,
     **changes: Any,
 ) -> Explanation:
     random = np.random.default_rng(0)
-    heat = random.random(grid).astype(np.float32)
+    heatmap = random.random(grid).astype(np.float32)
     values: dict[str, Any] = {
         "picture": random.integers(0, 256, (*size, 3), dtype=np.uint8),
         "grid": grid,
         "prefix": ("class token",),
-        "heat": heat / heat.sum(),
+        "heatmap": heatmap / heatmap.sum(),
         "probabilities": np.linspace(0.5, 0.1, len(classes), dtype=np.float32),
         "classes": tuple(classes),
         "method": "occlusion" if classes else "rollout",
         "target": classes[0] if classes else None,
         "faithfulness": _TEST if tested and classes else None,
-        "inside": kept(grid, layers, heads, len(classes)) if inside else None,
+        "internals": kept(grid, layers, heads, len(classes)) if internals else None,
     }
     return Explanation(**(values | changes))
 

@@ -14,7 +14,7 @@ from vitral.classifier import Answer, Classifier
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError, SpecError, UsageError
 from vitral.evaluation import MultiLabelEvaluation, SingleLabelEvaluation
-from vitral.explanation import Explanation, Question
+from vitral.explanation import ExplainRequest, Explanation
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_probabilities_are_calibrated_and_the_unsure_are_said(
         assert [answer.unsure for answer in answers] == [score < threshold for score in scores]
         assert sum(answer.unsure for answer in answers) == unsure
         assert answers[0].to_dict()["unsure"] is answers[0].unsure
-        quick = Question(method="relevance", steps=0, details=False)
+        quick = ExplainRequest(method="relevance", steps=0, details=False)
         assert other.explain(paths[0], quick).unsure is answers[0].unsure
     none = replace(clf, card=replace(clf.card, calibration=None))
     plain = none.predict(paths[0])
@@ -174,7 +174,7 @@ def test_a_model_without_a_head_says_what_can_be_done(clf: Classifier, folder: P
 def test_explain(clf: Classifier, folder: Path, tmp_path: Path) -> None:
     path = next((folder / "photos").rglob("*.jpg"))
     explanation = clf.explain(path)
-    assert explanation.heat.shape == (4, 4)
+    assert explanation.heatmap.shape == (4, 4)
     assert explanation.top(1)[0][0] == clf.predict(path).label
     explanation.save(tmp_path / "e.png")
     with Image.open(tmp_path / "e.png") as figure:
@@ -188,17 +188,17 @@ def test_files_are_explained_in_order_and_batches_change_nothing(
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
     paths.insert(2, broken)
-    question = Question(steps=2)
-    results = list(clf.explain_files(paths, question, batch=2))
+    request = ExplainRequest(steps=2)
+    results = list(clf.explain_files(paths, request, batch=2))
     assert isinstance(results[2], tuple)
     assert results[2][0] == broken
     for path, result in zip(paths, results, strict=True):
         if path != broken:
             assert isinstance(result, Explanation)
-            assert (result.path, result.inside) == (str(path), None)
-            alone = clf.explain(path, question)
-            np.testing.assert_allclose(result.heat, alone.heat, atol=1e-5)
-            assert alone.inside is not None
+            assert (result.path, result.internals) == (str(path), None)
+            alone = clf.explain(path, request)
+            np.testing.assert_allclose(result.heatmap, alone.heatmap, atol=1e-5)
+            assert alone.internals is not None
 
 
 def test_create() -> None:

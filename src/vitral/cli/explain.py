@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitral.classifier import Classifier
-    from vitral.explanation import Explanation, Question
+    from vitral.explanation import ExplainRequest, Explanation
 
 TABLE = "explanations.csv"
 COLUMNS = (
     *("path", "answer", "probability", "target"),
     *("deletion score", "insertion score", "folder", "unsure"),
 )
-SEEN = 128  # images for the attention distance, as in the paper's figure 7
+MAX_IMAGES = 128  # images for the attention distance, as in the paper's figure 7
 
 
 Method = Annotated[
@@ -77,10 +77,12 @@ def explain(
     """
     from vitral.classifier import load
     from vitral.data.datasets import find_images
-    from vitral.explanation import Question
+    from vitral.explanation import ExplainRequest
 
-    asked: Any = {"method": method, "layer": layer, "head": head, "target": target}
-    question = Question(query=_query(query), **asked)
+    named: Any = method  # resolve() refuses what is no method
+    request = ExplainRequest(
+        method=named, target=target, query=_query(query), layer=layer, head=head
+    )
     files = list(dict.fromkeys(find_images(images or [])))
     spare(out_, files)
     one = len(files) == 1 and files == images  # named by itself, not found in a folder
@@ -89,21 +91,21 @@ def explain(
         raise UsageError("--data is for the model's own figures; leave it or the images out.")
     classifier = load(run, device=device, announce=complain)
     if not files:
-        if question != Question():
+        if request != ExplainRequest():
             raise UsageError("A method, query, layer, head or class needs an image to explain.")
         written = [str(path) for path in _of_model(classifier, out_, data)]
         results: dict[str, Any] = {"written": written}
     elif one:
-        results = {"results": [_of_image(classifier, files[0], out_, question)]}
+        results = {"results": [_of_image(classifier, files[0], out_, request)]}
     else:
-        results = {"results": _of_images(classifier, files, out_, question, quiet=as_json)}
+        results = {"results": _of_images(classifier, files, out_, request, quiet=as_json)}
     if as_json:
         print_json(results)
     elif not files:
         for name in results["written"]:
             out.print(f"written: {name}", markup=False)
     elif one:
-        _tell(results["results"][0])
+        _print_answer(results["results"][0])
 
 
 def _check_place(target: Path, *, one: bool) -> None:
@@ -115,19 +117,19 @@ def _check_place(target: Path, *, one: bool) -> None:
 
 
 def _of_image(
-    classifier: Classifier, path: Path, place: Path, question: Question
+    classifier: Classifier, path: Path, place: Path, request: ExplainRequest
 ) -> dict[str, Any]:
     from vitral.explanation import save
 
-    _spare_inputs(place, [path], save.names())
+    _refuse_inputs(place, [path], save.file_names())
     with progress("explaining"):
-        found = classifier.explain(path, question)
-    found.save(place)
-    return _result(found, place)
+        explanation = classifier.explain(path, request)
+    explanation.save(place)
+    return _result(explanation, place)
 
 
 def _of_images(
-    classifier: Classifier, paths: list[Path], place: Path, question: Question, *, quiet: bool
+    classifier: Classifier, paths: list[Path], place: Path, request: ExplainRequest, *, quiet: bool
 ) -> list[dict[str, Any]]:
     """A folder for each, and the table; what cannot be read is named and left out."""
     from vitral.explanation import Explanation
@@ -136,21 +138,21 @@ def _of_images(
 
     folders = dict(zip(paths, _folders(paths), strict=True))
     for name in folders.values():
-        _spare_inputs(place / name, paths, ("overlay.png", "overview.png"))
+        _refuse_inputs(place / name, paths, ("overlay.png", "overview.png"))
     results: list[dict[str, Any]] = []
     with progress("explaining") as tick:
-        told = zip(paths, classifier.explain_files(paths, question), strict=True)
-        for done, (path, found) in enumerate(told, start=1):
+        explained = zip(paths, classifier.explain_files(paths, request), strict=True)
+        for done, (path, result) in enumerate(explained, start=1):
             tick(done, len(paths))
-            if not isinstance(found, Explanation):
-                complain(f"{path} cannot be read: {found[1]}")
-                entry = {"code": "unreadable", "message": str(found[1])}
+            if not isinstance(result, Explanation):
+                complain(f"{path} cannot be read: {result[1]}")
+                entry = {"code": "unreadable", "message": str(result[1])}
                 results.append({"path": str(path), "error": entry})
                 continue
             folder = place / folders[path]
-            files.write_bytes(folder / "overlay.png", found.overlay_png())
-            files.write_bytes(folder / "overview.png", overview.render(found, "png"))
-            results.append(_result(found, folder))
+            files.write_bytes(folder / "overlay.png", result.overlay_png())
+            files.write_bytes(folder / "overview.png", overview.render(result, "png"))
+            results.append(_result(result, folder))
     good = [result for result in results if "error" not in result]
     if not good:
         raise DataError(f"None of the {len(paths)} files could be read as an image.")
@@ -167,12 +169,12 @@ def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Pat
     spec, model = classifier.card.images, classifier.model
     with progress("looking") as tick:
         return explain_model(
-            model, place, batches, image_spec=spec, progress=lambda done: tick(done, SEEN)
+            model, place, batches, image_spec=spec, progress=lambda done: tick(done, MAX_IMAGES)
         )
 
 
 def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
-    """Up to SEEN images, ready for the model: of `data`, or of what it was trained on."""
+    """Up to MAX_IMAGES images, ready for the model: of `data`, or of what it was trained on."""
     import numpy as np
 
     from vitral.data.loader import eval_batches
@@ -190,7 +192,9 @@ def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | 
             raise
         complain(f"The training data cannot be opened again, so no attention distances: {error}")
         return None
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(SEEN, len(split))).round().astype(int))
+    chosen = np.unique(
+        np.linspace(0, len(split) - 1, min(MAX_IMAGES, len(split))).round().astype(int)
+    )
     spec, device = classifier.card.images, classifier.engine.device
     batches = eval_batches(split.select(chosen), spec, batch=16, workers=0)
     return (normalise(batch.images.to(device), spec) for batch in batches if len(batch.images))
@@ -208,42 +212,45 @@ def _query(text: str | None) -> Any:
 
 def _folders(paths: list[Path]) -> list[str]:
     """A folder name for each image, all distinct on any disk, none the table's."""
-    taken, names = {TABLE}, []
+    taken = {TABLE}
+    names = []
     for path in paths:
-        name, count = path.stem.strip() or "image", 1
+        stem = path.stem.strip() or "image"
+        name = stem
+        count = 1
         while name.casefold() in taken:
             count += 1
-            name = f"{path.stem.strip() or 'image'}-{count}"
+            name = f"{stem}-{count}"
         taken.add(name.casefold())
         names.append(name)
     return names
 
 
-def _spare_inputs(place: Path, images: list[Path], names: tuple[str, ...]) -> None:
+def _refuse_inputs(place: Path, images: list[Path], names: tuple[str, ...]) -> None:
     for name in names:
         spare(place / name, images)
 
 
-def _result(found: Explanation, place: Path) -> dict[str, Any]:
-    test = found.faithfulness
+def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
+    test = explanation.faithfulness
     return {
-        "path": found.path,
-        "top": [{"label": label, "score": score} for label, score in found.top()],
-        "unsure": found.unsure,
-        "method": found.method,
-        "target": found.target,
-        "query": found.query,
-        "layer": found.layer,
-        "head": found.head,
+        "path": explanation.path,
+        "top": [{"label": label, "score": score} for label, score in explanation.top()],
+        "unsure": explanation.unsure,
+        "method": explanation.method,
+        "target": explanation.target,
+        "query": explanation.query,
+        "layer": explanation.layer,
+        "head": explanation.head,
         "faithfulness": None if test is None else test.to_dict(),
         "told": "" if test is None else test.sentence(),
         "written": str(place),
     }
 
 
-def _tell(result: dict[str, Any]) -> None:
+def _print_answer(result: dict[str, Any]) -> None:
     for answer in result["top"]:
-        unsure = "unsure:  " * (result["unsure"] and answer is result["top"][0])
+        unsure = "unsure:  " if result["unsure"] and answer is result["top"][0] else ""
         out.print(f"{unsure}{answer['label']}  {answer['score']:.3f}", markup=False)
     if result["told"]:
         out.print(f"{result['method']} for {result['target']}: {result['told']}", markup=False)
@@ -275,6 +282,7 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
         test = result["faithfulness"] or {}
         scores = [test.get("deletion_score", ""), test.get("insertion_score", "")]
         unsure = str(result["unsure"]).lower()  # as in predict's table
-        told = [best["label"], best["score"], result["target"] or "", *scores]
-        writer.writerow([result["path"], *told, result["written"], unsure])
+        target = result["target"] or ""
+        answer = [best["label"], best["score"], target]
+        writer.writerow([result["path"], *answer, *scores, result["written"], unsure])
     files.write_text(path, text.getvalue())

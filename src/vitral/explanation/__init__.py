@@ -1,16 +1,17 @@
 """What a model looks at: relevance, rollout, attention distance, pictures, and whether it is so."""
 
 from vitral.drawing.pictures import overlay
-from vitral.explanation.attention import attention_distance, heatmap, patches_only, rollout
-from vitral.explanation.explain import Explanation, explain
-from vitral.explanation.request import Question
+from vitral.explanation.attention import attention_distance, patches_only, rollout
+from vitral.explanation.findings import Findings
+from vitral.explanation.image_analysis import Explanation, explain
+from vitral.explanation.request import ExplainRequest
 
 __all__ = [
+    "ExplainRequest",
     "Explanation",
-    "Question",
+    "Findings",
     "attention_distance",
     "explain",
-    "heatmap",
     "overlay",
     "patches_only",
     "rollout",

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitral.explanation.request import Question
+from vitral.explanation.request import ExplainRequest
+from vitral.model import ViT
 
-MOST, PIXELS = 64, 64 * 224 * 224  # images of one forward pass, and pixels of them all
+_MAX_IMAGES = 64  # of one forward pass
+_MAX_PIXELS = 64 * 224 * 224  # of all images of one forward pass
 
 
-def watched(
-    model: nn.Module,
+def masked_log_probs(
+    model: ViT,
     images: Tensor,
     owners: Tensor,
     shown: Tensor,
     targets: Tensor,
-    question: Question,
+    request: ExplainRequest,
 ) -> Tensor:
-    """Log-probability of a class while patches are hidden under their image's mean colour.
+    """Score a class while patches are hidden under the mean colour of their image.
 
     Args:
         model: in evaluation mode.
         images: (B, C, H, W), normalised.
         owners: int64 (n,), the image that each mask belongs to.
         shown: bool (n, rows, columns), the patches that stay.
-        targets: int64 (B,), the class to watch in each image.
-        question: how logits become probabilities.
+        targets: int64 (B,), the class to score in each image.
+        request: its task says how logits become probabilities.
 
-    Returns (n,) float32 on the CPU, computed in batches that bound the memory.
+    Returns log-probabilities (n,), float32 on the CPU, computed in batches that bound the memory.
     """
     row, column = (
         torch.arange(side, device=images.device) * count // side
         for side, count in zip(images.shape[2:], shown.shape[1:], strict=True)
     )
-    network: Any = model
     mean = images.mean(dim=(2, 3), keepdim=True)
-    count = min(MOST, max(1, PIXELS // images[0, 0].numel()))
-    found = []
+    count = min(_MAX_IMAGES, max(1, _MAX_PIXELS // images[0, 0].numel()))
+    log_probs = []
     with torch.inference_mode():
-        for of, seen in zip(owners.split(count), shown.split(count), strict=True):
-            own = of.to(images.device)
-            pixels = seen.to(images.device)[:, row][:, :, column][:, None]
-            logits = network(torch.where(pixels, images[own], mean[own]), any_size=True)
-            scores = question.task.log_probabilities(logits)
-            found.append(scores.gather(1, targets.to(scores.device)[own, None])[:, 0].cpu())
-    return torch.cat(found)
+        for part_owners, masks in zip(owners.split(count), shown.split(count), strict=True):
+            owner = part_owners.to(images.device)
+            pixels = masks.to(images.device)[:, row][:, :, column][:, None]
+            logits = model(torch.where(pixels, images[owner], mean[owner]), any_size=True)
+            scores = request.task.log_probabilities(logits)
+            log_probs.append(scores.gather(1, targets.to(scores.device)[owner, None])[:, 0].cpu())
+    return torch.cat(log_probs)

@@ -6,20 +6,21 @@ Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks" (ECCV 20
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitral.explanation.attention import as_map
-from vitral.explanation.masked_scores import watched
-from vitral.explanation.request import Question
+from vitral.explanation.attention import normalised_map
+from vitral.explanation.masked_scores import masked_log_probs
+from vitral.explanation.request import ExplainRequest
+from vitral.model import ViT
 
-LEAST = 1e-5  # a smaller fall of log p is rounding
-SIDE = 8  # windows along the longer side of a grid of more than SIDE² patches
+_ROUNDING = 1e-5  # a smaller fall of log p is rounding
+_WINDOWS = 8  # along the longer side of a grid of more than 8² patches
 
 
 def occlusion(
-    model: nn.Module, images: Tensor, targets: Tensor, relevant: Tensor, question: Question
+    model: ViT, images: Tensor, targets: Tensor, relevance: Tensor, request: ExplainRequest
 ) -> Tensor:
-    """How much of the log-probability of a class each patch holds up.
+    """Measure how much of the log-probability of a class each patch holds up.
 
     The amount of a patch is max(0, log p(whole image) - log p(with the image's mean colour in the
     patch's place)): one forward pass per patch. In a grid of more than 64 patches whole windows
@@ -33,37 +34,39 @@ def occlusion(
     Args:
         model: in evaluation mode.
         images: (B, C, H, W), normalised.
-        targets: int64 (B,), the class to watch in each image.
-        relevant: (B, rows, columns), at least 0; decides within a window.
-        question: how logits become probabilities.
+        targets: int64 (B,), the class to score in each image.
+        relevance: (B, rows, columns), at least 0; decides within a window.
+        request: its task says how logits become probabilities.
 
-    Returns (B, rows, columns), summing to 1, on the device of `relevant`.
+    Returns (B, rows, columns), summing to 1, on the device of `relevance`.
     """
-    grid, device = (relevant.shape[1], relevant.shape[2]), relevant.device
+    grid = (relevance.shape[1], relevance.shape[2])
+    device = relevance.device
     hidden = windows(grid)
     shown = torch.cat([torch.ones(1, *grid, dtype=torch.bool), ~hidden])  # the whole image first
     owners = torch.arange(len(images)).repeat_interleave(len(shown))
-    scores = watched(model, images, owners, shown.repeat(len(images), 1, 1), targets, question)
+    masks = shown.repeat(len(images), 1, 1)
+    scores = masked_log_probs(model, images, owners, masks, targets, request)
     scores = scores.unflatten(0, (len(images), len(shown)))
     falls = scores[:, :1] - scores[:, 1:]
-    falls = torch.where(falls > LEAST, falls, 0).to(device)
+    falls = torch.where(falls > _ROUNDING, falls, 0).to(device)
     within = hidden.flatten(1).to(device, falls.dtype)
-    shares = relevant.detach().flatten(1).to(falls.dtype)
+    shares = relevance.detach().flatten(1).to(falls.dtype)
     totals = (shares @ within.T) @ within  # of each patch's window
     equal = within / within.sum(dim=1, keepdim=True)
     tiny = torch.finfo(falls.dtype).tiny
     shares = torch.where(totals > 0, shares / totals.clamp_min(tiny), equal.sum(dim=0))
-    return as_map((falls @ within) * shares, grid, 0)
+    return normalised_map((falls @ within) * shares, grid, 0)
 
 
 def windows(grid: tuple[int, int]) -> Tensor:
-    """bool (n, rows, columns): what is hidden at a time; every patch in exactly one, n <= 64.
+    """Cut a grid into the windows that are hidden one at a time: bool (n, rows, columns), n <= 64.
 
-    Single patches where there are at most 64, otherwise squares of ceil(max(rows, columns) / 8)
-    patches, cut at the lower and right border.
+    Every patch is in exactly one. Single patches where there are at most 64, otherwise squares of
+    ceil(max(rows, columns) / 8) patches, cut at the lower and right border.
     """
     rows, columns = grid
-    side = 1 if rows * columns <= SIDE**2 else -(-max(grid) // SIDE)
+    side = 1 if rows * columns <= _WINDOWS**2 else -(-max(grid) // _WINDOWS)
     across = -(-columns // side)
-    place = torch.arange(rows)[:, None] // side * across + torch.arange(columns) // side
-    return torch.arange(int(place.max()) + 1)[:, None, None] == place
+    index = torch.arange(rows)[:, None] // side * across + torch.arange(columns) // side
+    return torch.arange(int(index.max()) + 1)[:, None, None] == index

@@ -1,4 +1,4 @@
-"""What is asked about an image: which method, which class, whose attention.
+"""What `explain` is asked about an image: which method, which class, whose attention.
 
 Layers, heads, rows and columns count from 1, as in the paper and in every figure.
 """
@@ -19,7 +19,7 @@ Query = Literal["cls"] | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class ExplainRequest:
     """What `explain` is to find out; the defaults ask which patches the answer needs.
 
     Attributes:
@@ -46,14 +46,16 @@ class Question:
     details: bool = True
     task: Task = field(default_factory=Task)
 
-    def settled(self, spec: ModelSpec, grid: tuple[int, int], classes: Sequence[str]) -> Question:
-        """The question with its method decided, if this model can be asked it.
+    def resolve(
+        self, spec: ModelSpec, grid: tuple[int, int], classes: Sequence[str]
+    ) -> ExplainRequest:
+        """Decide the method, and refuse what this model cannot be asked.
 
         Raises ModelError for what this network has not, UsageError for what does not exist.
         """
         named = (self.query, self.layer, self.head) != (None, None, None)
-        usual: Method = "occlusion" if spec.classes else "rollout"
-        method = self.method or ("attention" if named else usual)
+        default: Method = "occlusion" if spec.classes else "rollout"
+        method = self.method or ("attention" if named else default)
         if method not in get_args(Method):
             raise UsageError(f"The method is one of {', '.join(get_args(Method))}, not {method!r}.")
         if method in ("rollout", "attention") and not spec.depth:
@@ -73,8 +75,8 @@ class Question:
             raise UsageError(
                 f"{method} is read from the answer; a query goes with method attention or rollout."
             )
-        _number("Layers", self.layer, spec.depth)
-        _number("Heads", self.head, spec.heads)
+        _check_number("Layers", self.layer, spec.depth)
+        _check_number("Heads", self.head, spec.heads)
         self._check_query(spec, grid)
         if self.target is not None and self.target not in classes:
             known = listed(classes, 20) or "none"
@@ -98,6 +100,6 @@ class Question:
                 raise UsageError(f"A query is cls or a patch, not {other!r}; {patches}.")
 
 
-def _number(what: str, value: int | None, most: int) -> None:
+def _check_number(what: str, value: int | None, most: int) -> None:
     if value is not None and (type(value) is not int or not 1 <= value <= most):
         raise UsageError(f"{what} are 1 to {most}; there is no {value!r}.")

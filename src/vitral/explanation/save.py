@@ -1,11 +1,13 @@
 """What `Explanation.save` writes: pictures to look at and numbers to go on with.
 
-explanation.png/.svg  the overview            wall.png/.svg    attention of every layer and head
+findings.png/.svg  the overview            wall.png/.svg    attention of every layer and head
 overlay.png           the map on the picture  lens.png/.svg    the head read after every layer
-input.png             what the model received tokens.png/.svg  lengths and angles of q, k and v
+input.png             what the model received tokens.png/.svg  norms and angles of q, k and v
 patches.png           numbered                rollout.png      with the skips and without
 occlusion.png         what the answer needs   relevance.png    gradient × attention
 tokens.json, attention.npz   all the numbers
+
+The names of files, arrays and JSON keys are a contract; some are older than those in the code.
 """
 
 from __future__ import annotations
@@ -13,17 +15,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.drawing.pictures import png
 from vitral.errors import UsageError
 from vitral.explanation.figures import details, overview
+from vitral.explanation.findings import Findings, Internals
 from vitral.storage import files
-
-if TYPE_CHECKING:
-    from vitral.explanation.explain import Explanation, Inside
 
 ARRAYS = {
     "attention": "softmax rows: [layer, head, query token, key token]; every row sums to 1",
@@ -37,32 +38,34 @@ ARRAYS = {
     "lengths": "Euclidean norms: [query key or value, layer, head, token]",
     "cosines": "cosine of query and key, mean over heads: [query patch, key patch] of one layer",
 }
-ANSWERED = ("occlusion.png", "relevance.png")
-MOST_CLASSES = 20  # of the lens in tokens.json; attention.npz has all
+MAX_CLASSES = 20  # of the lens in tokens.json; attention.npz has all
 PICTURES = (".jpg", ".jpeg", ".pdf", ".gif", ".webp", ".tif", ".tiff", ".bmp")
 
 
-def save(explanation: Explanation, path: Path) -> None:
+def save(findings: Findings, path: Path) -> None:
     """Write an overview (.png or .svg), or the folder; see Explanation.save."""
     match path.suffix.lower():
         case ".png":
-            files.write_bytes(path, overview.render(explanation, "png"))
+            files.write_bytes(path, overview.render(findings, "png"))
         case ".svg":
-            files.write_bytes(path, overview.render(explanation, "svg"))
+            files.write_bytes(path, overview.render(findings, "svg"))
         case suffix if suffix in PICTURES:
             raise UsageError(f"{path}: figures are .png or .svg (or a folder), not {suffix}.")
         case _:
-            earlier = set(names()) if _is_ours(path / "tokens.json") else set()
-            for name, content in of(explanation):
-                files.write_bytes(path / name, content)
-                earlier.discard(name)
-            if explanation.inside is not None:
-                arrays = _arrays(explanation, explanation.inside)
-                files.write_arrays(path / "attention.npz", arrays)
-                earlier.discard("attention.npz")
-            for name in earlier:  # of the explanation that was here before, not of this one
-                if (path / name).is_file():
-                    (path / name).unlink()
+            _save_folder(findings, path)
+
+
+def _save_folder(findings: Findings, folder: Path) -> None:
+    earlier = set(file_names()) if _is_ours(folder / "tokens.json") else set()
+    for name, content in contents(findings):
+        files.write_bytes(folder / name, content)
+        earlier.discard(name)
+    if findings.internals is not None:
+        files.write_arrays(folder / "attention.npz", _arrays(findings, findings.internals))
+        earlier.discard("attention.npz")
+    for name in earlier:  # of the explanation that was here before, not of this one
+        if (folder / name).is_file():
+            (folder / name).unlink()
 
 
 def _is_ours(path: Path) -> bool:
@@ -75,111 +78,113 @@ def _is_ours(path: Path) -> bool:
     return meaning == ARRAYS["heat"] and {"grid", "tokens", "probabilities"} <= set(values)
 
 
-def names() -> tuple[str, ...]:
-    """Every file that a folder may get."""
+def file_names() -> tuple[str, ...]:
+    """List every file that a folder may get."""
     few = ("explanation.png", "explanation.svg", "overlay.png", "input.png", "tokens.json")
     both = ("wall", "lens", "tokens")
     more = tuple(f"{name}.{kind}" for name in both for kind in ("png", "svg"))
-    return (*few, *more, "patches.png", "rollout.png", *ANSWERED, "attention.npz")
+    maps = ("patches.png", "rollout.png", "occlusion.png", "relevance.png")
+    return (*few, *more, *maps, "attention.npz")
 
 
-def of(explanation: Explanation) -> Iterator[tuple[str, bytes]]:
-    """The files of a folder, by name; those of what was not kept are left out."""
-    inside = explanation.inside
-    yield "explanation.png", overview.render(explanation, "png")
-    yield "explanation.svg", overview.render(explanation, "svg")
-    yield "overlay.png", explanation.overlay_png()
-    yield "input.png", explanation.picture_png()
-    yield "patches.png", details.patches(explanation)
-    text = json.dumps(numbers(explanation), indent=1, ensure_ascii=False)
+def contents(findings: Findings) -> Iterator[tuple[str, bytes]]:
+    """Draw the files of a folder, by name; those of what was not kept are left out."""
+    yield "explanation.png", overview.render(findings, "png")
+    yield "explanation.svg", overview.render(findings, "svg")
+    yield "overlay.png", details.overlay_png(findings, findings.heatmap)
+    yield "input.png", png(findings.picture)
+    yield "patches.png", details.patches(findings)
+    text = json.dumps(tokens_json(findings), indent=1, ensure_ascii=False)
     yield "tokens.json", text.encode("utf-8", "backslashreplace")
-    if inside is None:
+    internals = findings.internals
+    if internals is None:
         return
-    yield "rollout.png", details.rollouts(explanation, inside)
-    for name, heat in zip(ANSWERED, (inside.occlusion, inside.relevance), strict=True):
-        if heat is not None:
-            yield name, details.window(explanation, heat)
-    yield "wall.png", details.wall(explanation, inside, "png")
-    yield "wall.svg", details.wall(explanation, inside, "svg")
-    yield "tokens.png", details.tokens(explanation, inside, "png")
-    yield "tokens.svg", details.tokens(explanation, inside, "svg")
-    if explanation.classes:
-        yield "lens.png", details.knowledge(explanation, inside, "png")
-        yield "lens.svg", details.knowledge(explanation, inside, "svg")
+    yield "rollout.png", details.rollouts(findings, internals)
+    if internals.occlusion is not None:
+        yield "occlusion.png", details.overlay_png(findings, internals.occlusion)
+    if internals.relevance is not None:
+        yield "relevance.png", details.overlay_png(findings, internals.relevance)
+    yield "wall.png", details.attention_maps(findings, internals, "png")
+    yield "wall.svg", details.attention_maps(findings, internals, "svg")
+    yield "tokens.png", details.norms_and_cosines(findings, internals, "png")
+    yield "tokens.svg", details.norms_and_cosines(findings, internals, "svg")
+    if findings.classes:
+        yield "lens.png", details.logit_lens(findings, internals, "png")
+        yield "lens.svg", details.logit_lens(findings, internals, "svg")
 
 
-def numbers(explanation: Explanation) -> dict[str, Any]:
-    """The content of tokens.json: plain values; layers, heads, rows and columns count from 1."""
-    height, width = explanation.picture.shape[:2]
-    rows, columns = explanation.grid
-    test, inside = explanation.faithfulness, explanation.inside
-    order = np.argsort(-explanation.probabilities, kind="stable")
+def tokens_json(findings: Findings) -> dict[str, Any]:
+    """Gather the content of tokens.json; layers, heads, rows and columns count from 1."""
+    height, width = findings.picture.shape[:2]
+    rows, columns = findings.grid
+    test = findings.faithfulness
+    order = np.argsort(-findings.probabilities, kind="stable")
     values: dict[str, Any] = {
-        "path": explanation.path,
+        "path": findings.path,
         "picture": {"height": height, "width": width, "unit": "pixels"},
         "grid": {"rows": rows, "columns": columns},
         "tokens": {
-            "prefix": list(explanation.prefix),
-            "count": len(explanation.prefix) + rows * columns,
+            "prefix": list(findings.prefix),
+            "count": len(findings.prefix) + rows * columns,
             "order": "the prefix, then the patches row by row",
         },
-        "unsure": explanation.unsure,
-        "method": explanation.method,
-        "target": explanation.target,
-        "query": explanation.query,
-        "layer": explanation.layer,
-        "head": explanation.head,
+        "unsure": findings.unsure,
+        "method": findings.method,
+        "target": findings.target,
+        "query": findings.query,
+        "layer": findings.layer,
+        "head": findings.head,
         "heat": {
             "meaning": ARRAYS["heat"],
-            "shape": list(explanation.heat.shape),
-            "values": explanation.heat.tolist(),
+            "shape": list(findings.heatmap.shape),
+            "values": findings.heatmap.tolist(),
         },
-        "probabilities": {
-            explanation.classes[i]: float(explanation.probabilities[i]) for i in order
-        },
+        "probabilities": {findings.classes[i]: float(findings.probabilities[i]) for i in order},
         "faithfulness": None if test is None else test.to_dict(),
     }
-    return values if inside is None else values | _inside(explanation, inside)
+    if findings.internals is not None:
+        values |= _internals_json(findings, findings.internals)
+    return values
 
 
-def _inside(explanation: Explanation, inside: Inside) -> dict[str, Any]:
-    last = [int(i) for i in np.argsort(-inside.lens[-1], kind="stable")[:MOST_CLASSES]]
-    lengths = inside.lengths.mean(axis=-1)
+def _internals_json(findings: Findings, internals: Internals) -> dict[str, Any]:
+    logits = internals.layer_logits
+    best = [int(i) for i in np.argsort(-logits[-1], kind="stable")[:MAX_CLASSES]]
+    norms = internals.norms.mean(axis=-1)
     return {
-        "layer": inside.layer,
+        "layer": internals.layer,
         "lens": {
             "meaning": "logits of the best classes, the head read after each layer; row 0 is the "
             "embedding",
-            "shape": [len(inside.lens), len(last)],
-            "classes": [explanation.classes[i] for i in last],
-            "values": inside.lens[:, last].tolist(),
+            "shape": [len(logits), len(best)],
+            "classes": [findings.classes[i] for i in best],
+            "values": logits[:, best].tolist(),
         },
         "lengths": {
             "meaning": "mean over the tokens of the Euclidean norm: [layer][head]",
-            "shape": list(lengths.shape[1:]),
-            **{
-                name: part.tolist()
-                for name, part in zip(("queries", "keys", "values"), lengths, strict=True)
-            },
+            "shape": list(norms.shape[1:]),
+            "queries": norms[0].tolist(),
+            "keys": norms[1].tolist(),
+            "values": norms[2].tolist(),
         },
         "attention.npz": {
             name: {"shape": list(array.shape), "type": str(array.dtype), "meaning": ARRAYS[name]}
-            for name, array in _arrays(explanation, inside).items()
+            for name, array in _arrays(findings, internals).items()
         },
     }
 
 
-def _arrays(explanation: Explanation, inside: Inside) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any] | None] = {
-        "attention": inside.attention.astype(np.float16),
-        "rollout": inside.rollout,
-        "rollout_without_residual": inside.plain,
-        "occlusion": inside.occlusion,
-        "relevance": inside.relevance,
-        "heat": explanation.heat,
-        "walls": inside.walls,
-        "lens": inside.lens,
-        "lengths": inside.lengths,
-        "cosines": inside.cosines,
+def _arrays(findings: Findings, internals: Internals) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any] | None] = {
+        "attention": internals.attention.astype(np.float16),
+        "rollout": internals.rollout,
+        "rollout_without_residual": internals.rollout_no_residual,
+        "occlusion": internals.occlusion,
+        "relevance": internals.relevance,
+        "heat": findings.heatmap,
+        "walls": internals.attention_maps,
+        "lens": internals.layer_logits,
+        "lengths": internals.norms,
+        "cosines": internals.cosines,
     }
-    return {name: array for name, array in found.items() if array is not None}
+    return {name: array for name, array in arrays.items() if array is not None}

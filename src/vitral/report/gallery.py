@@ -7,20 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from vitral.drawing import pictures
 from vitral.errors import DataError
 from vitral.evaluation import Prediction, mistakes
 from vitral.explanation import explain
-from vitral.explanation.request import Question
+from vitral.explanation.request import ExplainRequest
 from vitral.images import preprocess
 from vitral.images.decode import decode
+from vitral.model import ViT
 from vitral.report.confusions import MOST_PAIRS
 from vitral.report.label_errors import doubtful
 from vitral.specs import ImageSpec
@@ -30,7 +30,7 @@ MOST = 12  # mistakes, and likely label errors
 _SIDE, _SMALL = 240, 96  # pixels of the longer side of a picture, and of one in a confusion's panel
 _MOST_SMALL = 150
 _AT_ONCE = 8  # images that are explained together
-CHEAP = Question(method="relevance", details=False, steps=0)  # one pass there and one back
+CHEAP = ExplainRequest(method="relevance", details=False, steps=0)  # one pass there and one back
 
 Kind = Literal["mistake", "doubt", "confusion"]
 
@@ -72,7 +72,7 @@ class Images(Protocol):
 def examples(
     split: Images,
     predictions: Sequence[Prediction],
-    model: nn.Module | None = None,
+    model: ViT | None = None,
     image_spec: ImageSpec | None = None,
     *,
     kind: TaskKind = "single_label",
@@ -91,12 +91,9 @@ def examples(
     places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
     pictures = dict(_pictures(split, places, [predictions[i].key for i in large], _SIDE))
     thumbs = dict(_pictures(split, places, [predictions[i].key for i in small], _SMALL))
-    network: Any = model  # nn.Module does not know that ours has a spec
     overlays: dict[str, bytes] = {}
-    if network is not None and image_spec is not None:
-        overlays = dict(
-            _overlays(split, {key: places[key] for key in pictures}, network, image_spec)
-        )
+    if model is not None and image_spec is not None:
+        overlays = dict(_overlays(split, {key: places[key] for key in pictures}, model, image_spec))
 
     def shown(indices: Sequence[int], found: Mapping[str, bytes], kind: Kind) -> list[Example]:
         return [
@@ -168,7 +165,7 @@ def _pictures(
 
 
 def _overlays(
-    split: Images, places: Mapping[str, int], model: nn.Module, image_spec: ImageSpec
+    split: Images, places: Mapping[str, int], model: ViT, image_spec: ImageSpec
 ) -> Iterator[tuple[str, bytes]]:
     """What the model looked at in each image, a few images at a time."""
     device = next(model.parameters()).device
@@ -176,9 +173,9 @@ def _overlays(
     for start in range(0, len(names), _AT_ONCE):
         keys = names[start : start + _AT_ONCE]
         views = [preprocess.tensor(split.read(places[key]), image_spec) for key in keys]
-        explained = explain(model, torch.stack(views).to(device), image_spec, question=CHEAP)
+        explained = explain(model, torch.stack(views).to(device), image_spec, request=CHEAP)
         for key, found in zip(keys, explained, strict=True):
-            window = pictures.overlay(pictures.upscale(found.picture, _SIDE), found.heat)
+            window = pictures.overlay(pictures.upscale(found.picture, _SIDE), found.heatmap)
             yield key, encoded(Image.fromarray(window), _SIDE)
 
 

@@ -35,7 +35,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from vitral import report
 from vitral.data.datasets import Dataset
@@ -338,7 +337,7 @@ def summary_lines(
 
 
 def write_report(
-    out: Path, data: Dataset, evaluation: Score, model: nn.Module, images: ImageSpec
+    out: Path, data: Dataset, evaluation: Score, model: ViT, images: ImageSpec
 ) -> None:
     """report.html with the most confident mistakes and what the model looked at in them."""
     kind: TaskKind = "multi_label" if data.multi_label else "single_label"

@@ -35,7 +35,7 @@ def test_one_image_gets_a_folder(vitral: Vitral, place: Path, tmp_path: Path) ->
     picture = next((place / "photos").rglob("*.jpg"))
     code, out, err = vitral("explain", place / "run", picture, "--out", tmp_path / "one")
     assert code == 0, err
-    assert {path.name for path in (tmp_path / "one").iterdir()} == set(save.names())
+    assert {path.name for path in (tmp_path / "one").iterdir()} == set(save.file_names())
     assert "occlusion for" in out and "than random order" in out
     assert out.splitlines()[-1] == f"written: {tmp_path / 'one'}"
     options = ("--query", "2,3", "--layer", "1", "--head", "2", "--json")

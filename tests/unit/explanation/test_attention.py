@@ -5,8 +5,8 @@ import torch
 from networks import tiny
 
 from vitral.errors import ModelError, UsageError
-from vitral.explanation import attention_distance, heatmap, patches_only, rollout
-from vitral.explanation.attention import as_map, looked, reader
+from vitral.explanation import attention_distance, patches_only, rollout
+from vitral.explanation.attention import normalised_map, readout, to_patches
 
 
 def attention(blocks=4, batch=2, heads=3, tokens=10, seed=0):
@@ -86,49 +86,26 @@ def test_patches_only_spreads_the_share_of_the_prefix():
     assert patches_only(only_prefix, 1).isfinite().all()
 
 
-def test_heatmap_reads_the_class_token_row_in_raster_order():
-    rolled = torch.zeros(1, 8, 8)
-    rolled[0, 0] = torch.tensor([0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.6])  # cls, register, 2 × 3
-    heat = heatmap(rolled, (2, 3), num_prefix=2)
-    assert heat.shape == (1, 2, 3)
-    assert heat[0, 1, 2] == pytest.approx(1.0)
-    assert heat.sum() == pytest.approx(1.0)
-
-
-def test_heatmap_of_a_mean_pooled_model_is_the_mean_of_its_patches():
-    rolled = attention(1, tokens=6)[0].mean(1)
-    heat = heatmap(rolled, (2, 3), num_prefix=0, pool="mean")
-    torch.testing.assert_close(heat, rolled.mean(1).view(2, 2, 3))
-    with_register = heatmap(attention(1, tokens=7)[0], (2, 3), num_prefix=1, pool="mean")
-    assert with_register.shape == (2, 3, 2, 3)
-    torch.testing.assert_close(with_register.sum((-2, -1)), torch.ones(2, 3))
-
-
-def test_heatmap_refuses_what_does_not_fit():
-    with pytest.raises(UsageError, match="7 tokens are not 0 prefix tokens and 2×3 patches"):
-        heatmap(torch.ones(1, 7, 7), (2, 3), 0, "mean")
-    with pytest.raises(ModelError, match="no class token"):
-        heatmap(torch.ones(1, 6, 6), (2, 3), 0, "cls")
-
-
-def test_the_reader_is_what_the_head_reads_or_the_token_that_is_asked():
+def test_the_readout_is_what_the_head_reads_or_the_token_that_is_asked():
     grid, weights = (2, 3), attention(2, tokens=9)
     plain = tiny(registers=2)
-    assert reader(plain, grid, weights, None)[0].tolist() == [1, *[0] * 8]
-    assert reader(plain, grid, weights, "cls")[1].tolist() == [1, *[0] * 8]
-    assert reader(plain, grid, weights, (2, 1))[0].argmax() == 3 + 3
+    assert readout(plain, grid, weights, None)[0].tolist() == [1, *[0] * 8]
+    assert readout(plain, grid, weights, "cls")[1].tolist() == [1, *[0] * 8]
+    assert readout(plain, grid, weights, (2, 1))[0].argmax() == 3 + 3
     both = tiny(registers=1, distillation_token=True)
-    assert reader(both, grid, weights, None)[0].tolist() == [0.5, 0.5, *[0] * 7]
+    assert readout(both, grid, weights, None)[0].tolist() == [0.5, 0.5, *[0] * 7]
     probe = torch.rand(2, 4, 1, 9).softmax(-1)
     mapped = tiny(pool="map", class_token=False, registers=3)
-    torch.testing.assert_close(reader(mapped, grid, [*weights, probe], None), probe.mean(1)[:, 0])
+    torch.testing.assert_close(readout(mapped, grid, [*weights, probe], None), probe.mean(1)[:, 0])
 
 
-def test_looked_is_the_row_of_the_token_that_is_read():
+def test_the_map_is_the_row_of_the_token_that_is_read():
     weights = attention(1, tokens=9)[0]
     read = torch.zeros(2, 9)
     read[:, 4] = 1
-    heat = looked(weights, read, (2, 3), 3)
+    heat = to_patches(weights, read, (2, 3), 3)
     row = weights[:, :, 4, 3:]
     torch.testing.assert_close(heat.flatten(2), row / row.sum(-1, keepdim=True))
-    torch.testing.assert_close(as_map(torch.zeros(1, 9), (2, 3), 3), torch.full((1, 2, 3), 1 / 6))
+    torch.testing.assert_close(
+        normalised_map(torch.zeros(1, 9), (2, 3), 3), torch.full((1, 2, 3), 1 / 6)
+    )

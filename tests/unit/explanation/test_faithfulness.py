@@ -6,8 +6,8 @@ import torch
 from networks import pictures, randomised, tiny
 from torch import nn
 
-from vitral.explanation.faithfulness import ORDERS, Faithfulness, faithfulness
-from vitral.explanation.request import Question
+from vitral.explanation.faithfulness import RANDOM_ORDERS, Faithfulness, faithfulness
+from vitral.explanation.request import ExplainRequest
 from vitral.specs.task import Task
 
 
@@ -25,7 +25,7 @@ def test_the_curves_begin_and_end_where_they_should():
     model, images = randomised(spec), pictures(spec)
     heat = torch.rand(2, *spec.grid, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([1, 3])
-    found = faithfulness(model, images, heat, targets, Question(steps=4))
+    found = faithfulness(model, images, heat, targets, ExplainRequest(steps=4))
     mean = images.mean((2, 3), keepdim=True).expand_as(images)
     whole, none = (model(x).softmax(1)[[0, 1], targets].detach() for x in (images, mean))
     for i, test in enumerate(found):
@@ -33,14 +33,14 @@ def test_the_curves_begin_and_end_where_they_should():
         for curve in (test.deletion, test.insertion[::-1], *test.random):
             assert curve[0] == pytest.approx(float(whole[i]), rel=1e-4)
             assert curve[-1] == pytest.approx(float(none[i]), rel=1e-4)
-        assert test.random.shape == (ORDERS, 5)
+        assert test.random.shape == (RANDOM_ORDERS, 5)
 
 
 def test_one_step_by_hand():
     spec = tiny()
     model, images = randomised(spec), pictures(spec, batch=1)
     heat = torch.tensor([[[0.1, 0.5, 0.2], [0.05, 0.1, 0.05]]])
-    test = faithfulness(model, images, heat, torch.tensor([2]), Question(steps=6))[0]
+    test = faithfulness(model, images, heat, torch.tensor([2]), ExplainRequest(steps=6))[0]
     mean = images.mean((2, 3), keepdim=True)
     removed, shown = images.clone(), mean.expand_as(images).clone()
     removed[..., :16, 16:] = mean  # the second patch and the third
@@ -55,11 +55,11 @@ def test_the_right_order_is_better_the_wrong_one_worse_and_no_order_neither():
     heat = torch.zeros(1, 4, 4)
     heat[0, 0, 0] = 1
     for values, word in ((heat, "better"), (-heat, "worse")):
-        test = faithfulness(Brightness(), image, values, torch.tensor([0]), Question())[0]
+        test = faithfulness(Brightness(), image, values, torch.tensor([0]), ExplainRequest())[0]
         for score in (test.deletion_score, test.insertion_score):
             assert test.verdict(score) == f"{word} than random order"
     blank = torch.zeros(1, 1, 8, 8)
-    test = faithfulness(Brightness(), blank, heat, torch.tensor([0]), Question())[0]
+    test = faithfulness(Brightness(), blank, heat, torch.tensor([0]), ExplainRequest())[0]
     assert test.verdict(test.deletion_score) == "no better than random order"
     assert "no better than random order" in test.sentence()
 
@@ -84,6 +84,6 @@ def test_areas_and_scores_by_hand():
 
 def test_multi_labels_watch_their_own_probability():
     image = torch.ones(1, 1, 8, 8)
-    asked = Question(task=Task("multi_label"), steps=2)
+    asked = ExplainRequest(task=Task("multi_label"), steps=2)
     test = faithfulness(Brightness(), image, torch.rand(1, 4, 4), torch.tensor([1]), asked)[0]
     assert test.deletion.tolist() == [0.5, 0.5, 0.5]  # sigmoid of 0, whatever class 0 says

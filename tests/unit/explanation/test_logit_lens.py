@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import STEM, pictures, randomised, tiny
 
-from vitral.explanation.logit_lens import lens, projections
+from vitral.explanation.logit_lens import logit_lens, norms_and_cosines
 
 KINDS = [
     {},
@@ -20,7 +20,7 @@ KINDS = [
 def test_the_last_row_is_the_answer(changes):
     spec = tiny(depth=3, **changes)
     model, images = randomised(spec), pictures(spec)
-    found = lens(model, images)
+    found = logit_lens(model, images)
     assert found.shape == (2, 4, 5)
     torch.testing.assert_close(found[:, -1], model(images).detach())
     assert not torch.allclose(found[:, 0], found[:, -1])
@@ -29,7 +29,7 @@ def test_the_last_row_is_the_answer(changes):
 def test_a_row_is_what_a_shallower_network_answers():
     spec = tiny(depth=3)
     model, images = randomised(spec), pictures(spec)
-    found = lens(model, images)
+    found = logit_lens(model, images)
     for depth in (2, 1, 0):
         del model.blocks[depth]
         model.spec = tiny(depth=max(depth, 1))
@@ -39,10 +39,10 @@ def test_a_row_is_what_a_shallower_network_answers():
 def test_lengths_and_angles_by_hand():
     spec = tiny(registers=1)
     model, images = randomised(spec), pictures(spec)
-    lengths, cosines = projections(model, images, 2)
-    assert lengths.shape == (2, 3, 2, 4, spec.tokens)
+    norms, cosines = norms_and_cosines(model, images, 2)
+    assert norms.shape == (2, 3, 2, 4, spec.tokens)
     q, k, v = model.queries_keys_values(images, 0)
-    for part, found in zip((q, k, v), lengths[:, :, 0].unbind(1), strict=True):
+    for part, found in zip((q, k, v), norms[:, :, 0].unbind(1), strict=True):
         torch.testing.assert_close(found, (part**2).sum(-1).sqrt())
     q, k, _ = model.queries_keys_values(images, 1)
     one = sum(torch.cosine_similarity(q[0, h, 4], k[0, h, 6], dim=0) for h in range(4)) / 4

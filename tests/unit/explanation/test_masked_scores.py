@@ -5,25 +5,25 @@ import torch
 from networks import pictures, randomised, tiny, tiny_bit
 
 from vitral.explanation import masked_scores
-from vitral.explanation.masked_scores import watched
-from vitral.explanation.request import Question
+from vitral.explanation.masked_scores import masked_log_probs
+from vitral.explanation.request import ExplainRequest
 from vitral.specs.task import Task
 
 OWNERS = torch.tensor([0, 2, 2, 1, 0])
 TARGETS = torch.tensor([1, 4, 0])
 
 
-def asked(spec, question=None, masks=None):
+def asked(spec, request=None, masks=None):
     model, images = randomised(spec), pictures(spec, batch=3)
     random = torch.rand(5, *spec.grid, generator=torch.Generator().manual_seed(2))
     shown = random > 0.4 if masks is None else masks
-    return model, images, OWNERS, shown, TARGETS, question or Question()
+    return model, images, OWNERS, shown, TARGETS, request or ExplainRequest()
 
 
 @pytest.mark.parametrize("spec", [tiny(), tiny_bit(size=(64, 96))], ids=["ViT", "BiT"])
 def test_each_mask_hides_the_patches_of_its_own_image(spec):
-    model, images, owners, shown, targets, question = asked(spec)
-    found = watched(model, images, owners, shown, targets, question)
+    model, images, owners, shown, targets, request = asked(spec)
+    found = masked_log_probs(model, images, owners, shown, targets, request)
     tall, wide = spec.stride
     for value, owner, mask in zip(found, owners.tolist(), shown, strict=True):
         image = images[owner].clone()
@@ -36,29 +36,30 @@ def test_each_mask_hides_the_patches_of_its_own_image(spec):
     assert not found.requires_grad
 
 
-def test_all_shown_is_the_image_and_the_probability_is_that_of_the_question():
+def test_all_shown_is_the_image_and_the_probability_is_that_of_the_request():
     everything = torch.ones(5, 2, 3, dtype=torch.bool)
-    for question in (Question(task=Task(temperature=3.0)), Question(task=Task("multi_label"))):
-        model, images, *rest = asked(tiny(), question, everything)
-        found = watched(model, images, *rest)
-        expected = question.task.probabilities(model(images).detach())[
-            OWNERS, TARGETS[OWNERS]
-        ].log()
+    for request in (
+        ExplainRequest(task=Task(temperature=3.0)),
+        ExplainRequest(task=Task("multi_label")),
+    ):
+        model, images, *rest = asked(tiny(), request, everything)
+        found = masked_log_probs(model, images, *rest)
+        expected = request.task.probabilities(model(images).detach())[OWNERS, TARGETS[OWNERS]].log()
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("most", "pixels", "largest"), [(2, 1 << 20, 2), (64, 3 * 32 * 48, 3)])
 def test_batches_bound_the_memory_and_change_nothing(monkeypatch, most, pixels, largest):
     words = asked(tiny())
-    whole = watched(*words)
-    monkeypatch.setattr(masked_scores, "MOST", most)
-    monkeypatch.setattr(masked_scores, "PIXELS", pixels)
+    whole = masked_log_probs(*words)
+    monkeypatch.setattr(masked_scores, "_MAX_IMAGES", most)
+    monkeypatch.setattr(masked_scores, "_MAX_PIXELS", pixels)
     seen = []
     words[0].register_forward_hook(
         lambda model, inputs, output: seen.append((len(output), torch.is_inference_mode_enabled()))
     )
-    torch.testing.assert_close(watched(*words), whole)
+    torch.testing.assert_close(masked_log_probs(*words), whole)
     assert max(count for count, _ in seen) == largest
     assert all(inference for _, inference in seen)
-    monkeypatch.setattr(masked_scores, "PIXELS", 1)  # an image larger than that is still one
-    torch.testing.assert_close(watched(*words), whole)
+    monkeypatch.setattr(masked_scores, "_MAX_PIXELS", 1)  # an image larger than that is still one
+    torch.testing.assert_close(masked_log_probs(*words), whole)

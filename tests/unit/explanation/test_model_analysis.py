@@ -135,15 +135,15 @@ def test_the_average_over_batches_is_that_of_all_attention_at_once(changes, monk
     images = batches(5, 3)
     told: list[int] = []
     # so little may be held that every image is looked at alone
-    monkeypatch.setattr(model_analysis, "_HELD", 1)
-    found = model_analysis.looking(model, images, told.append)
+    monkeypatch.setattr(model_analysis, "_MAX_ATTENTION", 1)
+    found = model_analysis.attention_statistics(model, images, told.append)
     weights = model.attention_weights(torch.cat(images))
     stride = spec.stride[0]
     expected = [
         attention_distance(patches_only(block, spec.prefix), spec.grid, stride) for block in weights
     ]
     np.testing.assert_allclose(found.distances, torch.stack(expected).detach(), rtol=1e-5)
-    for mean, residual in ((found.rollout, True), (found.plain, False)):
+    for mean, residual in ((found.rollout, True), (found.rollout_no_residual, False)):
         whole = rollout(weights, residual).mean(0).detach()
         np.testing.assert_allclose(mean, whole, atol=1e-6)
         np.testing.assert_allclose(mean.sum(axis=1), 1, atol=1e-6)
@@ -151,7 +151,7 @@ def test_the_average_over_batches_is_that_of_all_attention_at_once(changes, monk
     assert told == list(range(1, 9))
     assert found.maps.shape == (6, 2, *spec.grid)
     np.testing.assert_allclose(found.maps.sum(axis=(2, 3)), 1, atol=1e-6)
-    torch.testing.assert_close(found.shown, torch.cat(images)[:6])
+    torch.testing.assert_close(found.examples, torch.cat(images)[:6])
 
 
 def test_attention_that_is_even_lies_on_the_anchor():
@@ -159,23 +159,23 @@ def test_attention_that_is_even_lies_on_the_anchor():
     for block in model.blocks:
         torch.nn.init.zeros_(block.attention.qkv.weight)
         torch.nn.init.zeros_(block.attention.qkv.bias)
-    found = model_analysis.looking(model, batches(2, size=(96, 96)))
-    np.testing.assert_allclose(found.distances, found.uniform, rtol=1e-5)
-    np.testing.assert_allclose(found.plain, 1 / 37, atol=1e-6)
+    found = model_analysis.attention_statistics(model, batches(2, size=(96, 96)))
+    np.testing.assert_allclose(found.distances, found.uniform_distance, rtol=1e-5)
+    np.testing.assert_allclose(found.rollout_no_residual, 1 / 37, atol=1e-6)
 
 
 def test_the_model_is_left_as_it_was():
     model = randomised(tiny()).train()
-    model_analysis.looking(model, batches(1))
+    model_analysis.attention_statistics(model, batches(1))
     assert model.training
     assert all(value.grad is None and value.requires_grad for value in model.parameters())
 
 
 def test_nothing_to_look_at():
     with pytest.raises(DataError, match="no image"):
-        model_analysis.looking(randomised(tiny()), [])
+        model_analysis.attention_statistics(randomised(tiny()), [])
     with pytest.raises(ModelError, match="no attention"):
-        model_analysis.looking(randomised(tiny_bit()), batches(1))
+        model_analysis.attention_statistics(randomised(tiny_bit()), batches(1))
 
 
 PLATES = ("filters", "positions", "attention_distance", "rollout")
@@ -211,8 +211,10 @@ def test_everything_is_written_and_said(tmp_path):
     ],
 )
 def test_what_cannot_be_shown_is_left_out_with_its_reason(spec, given, left, tmp_path):
-    looked = batches(1) if given else None
-    written = model_analysis.explain_model(randomised(spec), tmp_path, looked, image_spec=IMAGES)
+    given_batches = batches(1) if given else None
+    written = model_analysis.explain_model(
+        randomised(spec), tmp_path, given_batches, image_spec=IMAGES
+    )
     told = json.loads((tmp_path / "model.json").read_text())
     names = {path.stem for path in written}
     assert names == set(PLATES) - set(left) | {"model"}

@@ -10,7 +10,7 @@ from explanations import only_one_patch_matters
 from networks import STEM, pictures, randomised, tiny, tiny_bit
 from torch import nn
 
-from vitral.explanation import Question, explain
+from vitral.explanation import ExplainRequest, explain
 from vitral.explanation.occlusion import occlusion, windows
 from vitral.specs.task import Task
 
@@ -51,20 +51,20 @@ def test_how_many_windows_there_are():
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("task", [Task(temperature=2.0), Task("multi_label")])
 def test_it_is_a_plain_loop_over_patches(name, task):
-    spec, question = SPECS[name], Question(task=task)
+    spec, request = SPECS[name], ExplainRequest(task=task)
     model, images = randomised(spec), pictures(spec, batch=3)
     targets = model(images).argmax(1)
-    found = occlusion(model, images, targets, alike(images, spec.grid), question)
+    found = occlusion(model, images, targets, alike(images, spec.grid), request)
     tall, wide = spec.stride
     for image, target, heat in zip(images, targets, found, strict=True):
-        whole = question.task.probabilities(model(image[None]))[0, target].log().detach()
+        whole = request.task.probabilities(model(image[None]))[0, target].log().detach()
         falls = torch.zeros(spec.grid)
         for row in range(spec.grid[0]):
             for column in range(spec.grid[1]):
                 hidden = image.clone()
                 part = hidden[:, row * tall :, column * wide :][:, :tall, :wide]
                 part[:] = image.mean((1, 2), keepdim=True)
-                left = question.task.probabilities(model(hidden[None]))[0, target].log()
+                left = request.task.probabilities(model(hidden[None]))[0, target].log()
                 falls[row, column] = (whole - left).clamp(min=0)
         assert falls.sum() > 0
         torch.testing.assert_close(heat, falls / falls.sum(), atol=1e-4, rtol=1e-4)
@@ -77,7 +77,7 @@ def test_a_window_is_shared_among_its_patches_as_they_are_relevant():
     relevant = torch.rand(2, 9, 10, generator=torch.Generator().manual_seed(3)).double()
     relevant[:, 2:8] = 0  # windows where nothing is relevant are shared equally
     targets = torch.tensor([2, 3])
-    found = occlusion(model, images, targets, relevant, Question())
+    found = occlusion(model, images, targets, relevant, ExplainRequest())
     for image, target, weight, heat in zip(images, targets, relevant, found, strict=True):
         whole = model(image[None]).log_softmax(1)[0, target].detach()
         expected = torch.zeros(9, 10, dtype=torch.float64)
@@ -102,10 +102,10 @@ def test_the_one_patch_that_matters_is_found(changes, place):
     image = torch.zeros(1, 3, 64, 64)
     row, column = place
     image[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 1
-    found = explain(model, image, question=Question(target="class 0", details=False))[0]
+    found = explain(model, image, request=ExplainRequest(target="class 0", details=False))[0]
     assert found.method == "occlusion"
-    assert divmod(int(found.heat.argmax()), 4) == place
-    assert found.heat.max() > 0.95
+    assert divmod(int(found.heatmap.argmax()), 4) == place
+    assert found.heatmap.max() > 0.95
     test = found.faithfulness
     # in random orders the one patch is as likely anywhere, the first place is 1.7 deviations out
     assert min(test.deletion_score, test.insertion_score) > 1.2 * test.random_spread
@@ -129,9 +129,9 @@ def test_what_speaks_against_the_class_has_no_share_and_if_nothing_speaks_for_it
     image = torch.zeros(1, 3, 4, 12)
     image[..., 4:] = 1  # of the mean colour 2/3 in place of each third
     targets, relevant = torch.tensor([0]), torch.rand(1, 1, 3)
-    found = occlusion(Sum([0.0, 9.0, -9.0]), image, targets, relevant, Question())
+    found = occlusion(Sum([0.0, 9.0, -9.0]), image, targets, relevant, ExplainRequest())
     assert found.flatten().tolist() == [0, 1, 0]
-    against = occlusion(Sum([1.0, -9.0, -9.0]), image, targets, relevant, Question())
+    against = occlusion(Sum([1.0, -9.0, -9.0]), image, targets, relevant, ExplainRequest())
     assert against.flatten().tolist() == pytest.approx([1 / 3] * 3)
 
 
@@ -141,8 +141,8 @@ def test_nothing_of_the_model_changes(training):
     frozen = model.patches.weight.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
     images = pictures(tiny()).float()
-    first, again = (explain(model, images, question=Question(steps=2)) for _ in range(2))
-    np.testing.assert_array_equal(first[1].heat, again[1].heat)  # no dropout
+    first, again = (explain(model, images, request=ExplainRequest(steps=2)) for _ in range(2))
+    np.testing.assert_array_equal(first[1].heatmap, again[1].heatmap)  # no dropout
     assert model.training is training
     assert not frozen.requires_grad and model.head.weight.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -6,12 +6,12 @@ import torch
 from explanations import only_one_patch_matters
 from networks import STEM, pictures, randomised, tiny
 
-from vitral.explanation import Question, explain
-from vitral.explanation.attention import reader
+from vitral.explanation import ExplainRequest, explain
+from vitral.explanation.attention import readout
 from vitral.explanation.relevance import relevance
 from vitral.model import ViT, equations
 
-QUESTION = Question(method="relevance", target="class 0", details=False)
+REQUEST = ExplainRequest(method="relevance", target="class 0", details=False)
 ENDS = [
     {},
     {"distillation_token": True},
@@ -50,7 +50,7 @@ def test_rows_carried_backwards_are_the_matrices_of_the_paper(changes):
     model, images = randomised(spec), pictures(spec, batch=3)
     logits, weights = model.forward_with_attention(images.requires_grad_())
     targets = torch.full((3,), 2)
-    read = reader(spec, spec.grid, weights, None)
+    read = readout(spec, spec.grid, weights, None)
     torch.testing.assert_close(read.sum(1), torch.ones(3, dtype=read.dtype))
     found = relevance(logits, weights, targets, read, spec.depth)
     torch.testing.assert_close(found, by_the_book(model, images.detach(), 2))
@@ -96,10 +96,10 @@ def test_the_one_patch_that_matters_is_found(changes, place):
     image = torch.zeros(1, 3, 64, 64)
     row, column = place
     image[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 1
-    found = explain(model, image, question=QUESTION)[0]
+    found = explain(model, image, request=REQUEST)[0]
     assert found.method == "relevance"
-    assert divmod(int(found.heat.argmax()), 4) == place
-    assert found.heat.max() > 2 * np.sort(found.heat, axis=None)[-2]
+    assert divmod(int(found.heatmap.argmax()), 4) == place
+    assert found.heatmap.max() > 2 * np.sort(found.heatmap, axis=None)[-2]
     test = found.faithfulness
     # in random orders the one patch is as likely anywhere, the first place is 1.7 deviations out
     assert min(test.deletion_score, test.insertion_score) > 1.2 * test.random_spread

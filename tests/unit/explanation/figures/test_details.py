@@ -26,19 +26,22 @@ def opened(content: bytes) -> np.ndarray:
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
 def test_every_figure_is_drawn_at_any_shape(changes):
     told = explanation(**changes)
-    drawn = [details.patches(told), details.rollouts(told, told.inside)]
-    drawn += [details.wall(told, told.inside, "png"), details.tokens(told, told.inside, "png")]
+    drawn = [details.patches(told), details.rollouts(told, told.internals)]
+    drawn += [
+        details.attention_maps(told, told.internals, "png"),
+        details.norms_and_cosines(told, told.internals, "png"),
+    ]
     if told.classes:
-        drawn.append(details.knowledge(told, told.inside, "png"))
+        drawn.append(details.logit_lens(told, told.internals, "png"))
     for content in drawn:
         assert min(opened(content).shape[:2]) > 100
 
 
 def test_a_bright_pane_stands_at_its_layer_and_head():
     told = explanation(heads=3, layers=2)
-    told.inside.walls[:] = 0
-    told.inside.walls[1, 0, 0, 0] = 1  # layer 2, head 1, patch 1,1
-    picture = opened(details.wall(told, told.inside, "png")).astype(int)
+    told.internals.attention_maps[:] = 0
+    told.internals.attention_maps[1, 0, 0, 0] = 1  # layer 2, head 1, patch 1,1
+    picture = opened(details.attention_maps(told, told.internals, "png")).astype(int)
     bright = np.argwhere((picture[..., 0] > 230) & (picture[..., 1] > 200) & (picture[..., 2] < 90))
     height, width = picture.shape[:2]
     assert len(bright)
@@ -54,12 +57,12 @@ def test_patches_are_numbered_in_raster_order():
     kept = []
     original = Canvas.to_bytes
 
-    def watched(sheet, kind):
+    def keep(sheet, kind):
         kept.append(sheet)
         return original(sheet, kind)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Canvas, "to_bytes", watched)
+        patch.setattr(Canvas, "to_bytes", keep)
         details.patches(explanation(grid=(2, 3), size=(32, 48)))
     numbers = [t for t in kept[0].figure.findobj(Text) if t.get_text().isdecimal()]
     places = {t.get_text(): t.get_position() for t in numbers}
@@ -70,12 +73,12 @@ def test_patches_are_numbered_in_raster_order():
 
 def test_a_window_is_the_picture_lit_by_the_map():
     told = explanation(size=(224, 224))
-    heat = told.inside.relevance
-    assert details.window(told, heat) == png(overlay(told.picture, heat))
+    heat = told.internals.relevance
+    assert details.overlay_png(told, heat) == png(overlay(told.picture, heat))
 
 
 def test_an_svg_of_the_lens_keeps_names_as_text():
     told = explanation(classes=("골프공", "b"))
-    told.inside.knew[:] = [[0.9, 0.1]] * 3
-    svg = details.knowledge(told, told.inside, "svg").decode("utf-8")
+    told.internals.layer_probabilities[:] = [[0.9, 0.1]] * 3
+    svg = details.logit_lens(told, told.internals, "svg").decode("utf-8")
     assert svg.count("골프공</text>") == 3

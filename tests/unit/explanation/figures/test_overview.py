@@ -32,7 +32,7 @@ def test_without_korean_fonts_a_png_numbers_the_class(caplog):
     with caplog.at_level(logging.WARNING):
         assert overview.render(explanation(), "png").startswith(b"\x89PNG")
     assert not caplog.records
-    texts = shown(overview.compose(explanation(), "png"))
+    texts = shown(overview.draw(explanation(), "png").figure)
     assert "class 1" in texts
     assert "골프공" not in texts
     assert "cat" in texts
@@ -66,14 +66,14 @@ def test_the_same_explanation_gives_the_same_bytes():
     ids=str,
 )
 def test_any_shape_and_number_of_heads_fits_the_sheet(changes):
-    drawn = overview.compose(explanation(**changes), "png")
+    drawn = overview.draw(explanation(**changes), "png").figure
     for axes in drawn.axes:
         box = axes.get_position()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1 and box.y1 <= 1
 
 
 def test_the_panels_are_those_that_there_is_something_for():
-    whole = shown(overview.compose(explanation(), "png"))
+    whole = shown(overview.draw(explanation(), "png").figure)
     assert {"What the answer needs", "The heads of layer 2", "When it knew"} <= whole
     assert {
         "Is it true? Taken away first",
@@ -81,19 +81,19 @@ def test_the_panels_are_those_that_there_is_something_for():
         "+0.300: better than random order",
     } <= whole
     assert "how far hiding it lowers log p of cat" in whole
-    relevant = shown(overview.compose(explanation(method="relevance"), "png"))
+    relevant = shown(overview.draw(explanation(method="relevance"), "png").figure)
     assert {"What spoke for it", "gradient × attention for cat"} <= relevant
-    few = shown(overview.compose(explanation(inside=False), "png"))
+    few = shown(overview.draw(explanation(internals=False), "png").figure)
     assert "Is it true? Shown first" in few
     assert not {"The heads of layer 2", "When it knew"} & few
-    untested = shown(overview.compose(explanation(tested=False), "png"))
+    untested = shown(overview.draw(explanation(tested=False), "png").figure)
     assert "Is it true? Shown first" not in untested
-    looking = explanation(method="attention", query=(2, 3), layer=2, head=1, inside=False)
-    asked = shown(overview.compose(looking, "png"))
+    looking = explanation(method="attention", query=(2, 3), layer=2, head=1, internals=False)
+    asked = shown(overview.draw(looking, "png").figure)
     assert "layer 2, head 1: attention of patch 2,3" in asked
 
 
 def test_one_axes_per_head():
-    titles = shown(overview.compose(explanation(heads=12), "png"))
+    titles = shown(overview.draw(explanation(heads=12), "png").figure)
     assert {f"head {i}" for i in range(1, 13)} <= titles
     assert "head 13" not in titles

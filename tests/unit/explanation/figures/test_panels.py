@@ -20,7 +20,7 @@ def texts(axes):
 
 
 def test_the_answer_names_three_classes_with_their_probabilities(axes):
-    panels.answer(axes, explanation(classes=("a", "b", "c", "d")), "svg")
+    panels.top_classes(axes, explanation(classes=("a", "b", "c", "d")), "svg")
     assert {"a", "b", "c", "50.0 %"} <= set(texts(axes))
     assert "d" not in texts(axes)
 
@@ -28,7 +28,7 @@ def test_the_answer_names_three_classes_with_their_probabilities(axes):
 def test_a_curve_is_the_curve_and_insertion_turns_the_random_orders_round(axes):
     test = scored()
     test.random[:, 0] = 1
-    panels.curve(axes, test, deletion=False)
+    panels.faithfulness_curve(axes, test, deletion=False)
     random, chosen = axes.lines
     np.testing.assert_allclose(chosen.get_ydata(), test.insertion)
     np.testing.assert_allclose(random.get_ydata(), test.random.mean(0)[::-1])
@@ -38,8 +38,8 @@ def test_a_curve_is_the_curve_and_insertion_turns_the_random_orders_round(axes):
 
 def test_the_lens_names_the_best_class_of_every_layer(axes):
     told = explanation(classes=("a", "b"), layers=2)
-    told.inside.knew[:] = 1 / (1 + np.exp([[3, -3], [-1, 1], [-9, 9]]))
-    panels.lens(axes, told, told.inside, "png")
+    told.internals.layer_probabilities[:] = 1 / (1 + np.exp([[3, -3], [-1, 1], [-9, 9]]))
+    panels.logit_lens(axes, told, told.internals, "png")
     assert [bar.get_width() for bar in axes.patches] == pytest.approx(
         [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-9))]
     )
@@ -54,4 +54,4 @@ def test_the_lens_names_the_best_class_of_every_layer(axes):
     [(None, "the output"), ("cls", "the class token"), ((3, 5), "patch 3,5")],
 )
 def test_whose_attention_is_said_in_words(query, words):
-    assert panels.asked(explanation(query=query)) == f"attention of {words}"
+    assert panels.attention_of(explanation(query=query)) == f"attention of {words}"
