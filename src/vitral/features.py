@@ -6,7 +6,6 @@ result = probe(classifier, "photos/", "knn")     # result.scores[-1].accuracy
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import get_args
 
 import numpy as np
 
+from vitral import machine
 from vitral.classifier import Classifier
 from vitral.data import csv_files, hub, layouts, problems
 from vitral.data.datasets import Dataset, find_images, open_dataset
@@ -156,7 +156,7 @@ class _Eyes:
         engine = self.classifier.engine
         # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
-        workers = min(8, os.cpu_count() or 1) if far else 0
+        workers = min(8, machine.cores()) if far else 0
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
         batches = with_progress(batches, self.tick, len(split))
         seen = compute_outputs(engine.representation, batches, self.images, engine.device)

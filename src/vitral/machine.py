@@ -1,18 +1,24 @@
-"""What this machine offers, for `vitral doctor`."""
+"""This machine: its cores and memory, what `vitral doctor` tells of it, and how processes end."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitral.version import VERSION
+from vitral.wording import byte_size
+
+if TYPE_CHECKING:
+    import torch  # imported where it is needed: a broken one must be reported
 
 PACKAGES = (
     "torch",
@@ -31,7 +37,7 @@ NEEDED_DISK = 1 << 30  # one run of a small model with its two resume slots
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Facts by name, and what stands in the way (empty: ready)."""
+    """Holds facts by name, and what stands in the way (empty: ready)."""
 
     facts: dict[str, str]
     problems: list[str]
@@ -41,8 +47,75 @@ class Survey:
         return {"ready": not self.problems, "facts": self.facts, "problems": self.problems}
 
 
+def cores() -> int:
+    """Counts the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def total_memory() -> int | None:
+    """Counts the bytes of memory in this machine; None where the system does not say."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory(device: torch.device) -> int:
+    """Counts the bytes that are free on a device; of the CPU's, those that its container leaves."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    free = total_memory() or sys.maxsize
+    try:
+        table = Path("/proc/meminfo").read_text(encoding="ascii")
+        free = 1024 * int(table.split("MemAvailable:")[1].split()[0])
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        return min(free, int((group / "memory.max").read_text(encoding="ascii")) - used)
+    except (OSError, ValueError, IndexError):  # another system, or no limit ("max")
+        return free
+
+
+def used_memory() -> int:
+    """Counts the bytes that tensors took on the GPUs at most, or that the process takes now."""
+    import torch
+
+    if torch.cuda.is_initialized():  # asking would begin to use a GPU that the run leaves alone
+        devices = range(torch.cuda.device_count())
+        if most := max((torch.cuda.max_memory_allocated(i) for i in devices), default=0):
+            return most
+    return _resident("VmRSS")
+
+
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_memory` begin anew."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins anew
+
+
+def peak_memory(device: torch.device) -> int:
+    """Counts the bytes that tensors took on a GPU, or the process, at most since forget_peak."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return _resident("VmHWM")
+
+
+def die_with_parent() -> None:
+    """Lets the system kill this process when its parent ends, where the system can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
 def survey() -> Survey:
-    """Look at versions, devices, memory and disk; nothing is changed."""
+    """Looks at versions, devices, memory and disk; nothing is changed."""
     problems: list[str] = []
     facts = {
         "vitral": VERSION,
@@ -59,21 +132,31 @@ def survey() -> Survey:
     return Survey(facts, problems)
 
 
+def _resident(name: str) -> int:
+    """Reads a line of /proc/self/status in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.split(f"{name}:")[1].split()[0])
+    except (OSError, ValueError, IndexError):  # no Linux: the most it ever took, in bytes on macOS
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
+
+
 def _devices(problems: list[str]) -> dict[str, str]:
     try:
         import torch  # a broken torch must be reported, not crash the report
     except (ImportError, OSError) as error:
         problems.append(f"torch cannot be imported: {error}")
         return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = {"cpu": f"{cores} cores, {torch.get_num_threads()} torch threads"}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        facts["memory"] = f"{memory / 1e9:.1f} GB"
+    facts = {"cpu": f"{cores()} cores, {torch.get_num_threads()} torch threads"}
+    if memory := total_memory():
+        facts["memory"] = byte_size(memory)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            facts[f"cuda:{index}"] = f"{device.name}, {device.total_memory / 1e9:.0f} GB"
+            facts[f"cuda:{index}"] = f"{device.name}, {byte_size(device.total_memory)}"
     elif torch.version.cuda:
         problems.append(
             f"torch is built for CUDA {torch.version.cuda} but finds no usable GPU; "
@@ -88,10 +171,10 @@ def _storage(problems: list[str]) -> dict[str, str]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free
     if free < NEEDED_DISK:
-        problems.append(f"only {free / 1e9:.1f} GB are free in {here}; a run needs about 1 GB.")
+        problems.append(f"only {byte_size(free)} are free in {here}; a run needs about 1 GB.")
     try:
         with tempfile.TemporaryFile(dir=here):
             pass
     except OSError as error:
         problems.append(f"{here} is not writable ({error.strerror}); use --out elsewhere.")
-    return {"disk": f"{free / 1e9:.0f} GB free in {here}"}
+    return {"disk": f"{byte_size(free)} free in {here}"}

@@ -1,10 +1,17 @@
 import json
+import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from vitral import machine
+
+CPU = torch.device("cpu")
 
 
 def test_a_working_environment_is_ready() -> None:
@@ -26,3 +33,40 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path("/proc"))
     assert any("not writable" in problem for problem in machine.survey().problems)
+
+
+def test_the_peak_is_seen_and_forgotten() -> None:
+    machine.forget_peak(CPU)
+    before = machine.peak_memory(CPU)
+    block = np.ones(25_000_000)  # 200 MB
+    del block
+    assert machine.peak_memory(CPU) - before == pytest.approx(2e8, rel=0.1)
+    machine.forget_peak(CPU)
+    assert machine.peak_memory(CPU) - before < 1e8
+
+
+def test_free_memory_is_no_more_than_the_machine_has() -> None:
+    assert 1e7 < machine.free_memory(CPU) < 1e14
+    assert machine.free_memory(CPU) <= (machine.total_memory() or sys.maxsize)
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    assert machine.cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores() == (os.cpu_count() or 1)
+
+
+IMPORTS = """
+import importlib, pkgutil, sys, warnings
+warnings.simplefilter("ignore")  # filelock's: that it can only lock softly
+sys.modules |= {"fcntl": None, "resource": None}
+import vitral
+for module in pkgutil.walk_packages(vitral.__path__, "vitral."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_every_module_imports_without_what_unix_alone_has() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)

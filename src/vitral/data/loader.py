@@ -10,7 +10,6 @@ index, number of the view), and each process loads its piece of the step's sampl
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vitral import machine
 from vitral.data.near_duplicates import Tick
 from vitral.data.order import MicroBatch, Order, SampleKey, share, steps_per_epoch
 from vitral.data.sources import Arrays, Problem, Split
@@ -249,8 +249,7 @@ def _start_worker(worker: int) -> None:
     """Ctrl-C is the parent's to handle; a worker goes with its parent, and without a word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _unless_lost
-    if sys.platform == "linux":  # elsewhere torch's own watch ends it within 5 seconds
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    machine.die_with_parent()  # where it cannot, torch's own watch ends it within 5 seconds
     parent = multiprocessing.parent_process()
     forked = multiprocessing.get_start_method() == "fork"
     if forked and parent is not None and os.getppid() != parent.pid:

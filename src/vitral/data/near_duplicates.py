@@ -17,7 +17,6 @@ A picture without structure (one colour) has no near-duplicates, only equal file
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from vitral import machine
 from vitral.data.sources import FileReader, Header, ScanResult
 from vitral.errors import DataError
 from vitral.images.decode import decode
@@ -68,7 +68,7 @@ def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
     count, one_large = len(found.names), threading.Lock()
     thumbnails = Thumbnails(np.zeros((count, SIDE, SIDE, 3), np.uint8), [b""] * count, {})
     see = partial(_see, found.reader, found.headers, one_large)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(16, machine.cores())) as threads:
         for start in range(0, count, _AHEAD):  # map() would queue a million at once
             ahead = range(start, min(start + _AHEAD, count))
             for row, (digest, seen) in zip(ahead, threads.map(see, ahead), strict=True):

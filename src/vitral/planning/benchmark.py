@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from vitral import machine
 from vitral.data.datasets import Dataset
 from vitral.data.loader import View, train_batches
 from vitral.engines.torch_engine import autocast, uses_bf16
@@ -53,7 +54,7 @@ def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> S
 
     The images learnt at once grow to `part`, unless time or memory end before.
     """
-    needed, free = _needed(recipe, device), USABLE * memory.free_on(device)
+    needed, free = _needed(recipe, device), USABLE * machine.free_memory(device)
     trial = None if needed.total > free else Benchmark.begun(recipe, device)
     if trial is None:
         return None
@@ -66,10 +67,10 @@ def measure(recipe: Recipe, data: Dataset, device: torch.device, part: int) -> S
             break
     forward = trial.seconds(partial(trial.validate, images), SECONDS / 8)
     trial.optimizer.zero_grad(set_to_none=True)
-    memory.forget_peak(device)
+    machine.forget_peak(device)
     learnt = trial.seconds(partial(trial.learn, images), 0.0)
     update = trial.seconds(trial.update, SECONDS / 8)
-    most = memory.peak(device)
+    most = machine.peak_memory(device)
     if not (forward and learnt and update):
         return None
     return StepCosts(
@@ -94,7 +95,7 @@ def fastest_micro_batch(recipe: Recipe, device: torch.device, most: int) -> int:
             f"{recipe.model.name} does not fit into the memory of {device}, not even with one "
             f"image at a time. Choose a smaller model."
         )
-    held, free = _needed(recipe, device).activations, USABLE * memory.free_on(device)
+    held, free = _needed(recipe, device).activations, USABLE * machine.free_memory(device)
     best, fastest, images = 0.0, 1, 1
     while images <= most and held * images <= free:
         before = time.monotonic()
@@ -109,7 +110,7 @@ def fastest_micro_batch(recipe: Recipe, device: torch.device, most: int) -> int:
             break
         images *= 2
     del trial
-    memory.forget_peak(device)  # a run in this process tells its own
+    machine.forget_peak(device)  # a run in this process tells its own
     return fastest
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from vitral import machine
 from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
 from vitral.engines.torch_engine import uses_bf16
@@ -25,7 +26,7 @@ from vitral.storage import files
 from vitral.training import finetuning, memory, schedule
 from vitral.training.memory import Memory
 from vitral.training.recipe import Recipe
-from vitral.training.session import cores, loading_processes
+from vitral.training.session import loading_processes
 from vitral.wording import byte_size, clock
 
 __all__ = ["DryRun", "check", "dry_run", "fastest_micro_batch", "lines"]
@@ -119,7 +120,7 @@ def dry_run(
     bf16 = uses_bf16(recipe.precision, device, recipe.model.width)
     pieces = processes if shard else 1
     needed = memory.arithmetic(recipe, part, device, bf16=bf16, pieces=pieces)
-    free, measured = memory.free_on(device), measure(recipe, data, device, part)
+    free, measured = machine.free_memory(device), measure(recipe, data, device, part)
     state = pieces * (needed.weights + needed.optimizer + needed.average)
     with torch.device("meta"):
         trainable = finetuning.trainable(memory.network(recipe))
@@ -202,7 +203,7 @@ def _timed(found: DryRun, seen: StepCosts, recipe: Recipe, device: torch.device)
 
     def passing(images: float, computing: float) -> float:
         if device.type == "cpu":  # reading takes the cores from computing
-            return images * (computing + seen.reading / cores())
+            return images * (computing + seen.reading / machine.cores())
         return images * max(computing, seen.reading / readers)
 
     probe = recipe.tune == "probe"

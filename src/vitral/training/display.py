@@ -13,7 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitral.training import memory
+from vitral import machine
 from vitral.wording import byte_size, clock
 
 LINE_SECONDS = 10.0
@@ -80,7 +80,7 @@ class Display:
         """Bytes: the most that tensors held on the GPUs so far, or what the process holds now."""
         now = time.monotonic()
         if now - self.weighed >= MEMORY_SECONDS:
-            self.weighed, self.held = now, memory.held()
+            self.weighed, self.held = now, machine.used_memory()
         return self.held
 
     def step(

@@ -1,12 +1,8 @@
-"""The memory of a run: by arithmetic before it begins, and as the machine tells it."""
+"""The memory of a run: by arithmetic before it begins."""
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -107,54 +103,6 @@ def network(recipe: Recipe) -> ViT:
     model = finetuning.untuned(recipe)
     finetuning.prepare(model, recipe.tune)
     return model
-
-
-def free_on(device: torch.device) -> int:
-    """Bytes that are free on a device; of the CPU's, what the container leaves as well."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        table = Path("/proc/meminfo").read_text(encoding="ascii")
-        free = 1024 * int(table.split("MemAvailable:")[1].split()[0])
-        group = Path("/sys/fs/cgroup")
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        return min(free, int((group / "memory.max").read_text(encoding="ascii")) - used)
-    except (OSError, ValueError, IndexError):  # another system, or no limit ("max")
-        return free
-
-
-def held() -> int:
-    """Bytes: the most that tensors held on the GPUs so far, or what the process holds now."""
-    if torch.cuda.is_initialized():  # asking would begin to use a GPU that the run leaves alone
-        devices = range(torch.cuda.device_count())
-        if most := max((torch.cuda.max_memory_allocated(i) for i in devices), default=0):
-            return most
-    return _resident("VmRSS")
-
-
-def forget_peak(device: torch.device) -> None:
-    """Let `peak` begin anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins anew
-
-
-def peak(device: torch.device) -> int:
-    """Bytes: the most that tensors held on a GPU, or that the process held, since then."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _resident("VmHWM")
-
-
-def _resident(name: str) -> int:
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return 1024 * int(status.split(f"{name}:")[1].split()[0])
-    except (OSError, ValueError, IndexError):  # no Linux: the most it ever held, in bytes on macOS
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else 1024 * most
 
 
 def _held(module: nn.Module, channels: int, pixels: tuple[int, int]) -> int:

@@ -19,7 +19,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import re
 import shlex
@@ -36,7 +35,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from vitral import report
+from vitral import machine, report
 from vitral.data.datasets import Dataset
 from vitral.data.layouts import absolute
 from vitral.data.sources import LEFT_OUT, Problem
@@ -295,7 +294,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": machine.cores(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

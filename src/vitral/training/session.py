@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from vitral import machine
 from vitral.data.datasets import Dataset
 from vitral.data.loader import steps_per_epoch
 from vitral.data.sources import Arrays, Problem
@@ -163,16 +164,11 @@ class Session:
         return loading_processes(self.run.recipe, beside)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
-
 def loading_processes(recipe: Recipe, beside: int) -> int:
     """Of each of the processes that train `beside` one another on this machine."""
     if recipe.data.workers is not None:
-        return min(recipe.data.workers, 2 * cores())  # a thousand would stop the machine
-    return max(1, min(16, cores() // beside - 1))
+        return min(recipe.data.workers, 2 * machine.cores())  # a thousand would stop the machine
+    return max(1, min(16, machine.cores() // beside - 1))
 
 
 def begin_run(run: RunContext) -> Session:

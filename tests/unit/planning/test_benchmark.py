@@ -8,6 +8,7 @@ import pytest
 import torch
 from networks import TINY, tiny_bit
 
+from vitral import machine
 from vitral.data.datasets import open_dataset
 from vitral.errors import MachineError
 from vitral.planning import benchmark
@@ -80,11 +81,11 @@ def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None
     room = needed.total + 3.5 * needed.activations
     recipe = replace(RECIPE, precision="fp32")
     monkeypatch.setattr(benchmark, "USABLE", 1.0)
-    monkeypatch.setattr(memory, "free_on", lambda device: int(room))
+    monkeypatch.setattr(machine, "free_memory", lambda device: int(room))
     found = measure(recipe, open_dataset("digits"), CPU, 8)
     assert found is not None
     assert found.images == 4
-    monkeypatch.setattr(memory, "free_on", lambda device: needed.total - 1)
+    monkeypatch.setattr(machine, "free_memory", lambda device: needed.total - 1)
     assert measure(recipe, open_dataset("digits"), CPU, 8) is None
     huge = replace(recipe, model=replace(RECIPE.model, width=1 << 23, heads=1, mlp_width=1 << 23))
     assert Benchmark.begun(huge, CPU) is None

@@ -11,12 +11,13 @@ import pytest
 import torch
 from networks import TINY
 
+from vitral import machine
 from vitral.data.datasets import Dataset, open_dataset
 from vitral.errors import UsageError
 from vitral.planning import benchmark
 from vitral.planning.dry_run import check, dry_run, lines
 from vitral.specs import ImageSpec
-from vitral.training import memory, state
+from vitral.training import state
 from vitral.training.duration import epochs, steps
 from vitral.training.recipe import Data, Optimizer, Recipe
 
@@ -129,7 +130,7 @@ def test_the_terminal_is_told(digits: Dataset) -> None:
 def test_what_does_not_fit_is_told_by_arithmetic_alone(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "free_on", lambda device: 1_000)
+    monkeypatch.setattr(machine, "free_memory", lambda device: 1_000)
     found = dry_run(RECIPE, digits, CPU)
     assert found.measured is found.seconds is found.step_seconds is None
     assert found.memory.total > 1_000

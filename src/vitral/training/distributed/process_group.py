@@ -10,11 +10,8 @@ and speaks; all of them raise the same errors, so that none waits for one that h
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vitral import machine
 from vitral.engines.torch_engine import best_device
 from vitral.errors import UsageError, VitralError
 
@@ -156,8 +154,8 @@ def initialised(device: str | None = None, *, alone: bool = True) -> Iterator[Pr
 
 def _leave_with_the_launcher() -> None:
     """A launcher that is gone takes its processes along; the run goes on from its last state."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        machine.die_with_parent()
 
 
 def _own_device(name: str | None) -> torch.device:
