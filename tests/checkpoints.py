@@ -43,6 +43,8 @@ TIMM = of(GOOGLE, gelu="erf", resample="timm")
 TORCHVISION = of(GOOGLE, gelu="erf", resample="torchvision")
 TRANSFORMERS = of(GOOGLE, gelu="erf", resample="transformers", norm_eps=1e-12)
 SINGLE = of(TRANSFORMERS, registers=1, register_positions=True)  # DeiT's distilled network
+VIT_PYTORCH = of(GOOGLE, gelu="erf", norm_eps=1e-5, biases="no_qkv", patch_norms=True)
+SIMPLE = of(VIT_PYTORCH, **MEAN, biases="no_attention", positions="sincos2d")
 DINOV2 = of(TRANSFORMERS, norm_eps=1e-6, layer_scale=1e-5, classes=0, mlp_width=64)
 EVA = of(TIMM, norm_eps=1e-5, layer_scale=1e-5, positions="rope2d", registers=2, biases="no_qkv")
 DINOV3 = of(EVA, resample="transformers", classes=0)
@@ -122,9 +124,30 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "dinov3 bias": of(DINOV3, biases="all", registers=0),
         "dinov3 no bias": of(DINOV3, biases="none", gelu="tanh"),
     },
+    "vit-pytorch": {
+        "token": VIT_PYTORCH,
+        "odd": of(VIT_PYTORCH, **ODD, out_projection=False),
+        "grey": of(VIT_PYTORCH, channels=1),
+        "wide heads": of(VIT_PYTORCH, heads=2, head_width=24),
+        "one narrow head": of(VIT_PYTORCH, heads=1, head_width=24),
+        "mean": of(VIT_PYTORCH, **MEAN),
+        "headless": of(VIT_PYTORCH, classes=0),
+        "2021": of(VIT_PYTORCH, patch_norms=False),
+        "2021, mean of all": of(
+            VIT_PYTORCH, patch_norms=False, pool="mean_all", pool_norm="after"
+        ),
+        "2022, mean of all": of(VIT_PYTORCH, pool="mean_all", pool_norm="after"),
+        "2023, mean of all": of(VIT_PYTORCH, pool="mean_all"),
+        "2021, one head": of(VIT_PYTORCH, patch_norms=False, heads=1, out_projection=False),
+        "simple": SIMPLE,
+        "simple, wide heads": of(SIMPLE, heads=2, head_width=24),
+        "simple, 2022": of(SIMPLE, patch_norms=False, pool_norm="after"),
+        "simple, 2023": of(SIMPLE, pool_norm="after"),
+    },
 }  # fmt: skip
 CASES = [(format, name) for format, held in HELD.items() for name in held]
 SUFFIX = {"google": ".npz", "timm": ".safetensors", "torchvision": ".pth", "transformers": ".bin"}
+SUFFIX["vit-pytorch"] = ".pt"
 
 
 def tensors(
@@ -160,6 +183,8 @@ def theirs(format: str, spec: ModelSpec, dtype: torch.dtype = torch.float32) -> 
         extra["embeddings.mask_token"] = torch.randn(1, 1, spec.width)
         if not spec.registers:
             extra["embeddings.register_tokens"] = torch.zeros(1, 0, spec.width)
+    if table.name == "vit_pytorch_vit" and not spec.class_token:
+        extra["cls_token"] = torch.zeros(0, spec.width)
     ours = tensors(spec, dtype=dtype)
     found = table.write(ours, spec.heads, layout_for(table, spec), extra)
     return {name: x.to(dtype) for name, x in found.items()}
@@ -169,6 +194,8 @@ def said(spec: ModelSpec) -> dict[str, Any]:
     """What the tensors of this network alone do not tell, as options of convert."""
     changes = [] if spec.is_resnet else [f"model.heads={spec.heads}", f"model.gelu={spec.gelu}"]
     changes.append(f"model.norm_eps={spec.norm_eps}")
+    if spec.patch[0] != spec.patch[1]:
+        changes += [f"model.patch={list(spec.patch)}"]
     if spec.pool != "map":
         changes += [f"model.pool={spec.pool}"]
     if spec.layer_scale is not None:

@@ -15,6 +15,7 @@ from vitral.errors import SpecError, WeightsError
 from vitral.specs import ModelSpec
 from vitral.specs.fields import assign, coerce, from_mapping, pair
 from vitral.weights import formats
+from vitral.weights.axes import Shape
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.rename import Reading, RenameTable, fitting_tables
 from vitral.wording import listed
@@ -27,6 +28,7 @@ AXES = {  # of the tensors whose shapes tell the spec, where the file has them
     "stem.norm.weight": 1,
     "positions.table": 3,
     "registers": 3,
+    "blocks.0.attention.qkv.weight": 2,
     "blocks.0.attention.out.weight": 2,
     "blocks.0.mlp.fc1.weight": 2,
     "pre_logits.weight": 2,
@@ -54,6 +56,19 @@ def detect_format(source: Source) -> RenameTable:
             "architectures cannot be converted."
         )
     return fitting[0]
+
+
+def told_shape(source: Source, changes: Sequence[str]) -> Shape:
+    """The patch and its channels that changes such as "model.patch=[8,4]" tell of a file."""
+    told: Any = {"model": {"patch": None, "channels": None}}
+    named = [each for each in changes if each.partition("=")[0].strip()[6:] in told["model"]]
+    told = assign(told, named, "convert")["model"]
+    try:
+        patch = (0, 0) if told["patch"] is None else pair("model.patch", told["patch"])
+        channels = coerce(int, told["channels"] or 0, "model.channels")
+    except SpecError as error:
+        raise WeightsError(f"{source.path}: {error}") from None
+    return Shape(channels=channels, patch=patch)
 
 
 def check_complete(table: RenameTable, reading: Reading, path: object) -> None:
@@ -126,10 +141,10 @@ def infer_spec(
             "model.pool where they differ)."
         )
     try:
-        spec = from_mapping(ModelSpec, _resolve(_typed(given), reading, size))
+        spec = from_mapping(ModelSpec, _resolve(table, _typed(given), reading, size))
     except SpecError as error:
         raise WeightsError(f"{source.path}: {error}") from None
-    for name in ("positions", "biases", "class_token"):
+    for name in ("positions", "biases", "class_token", "out_projection"):
         value, held = getattr(spec, name), table.supports.get(name, [])
         if held and value not in held and not spec.is_resnet:
             raise WeightsError(
@@ -194,9 +209,20 @@ def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict
         "representation": shape.get("pre_logits.weight", (0,))[0],
         "layer_scale": 1e-5 if "blocks.0.scale1" in shape else None,
         "qk_norm": "blocks.0.attention.q_norm.weight" in shape,
+        "patch_norms": "patches.norm1.weight" in shape,
     }
-    qkv, out = (f"blocks.0.attention.{name}.bias" in shape for name in ("qkv", "out"))
-    return found | {"biases": "all" if qkv else "no_qkv" if out else "none"}
+    return found | _shapes_of_a_block(shape)
+
+
+def _shapes_of_a_block(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Biases, and whether a linear map follows the heads."""
+    qkv, out, mlp = (
+        f"blocks.0.{name}.bias" in shape for name in ("attention.qkv", "attention.out", "mlp.fc1")
+    )
+    projected = "blocks.0.attention.out.weight" in shape
+    partly = "no_attention" if mlp and projected and not out else "no_qkv" if mlp else "none"
+    # a block without any map after its heads is not whole, where its format has no such network
+    return {"biases": "all" if qkv else partly, "out_projection": projected}
 
 
 def _units(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -207,36 +233,47 @@ def _units(shape: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _resolve(
-    values: dict[str, Any], reading: Reading, size: tuple[int, int] | None
+    table: RenameTable, values: dict[str, Any], reading: Reading, size: tuple[int, int] | None
 ) -> dict[str, Any]:
     """Heads, head width, name, and the size with the rows of the position table."""
-    ours, values = reading.ours, dict(values)
-    width, depth = values["width"], values["depth"]
-    known = catalog.size_of(width, depth, values["mlp_width"])
-    if depth:
-        out = ours.get("blocks.0.attention.out.weight")
-        inner = width if out is None else out.shape[1]
-        if values["heads"] is None and known:
-            values["heads"] = catalog.model(f"{known}/16").heads
-        if values["heads"] is None:
-            raise SpecError(
-                f"the tensors do not tell the number of heads of width {width}. Say it "
-                "once: vitral convert FILE MODEL/ --set model.heads=NUMBER."
-            )
-        heads = values["heads"]
-        if heads != reading.facts.get("heads", heads):
-            raise SpecError(
-                f"model.heads is {reading.facts['heads']} in the tensors; {heads} is not."
-            )
-        if heads < 1 or inner % heads:
-            raise SpecError(
-                f"model.heads divides {inner}, the width of all heads; {heads} does not."
-            )
-        if values["head_width"] is None and (inner != width or width % heads):
-            values["head_width"] = inner // heads
+    values = dict(values)
+    known = catalog.size_of(values["width"], values["depth"], values["mlp_width"])
+    if values["depth"]:
+        values |= _heads(table, values, reading, known)
+    if values["pool"] == "cls":
+        values["pool_norm"] = "before"  # of one token it is the same
     if values["name"] is None:
         values["name"] = _name(values, known)
-    return values | _size_and_rows(values, ours.get("positions.table"), size or values["size"])
+    table_of_positions = reading.ours.get("positions.table")
+    return values | _size_and_rows(values, table_of_positions, size or values["size"])
+
+
+def _heads(
+    table: RenameTable, values: Mapping[str, Any], reading: Reading, known: str | None
+) -> dict[str, Any]:
+    """Number and width of the heads: told, or by the program's rule, or the catalogue's."""
+    qkv = reading.ours.get("blocks.0.attention.qkv.weight")
+    width = values["width"]
+    inner = width if qkv is None else len(qkv) // 3
+    head_width = values["head_width"] or table.head_width
+    heads = values["heads"]
+    if heads is None and not values["out_projection"]:
+        heads = 1
+    elif heads is None and head_width and inner % head_width == 0:
+        heads = inner // head_width
+    elif heads is None and known:
+        heads = catalog.model(f"{known}/16").heads
+    if heads is None:
+        raise SpecError(
+            f"the tensors do not tell the number of heads of width {width}. Say it "
+            "once: vitral convert FILE MODEL/ --set model.heads=NUMBER."
+        )
+    if heads != reading.facts.get("heads", heads):
+        raise SpecError(f"model.heads is {reading.facts['heads']} in the tensors; {heads} is not.")
+    if heads < 1 or inner % heads:
+        raise SpecError(f"model.heads divides {inner}, the width of all heads; {heads} does not.")
+    shared = inner == width and width % heads == 0
+    return {"heads": heads, "head_width": values["head_width"] if shared else inner // heads}
 
 
 def _size_and_rows(

@@ -16,8 +16,8 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
-from vitral.weights.infer_spec import check_complete, detect_format, infer_spec
-from vitral.weights.rename import Layout, Reading, RenameTable, tables
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, told_shape
+from vitral.weights.rename import Layout, Reading, tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ def read_weights(
     table = detect_format(source)
     if formats.of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
-    reading = table.read(source.tensors)
+    reading = table.read(source.tensors, told_shape(source, _of(changes, "model")))
     headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
     dropped = [name for name in reading.ours if headless and "head." in name]
     for name in dropped:
@@ -99,21 +99,8 @@ def read_weights(
         passthrough=reading.passthrough,
         source=source,
         ignored_keys=reading.ignored_keys,
-        notes=(*_guessed(table, source), *_notes(reading, ours, spec, names, dropped)),
+        notes=(*format.guesses(table, source, spec), *_notes(reading, ours, spec, names, dropped)),
     )
-
-
-def _guessed(table: RenameTable, source: checkpoint_files.Source) -> Iterator[str]:
-    """What is not in the tensors where no configuration says it."""
-    if (
-        source.config is None
-        and table.format in ("timm", "transformers")
-        and "gelu" in table.defaults
-    ):
-        yield (
-            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.format}'s "
-            "rule, heads and grid the usual; --set model.NAME=VALUE and --size say otherwise"
-        )
 
 
 def _notes(

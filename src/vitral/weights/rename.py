@@ -20,10 +20,18 @@ import torch
 from torch import Tensor
 
 from vitral.errors import WeightsError
-from vitral.weights.axes import to_ours, to_theirs
+from vitral.weights.axes import UNTOLD, Shape, is_wide, to_ours, to_theirs
 from vitral.weights.patterns import filled, numbers_in, rewritten
 
 Tensors = dict[str, Tensor]
+# what a format's code can run where its table says nothing of these
+USUAL: Mapping[str, list[Any]] = {
+    "patch_norms": [False],
+    "out_projection": [True],
+    "biases": ["all", "no_qkv", "none"],
+    "pool": ["cls", "mean", "map"],
+    "pool_blocks": [1],
+}
 
 
 class KeyMap(NamedTuple):
@@ -44,7 +52,7 @@ class Layout:
         prefix: before every name.
         variants: the table's variants whose names it uses.
         stacked: whether the blocks are one tensor with a leading axis.
-        wide: whether the group norms have shape (1, 1, 1, C).
+        wide: whether tensors that some files hold with further axes of length 1 have them.
         dtypes: of their tensors that are not float32; {"*": dtype} if all are alike.
     """
 
@@ -100,15 +108,17 @@ class RenameTable:
         stacked: the name whose blocks may be one tensor with a leading axis.
         defaults: fields of ModelSpec that the format's code fixes, or takes where tensors do not
             tell.
-        supports: values of ModelSpec's fields that the format's code can run.
-        passthrough: tensors that our networks do not have: "nothing", or "zeros SHAPE" to write.
+        supports: values of ModelSpec's fields that the format's code can run; those of USUAL
+            where the file says nothing.
+        passthrough: tensors that our networks do not have, by name or pattern: "nothing", or
+            "zeros SHAPE" to write where there are none.
         empty: of ours, written with no rows where there are none.
         prefix_rows: how a class token whose position the format stores otherwise is written:
             "zero" adds a row of zeros, "folded" adds the row into the token beside registers.
         transformer: whether it is of a network with blocks, and not of a whole ResNet.
         square, headless: whether images and patches must be square; whether a head may be absent.
+        head_width: of one head, in its program, unless it is told otherwise; 0 is none.
         free_head_width: whether the heads together may have another width than a token.
-        wide_norms: whether group norms are written with shape (1, 1, 1, C).
         pre_logits_or_head: whether there cannot be both.
     """
 
@@ -132,8 +142,8 @@ class RenameTable:
     prefix_rows: str = ""
     transformer: bool = True
     square: bool = False
+    head_width: int = 0
     free_head_width: bool = False
-    wide_norms: bool = False
     headless: bool = True
     pre_logits_or_head: bool = False
 
@@ -160,14 +170,15 @@ class RenameTable:
         found = self.named(tensors)[0]
         return all(k in found for k in self.markers) and not any(k in found for k in self.absent)
 
-    def read(self, tensors: Mapping[str, Tensor]) -> Reading:
-        """Their tensors under our names."""
+    def read(self, tensors: Mapping[str, Tensor], shape: Shape = UNTOLD) -> Reading:
+        """Their tensors under our names; `shape` is what was told of patches."""
         found, layout, ignored = self.named(tensors)
         empty = {name for row in self.rows if row.ours in self.empty for name in row.theirs}
         passthrough = {
             k: x
             for k, x in found.items()
-            if k in self.passthrough or (k in empty and not x.numel())
+            if (k in empty and not x.numel())
+            or any(fnmatchcase(k, pattern) for pattern in self.passthrough)
         }
         pieces: dict[str, dict[int, Tensor]] = {}
         rows: dict[str, KeyMap] = {}
@@ -185,8 +196,8 @@ class RenameTable:
             heads = tensor.shape[1] if row.axes == "heads_in" and tensor.ndim == 3 else None
             if heads and heads != facts.setdefault("heads", heads):
                 raise WeightsError(f"'{name}' has {heads} heads, the others {facts['heads']}.")
-            wide |= row.axes == "channels" and tensor.ndim == 4
-            pieces.setdefault(mine, {})[part] = to_ours(row.axes, tensor, name)
+            wide |= is_wide(row.axes, tensor)
+            pieces.setdefault(mine, {})[part] = to_ours(row.axes, tensor, name, shape)
             rows[mine] = row
         ours: Tensors = {}
         missing = []
@@ -227,6 +238,10 @@ class RenameTable:
     ) -> Tensors:
         """The inverse of read: our tensors as a file of that layout."""
         found: Tensors = {}
+        shape = Shape(heads=heads, wide=layout.wide)
+        if "patches.weight" in ours:
+            _, channels, height, width = ours["patches.weight"].shape
+            shape = shape._replace(channels=channels, patch=(height, width))
         for name, tensor in ours.items():
             match = _match(self.rows, name, by_ours=True)
             if match is None:
@@ -235,7 +250,7 @@ class RenameTable:
             values = numbers_in(row.ours, name)
             for theirs, piece in zip(row.theirs, _pieces(row, tensor), strict=True):
                 if theirs != "0":
-                    back = to_theirs(row.axes, piece, heads, layout.wide)
+                    back = to_theirs(row.axes, piece, shape)
                     found[filled(theirs, values or {})] = back
                 elif piece.any():
                     raise WeightsError(
@@ -266,6 +281,8 @@ def tables() -> dict[str, RenameTable]:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
             rows = tuple(row for ours in values["names"].items() for row in _rows(*ours))
             del values["names"]
+            supports = values["supports"]
+            values["supports"] = {**supports, **USUAL, **supports}
             fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             found[name] = RenameTable(name=name, rows=rows, **fields)
     return found

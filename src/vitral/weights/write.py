@@ -14,15 +14,6 @@ from vitral.weights import formats
 from vitral.weights.read import Weights
 from vitral.weights.rename import Layout, RenameTable, tables
 
-# what a format holds where its table says nothing of these
-USUAL: dict[str, list[object]] = {
-    "patch_norms": [False],
-    "out_projection": [True],
-    "biases": ["all", "no_qkv", "none"],
-    "pool": ["cls", "mean", "map"],
-    "pool_blocks": [1],
-}
-
 
 def table_for(name: str, spec: ModelSpec) -> RenameTable:
     """The table to write a network with; WeightsError names the field that the format lacks."""
@@ -68,7 +59,7 @@ def _lacking(table: RenameTable, spec: ModelSpec) -> str:
         return f"{table.format} has no convolutional stem (model.resnet)."
     asked = [
         (f"model.{name}", getattr(spec, name), held)
-        for name, held in {**USUAL, **table.supports}.items()
+        for name, held in table.supports.items()
         if name != "resnet"
     ]
     if spec.resnet is not None and isinstance(stem, Mapping):
@@ -92,12 +83,7 @@ def _lacking(table: RenameTable, spec: ModelSpec) -> str:
 
 def layout_for(table: RenameTable, spec: ModelSpec) -> Layout:
     """How the format writes this network where no file of its own came before."""
-    return Layout(
-        table=table.name,
-        prefix=table.prefix if spec.classes else "",
-        variants=formats.named(table.format).variants(table, spec),
-        wide=table.wide_norms and spec.resnet is not None,
-    )
+    return formats.named(table.format).layout(table, spec)
 
 
 def as_learned_table(weights: Weights, name: str) -> tuple[Weights, tuple[str, ...]]:

@@ -12,8 +12,9 @@ from vitral.images import augment
 from vitral.model import ViT
 from vitral.specs import Dropouts, ModelSpec
 from vitral.weights import artifact, formats
+from vitral.weights.axes import Shape
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.infer_spec import check_complete, detect_format, infer_spec
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, told_shape
 from vitral.weights.rename import tables
 from vitral.weights.write import layout_for, table_for
 
@@ -25,7 +26,7 @@ def source(values, config=None):
 def spec_from(values, config=None, **options) -> ModelSpec:
     found = source(values, config)
     table = detect_format(found)
-    reading = table.read(values)
+    reading = table.read(values, told_shape(found, options.get("changes", ())))
     check_complete(table, reading, found.path)
     return infer_spec(found, table, reading, **options)
 
@@ -53,6 +54,7 @@ RULES += [("torchvision", "token"), ("transformers", "token"), ("transformers", 
 RULES += [("timm", "registers with positions"), ("timm", "so150m"), ("timm", "so150m2")]
 RULES += [("transformers", "one head"), ("transformers", "one head, headless")]
 RULES += [("transformers", "dinov2"), ("transformers", "dinov3")]
+RULES += [("vit-pytorch", name) for name in ("token", "mean", "2021", "simple", "simple, 2022")]
 
 
 @pytest.mark.parametrize(("format", "name"), RULES)
@@ -216,7 +218,8 @@ def test_every_tensor_is_needed(format):
         values = {name: x for name, x in whole.items() if name != gone}
         with pytest.raises(WeightsError):
             found = spec_from(values, **said(spec))
-            artifact.check(table_for(format, spec).read(values).ours, found, Path("w"))
+            read = table_for(format, spec).read(values, Shape(patch=spec.patch)).ours
+            artifact.check(read, found, Path("w"))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3), (2, 3, 4), (1, 1, 1, 1, 1), (0, 5)])
@@ -230,7 +233,8 @@ def test_every_wrong_shape_is_a_sentence(format, shape):
         with pytest.raises(WeightsError):
             values = {**whole, name: torch.ones(shape)}
             found = spec_from(values, **said(spec))
-            artifact.check(table_for(format, spec).read(values).ours, found, Path("w"))
+            read = table_for(format, spec).read(values, Shape(patch=spec.patch)).ours
+            artifact.check(read, found, Path("w"))
 
 
 @pytest.mark.parametrize("number", ["9998", "9" * 5, "9" * 12, "9" * 5000])

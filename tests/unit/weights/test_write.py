@@ -24,6 +24,7 @@ from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
+from vitral.weights.axes import Shape
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.infer_spec import infer_spec
 from vitral.weights.read import Weights
@@ -56,7 +57,7 @@ def test_what_a_home_accepts_comes_back_as_it_was(format, name, other):
     spec = weights.card.model
     table = table_for(other, spec)
     file = table.write(weights.tensors, spec.heads, layout_for(table, spec), {})
-    reading = table.read(file)
+    reading = table.read(file, Shape(patch=spec.patch, channels=spec.channels))
     assert same(reading.ours, weights.tensors)
     found = infer_spec(Source(path=Path("w"), tensors=file), table, reading, **said(spec))
     assert replace(found, name=spec.name, resample=spec.resample) == spec

@@ -11,7 +11,7 @@ from vitral.catalog.checkpoints import labels
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.rename import RenameTable
+from vitral.weights.rename import Layout, RenameTable
 
 Config = Mapping[str, Any]  # the content of a config.json
 Tensors = Mapping[str, Tensor]
@@ -65,6 +65,15 @@ class Format:
         """Why a network that its tensors seem to make is computed in another way there, or ""."""
         return ""
 
+    def guesses(self, table: RenameTable, source: Source, spec: ModelSpec) -> list[str]:
+        """What of the spec no tensor and no configuration told, a sentence each."""
+        if not self.configured or source.config is not None or spec.is_resnet:
+            return []
+        return [
+            f"no config.json beside the tensors: GELU, epsilon and pooling are by {table.format}'s "
+            "rule, heads and grid the usual; --set model.NAME=VALUE and --size say otherwise"
+        ]
+
     # ---- writing
 
     def table_for(self, spec: ModelSpec) -> str:
@@ -75,9 +84,9 @@ class Format:
         """What the format cannot hold beside what the table says: (whether it is so, a reason)."""
         return ()
 
-    def variants(self, table: RenameTable, spec: ModelSpec) -> tuple[str, ...]:
-        """The variants of the table's names that a new file of this network uses."""
-        return ()
+    def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
+        """How a new file of this network is laid out."""
+        return Layout(table=table.name, prefix=table.prefix if spec.classes else "")
 
     def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
         """The configuration beside the weights, by file name.

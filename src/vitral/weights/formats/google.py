@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import pair
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
-from vitral.weights.rename import RenameTable
+from vitral.weights.rename import Layout, RenameTable
 
 
 def read_preprocessing(size: int | tuple[int, int]) -> ImageSpec:
@@ -39,11 +40,14 @@ class Google(Format):
         reason = "google has a class token where it is what is pooled, and nowhere else"
         return [(unpooled, f"{reason} (model.pool)")]
 
-    def variants(self, table: RenameTable, spec: ModelSpec) -> tuple[str, ...]:
+    def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
         """big_vision's names for the networks that vit_jax does not have."""
+        layout = super().layout(table, spec)
+        if table.name != "google_vit":
+            return layout
         no_row = not (spec.class_token and spec.prefix_positions)
-        big_vision = table.name == "google_vit" and (no_row or spec.pool == "map")
-        return ("linen", "big_vision") if big_vision else ()
+        variants = ("linen", "big_vision") if no_row or spec.pool == "map" else ()
+        return replace(layout, variants=variants, wide=spec.resnet is not None)
 
     def oracle(
         self, spec: ModelSpec, tensors: Tensors, config: Config

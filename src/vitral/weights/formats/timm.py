@@ -17,7 +17,7 @@ from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
-from vitral.weights.rename import RenameTable
+from vitral.weights.rename import Layout, RenameTable
 
 NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so)")
 BIT = re.compile(r"BiT-R(50x1|50x3|101x1|101x3|152x2|152x4)")
@@ -126,14 +126,14 @@ class Timm(Format):
             ),
         )
 
-    def variants(self, table: RenameTable, spec: ModelSpec) -> tuple[str, ...]:
+    def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
         """Names of a norm after mean pooling, and of a stem without stages."""
         used = []
         if table.name == "timm_vit" and spec.pool == "mean" and spec.pool_norm == "after":
             used.append("mean")
         if table.name == "timm_vit" and spec.resnet is not None and not spec.resnet.blocks:
             used.append("root_only")
-        return tuple(used)
+        return replace(super().layout(table, spec), variants=tuple(used))
 
     def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
         """config.json as timm's save_for_hf writes it; create_model("local-dir:...") reads it."""
