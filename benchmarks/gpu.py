@@ -30,6 +30,7 @@ from record import spread, trained, write
 from scratch import longest
 from vitral import catalog
 from vitral.model import build
+from vitral.specs import counts
 from vitral.training import optimizer
 from vitral.training.distributed import wrap
 from vitral.training.recipe import Optimizer
@@ -133,7 +134,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     side = 8192
     one, other = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     best = 2 * side**3 * max(rates(lambda: torch.mm(one, other), arguments.rounds))
-    share = median(steps) * 3 * spec.flops() / best
+    share = median(steps) * 3 * counts.flops(spec) / best
     print(f"{median(steps):,.0f} images/s, {100 * share:.1f} % of {best / 1e12:.0f} TFLOP/s")
     return {"images_per_second": spread(steps), "matrix_flops": best, "share": share}
 

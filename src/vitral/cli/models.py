@@ -57,12 +57,14 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _row(spec: ModelSpec) -> dict[str, Any]:
+    from vitral.specs import counts
+
     numbers = {"width": spec.width, "depth": spec.depth, "heads": spec.heads}
-    gflops = round(spec.flops() / 1e9, 3)
+    gflops = round(counts.flops(spec) / 1e9, 3)
     return {
         "name": spec.name,
         **numbers,
-        "parameters": spec.parameters,
+        "parameters": counts.parameters(spec),
         "gflops": gflops,
         "size": list(spec.size),
     }

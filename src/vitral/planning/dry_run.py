@@ -22,6 +22,7 @@ from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
 from vitral.engines.torch_engine import uses_bf16
 from vitral.planning.benchmark import StepCosts, fastest_micro_batch, measure
+from vitral.specs import counts
 from vitral.storage import files
 from vitral.training import finetuning, memory, schedule
 from vitral.training.memory import Memory
@@ -125,9 +126,9 @@ def dry_run(
     with torch.device("meta"):
         trainable = finetuning.trainable(memory.network(recipe))
     found = DryRun(
-        parameters=recipe.model.parameters,
+        parameters=counts.parameters(recipe.model),
         trainable=trainable,
-        gflops=recipe.model.flops() / 1e9,
+        gflops=counts.flops(recipe.model) / 1e9,
         steps=steps,
         images=steps * images,
         validations=math.ceil(steps / every),
@@ -140,7 +141,8 @@ def dry_run(
         step_seconds=None,
         seconds=None,
         state_bytes=state,
-        disk_bytes=3 * state + 8 * recipe.model.parameters,  # a third slot while it is written
+        # a third slot while it is written
+        disk_bytes=3 * state + 8 * counts.parameters(recipe.model),
         free_disk=shutil.disk_usage(files.nearest_parent(out)).free,
         device=str(device),
         precision="bf16" if bf16 else "fp32",

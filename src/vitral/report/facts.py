@@ -10,7 +10,7 @@ from vitral.errors import SpecError
 from vitral.evaluation import ClassScore, wilson
 from vitral.report.record import Record
 from vitral.report.translations import Words
-from vitral.specs import ModelSpec
+from vitral.specs import ModelSpec, counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +122,10 @@ def network(found: Record, words: Words) -> dict[str, str]:
         spec = None
     if spec is None:
         return {}
-    flops = spec.flops()
+    flops = counts.flops(spec)
     facts = {
         words.say("model"): spec.name,
-        words.say("parameters"): f"{spec.parameters / 1e6:.3g} M",
+        words.say("parameters"): f"{counts.parameters(spec) / 1e6:.3g} M",
         words.say("image"): "{} × {} px".format(*spec.size),
     }
     if not spec.is_resnet:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vitral.specs.model import ModelSpec
+from vitral.specs.fields import pair
+from vitral.specs.model import ModelSpec
 
 
 def parameters(spec: ModelSpec) -> int:
-    """Number of learned values of the model that the spec describes."""
+    """Count the learned values of the model that a spec describes."""
     resnet = spec.resnet.parameters(spec.channels) if spec.resnet else 0
     if spec.is_resnet:
         return resnet + _linear(spec.width, spec.classes)
@@ -21,8 +19,15 @@ def parameters(spec: ModelSpec) -> int:
     return resnet + patches + tokens + _positions(spec) + blocks + 2 * spec.width + _head(spec)
 
 
-def flops(spec: ModelSpec, size: tuple[int, int]) -> int:
-    """Operations of one image of (height, width): two per multiplication of a matrix product."""
+def flops(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> int:
+    """Count floating-point operations of one image's forward pass: two per multiplication.
+
+    Counted as torch's FlopCounterMode counts them: matrix products, convolutions and attention;
+    norms, activations and additions are left out. The size is the spec's unless given. (torch 2.13
+    does not count its fused attention kernel on the CPU; on the meta device or with
+    SDPBackend.MATH the two agree.)
+    """
+    size = spec.size if size is None else pair("size", size)
     rows, columns = spec.grid_at(size)
     total = spec.resnet.flops(spec.channels, size) if spec.resnet else 0
     if not spec.is_resnet:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vitral.errors import ModelError, SpecError
-from vitral.specs import counts
 from vitral.specs.fields import choice, from_mapping, pair
 from vitral.specs.resnet import ResNetSpec
 
@@ -179,21 +178,6 @@ class ModelSpec:
     def tokens(self) -> int:
         """Length of the sequence: the patches and the tokens before them."""
         return self.grid[0] * self.grid[1] + self.prefix
-
-    @property
-    def parameters(self) -> int:
-        """Number of learned values, by arithmetic."""
-        return counts.parameters(self)
-
-    def flops(self, size: int | tuple[int, int] | None = None) -> int:
-        """Floating-point operations of one image's forward pass: two per multiplication.
-
-        Counted as torch's FlopCounterMode counts them: matrix products, convolutions and
-        attention; norms, activations and additions are left out. The size is the spec's unless
-        given. (torch 2.13 does not count its fused attention kernel on the CPU; on the meta
-        device or with SDPBackend.MATH the two agree.)
-        """
-        return counts.flops(self, self.size if size is None else pair("size", size))
 
     def grid_at(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of patches in an image of (height, width); SpecError if none fit."""

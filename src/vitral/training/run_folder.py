@@ -42,7 +42,7 @@ from vitral.data.sources import LEFT_OUT, Problem
 from vitral.errors import UsageError
 from vitral.evaluation import Score
 from vitral.model import ViT
-from vitral.specs import ImageSpec
+from vitral.specs import ImageSpec, counts
 from vitral.specs.task import TaskKind
 from vitral.storage import files
 from vitral.training import finetuning
@@ -319,7 +319,8 @@ def summary_lines(
     shown = first_lines(notes, what=" notes on the data, in the run's problems.csv")
     height, width = recipe.images.size
     trained = finetuning.trainable(model)
-    part = f", {trained / 1e6:.2f} M of them trained" * (trained < recipe.model.parameters)
+    parameters = counts.parameters(recipe.model)
+    part = f", {trained / 1e6:.2f} M of them trained" if trained < parameters else ""
     kinds = f"{len(data.classes)} classes" + ", several to an image" * data.multi_label
     many = f" x {group.world_size}" * (group.world_size > 1)
     how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
@@ -329,7 +330,7 @@ def summary_lines(
         f"data   {data.source}: {len(data.train):,} train, {len(data.val):,} {data.val.name}, "
         f"{kinds}",
         *shown,
-        f"model  {recipe.model.name}: {recipe.model.parameters / 1e6:.2f} M parameters{part}, "
+        f"model  {recipe.model.name}: {parameters / 1e6:.2f} M parameters{part}, "
         f"{height}x{width} px" + (f", from {recipe.start}" if started else ""),
         f"plan   {how}, {'bf16' if bf16 else 'fp32'} on {group.device}{many}",
     ]

@@ -18,7 +18,7 @@ from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
 from vitral.evaluation import Score
 from vitral.model import ViT
-from vitral.specs import Calibration
+from vitral.specs import Calibration, counts
 from vitral.training import finetuning, memory, objectives, run_folder, schedule, state
 from vitral.training.display import Display
 from vitral.training.distributed import wrap
@@ -216,8 +216,9 @@ def _network(run: RunContext) -> ViT:
     except (RuntimeError, MemoryError) as error:
         if not memory.ended(error):
             raise
+        billions = counts.parameters(recipe.model) / 1e9
         raise MachineError(
-            f"A model of {recipe.model.parameters / 1e9:.1f} billion parameters does not fit into "
+            f"A model of {billions:.1f} billion parameters does not fit into "
             f"the memory of {run.group.device} ({str(error).splitlines()[0][:80]}). Choose a "
             f"smaller one."
         ) from None

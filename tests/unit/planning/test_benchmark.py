@@ -13,7 +13,7 @@ from vitral.data.datasets import open_dataset
 from vitral.errors import MachineError
 from vitral.planning import benchmark
 from vitral.planning.benchmark import Benchmark, fastest_micro_batch, measure
-from vitral.specs import Dropouts, ImageSpec
+from vitral.specs import Dropouts, ImageSpec, counts
 from vitral.training import memory
 from vitral.training.recipe import Classification, Data, Optimizer, Recipe
 
@@ -66,7 +66,7 @@ def test_every_kind_of_run_is_measured(recipe: Recipe) -> None:
     assert found is not None
     assert found.images == 5
     assert min(found.forward, found.backward, found.update, found.reading) > 0
-    assert found.memory > 4 * recipe.model.parameters
+    assert found.memory > 4 * counts.parameters(recipe.model)
 
 
 def test_a_large_network_is_measured_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:

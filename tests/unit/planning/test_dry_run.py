@@ -16,7 +16,7 @@ from vitral.data.datasets import Dataset, open_dataset
 from vitral.errors import UsageError
 from vitral.planning import benchmark
 from vitral.planning.dry_run import check, dry_run, lines
-from vitral.specs import ImageSpec
+from vitral.specs import ImageSpec, counts
 from vitral.training import state
 from vitral.training.duration import epochs, steps
 from vitral.training.recipe import Data, Optimizer, Recipe
@@ -46,8 +46,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arithmetic_of_a_run(digits: Dataset, tmp_path: Path) -> None:
     found = dry_run(RECIPE, digits, CPU, out=tmp_path / "not" / "yet")
     epoch = len(digits.train) // 64
-    assert found.parameters == found.trainable == RECIPE.model.parameters
-    assert found.gflops == RECIPE.model.flops() / 1e9
+    assert found.parameters == found.trainable == counts.parameters(RECIPE.model)
+    assert found.gflops == counts.flops(RECIPE.model) / 1e9
     assert (found.steps, found.images) == (3 * epoch, 3 * epoch * 64)
     assert (found.validations, found.validated) == (math.ceil(3 * epoch / 20), len(digits.val))
     assert found.part == 64
@@ -101,7 +101,7 @@ def test_what_would_end_the_run_is_refused(digits: Dataset) -> None:
 
 def test_the_classes_are_those_of_the_data(digits: Dataset) -> None:
     other = replace(RECIPE, model=replace(RECIPE.model, classes=1000))
-    assert dry_run(other, digits, CPU).parameters == RECIPE.model.parameters
+    assert dry_run(other, digits, CPU).parameters == counts.parameters(RECIPE.model)
 
 
 def test_a_sharded_process_holds_its_piece(digits: Dataset) -> None:

@@ -21,7 +21,7 @@ from vitral.planning.choose import Facts
 from vitral.planning.plan import plan, train
 from vitral.planning.request import Request
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
-from vitral.specs import ImageSpec
+from vitral.specs import ImageSpec, counts
 from vitral.training import optimizer, schedule
 from vitral.training.objectives import classification, distillation
 from vitral.training.recipe import Recipe, epochs, steps
@@ -173,7 +173,7 @@ def test_every_recipe_is_a_value_and_learns(name: str) -> None:
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build(recipe.model).parameters())
-    assert parameters == recipe.model.parameters
+    assert parameters == counts.parameters(recipe.model)
     model, found = losses(small(recipe), 3)
     assert np.isfinite(found).all()
     assert found[0] != found[2]
