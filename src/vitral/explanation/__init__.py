@@ -1,4 +1,4 @@
-"""What a model looks at: relevance, rollout, attention distance, pictures, and whether it is so."""
+"""Explanations: the patches that an answer needs, where a model attends, and a test of that."""
 
 from vitral.drawing.pictures import overlay
 from vitral.explanation.attention import attention_distance, patches_only, rollout

@@ -1,4 +1,4 @@
-"""What an explanation found, as values: the map of the method, its test, the inside of the network.
+"""Findings of an explanation as values: the map, its test, the inside of the network.
 
 Nothing here computes on a network, draws or writes; the figures and the files are made of these.
 """
@@ -109,7 +109,7 @@ class Faithfulness:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Internals:
-    """What happened to one image inside the network; L layers, H heads, N tokens, prefix first.
+    """The inside of the network for one image; L layers, H heads, N tokens, prefix first.
 
     Attributes:
         attention: (L, H, N, N), softmax rows.
@@ -151,7 +151,7 @@ class Internals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """What was found about one image and one model.
+    """Everything that was found about one image and one model.
 
     Attributes:
         path: where the image came from; "" for pixels given directly.

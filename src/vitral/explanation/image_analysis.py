@@ -1,4 +1,4 @@
-"""What one image looked like to the model, where the model looked, and whether that is true.
+"""Explain the answer for an image: the patches it needs, where the model attended, and a test.
 
 for explanation in explain(model, images, classes=card.classes):
     explanation.save("explained")

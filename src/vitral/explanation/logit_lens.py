@@ -1,6 +1,7 @@
-"""What each layer knows already: the logit lens, and the norms and angles of q, k and v.
+"""The inside of every layer: the logit lens, and the norms and angles of q, k and v.
 
-The logit lens (nostalgebraist 2020) reads the tokens after every block as if it were the last.
+The logit lens (nostalgebraist 2020) reads the tokens after every block as if it were the last, and
+so shows when the network knew its answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model says of images of which only some patches show."""
+"""Score images of which only some patches show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is before it sees an image, and how it attends to many: figures 6, 7, 10 and 11.
+"""The model's own figures (6, 7, 10 and 11 of the paper): filters, positions, attention.
 
     explain_model(model, Path("figures"), batches, image_spec=card.images)
 
@@ -57,7 +57,7 @@ _MAX_ATTENTION = 1 << 26  # values of one block's attention held at once: 256 MB
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionStatistics:
-    """How a model attends to images, on average.
+    """Averages of a model's attention over images.
 
     Attributes:
         images: how many there were.
@@ -143,9 +143,9 @@ def attention_statistics(
     spec = model.spec
     if spec.depth == 0:
         raise ModelError(_NO_ATTENTION)
-    distances: Any = 0.0
-    rollouts: Any = 0.0
-    no_residual_rollouts: Any = 0.0
+    distances = torch.zeros(spec.depth, spec.heads, dtype=torch.float64)
+    rollouts = torch.zeros(spec.tokens, spec.tokens, dtype=torch.float64)
+    no_residual_rollouts = torch.zeros_like(rollouts)
     examples: list[Tensor] = []
     maps: list[Tensor] = []
     done = 0
@@ -265,7 +265,7 @@ def _write_numbers(out: Path, facts: dict[str, Any], arrays: dict[str, Array]) -
 
 
 def _attend(model: ViT, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(blocks, heads) mean distances of some images, and (B, N, N) rollouts with and without skips.
+    """Give (blocks, heads) mean distances, and (B, N, N) rollouts with the residual and without.
 
     Block by block, so that the attention of one is held at a time.
     """

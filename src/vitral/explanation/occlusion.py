@@ -1,4 +1,4 @@
-"""Which patches an answer needs: hide each and see how much the probability falls.
+"""Occlusion: hide each patch and see how much the probability of the answer falls.
 
 Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks" (ECCV 2014), section 3.1.
 """

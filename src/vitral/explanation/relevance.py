@@ -1,4 +1,4 @@
-"""Which tokens speak for one class: gradient × attention relevance.
+"""Gradient × attention relevance: the tokens that speak for one class.
 
 Chefer, Gur & Wolf, "Generic Attention-model Explainability" (ICCV 2021), equations 5, 6 and 10,
 with one difference: the rows of their Ā are divided by their sums, so that a block's attention

@@ -1,4 +1,4 @@
-"""What `explain` is asked about an image: which method, which class, whose attention.
+"""Requests to `explain`: which method, which class, whose attention.
 
 Layers, heads, rows and columns count from 1, as in the paper and in every figure.
 """
@@ -20,7 +20,7 @@ Query = Literal["cls"] | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainRequest:
-    """What `explain` is to find out; the defaults ask which patches the answer needs.
+    """A request to `explain`; the defaults ask which patches the answer needs.
 
     Attributes:
         method: "occlusion" (how much hiding a patch lowers one class, in up to 64 forward

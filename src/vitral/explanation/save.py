@@ -1,4 +1,4 @@
-"""What `Explanation.save` writes: pictures to look at and numbers to go on with.
+"""Files of an explanation: pictures to look at and numbers to go on with.
 
 findings.png/.svg  the overview            wall.png/.svg    attention of every layer and head
 overlay.png           the map on the picture  lens.png/.svg    the head read after every layer
@@ -69,7 +69,7 @@ def _save_folder(findings: Findings, folder: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this is the tokens.json of an explanation, and not a file of the user's."""
+    """Tell whether this is the tokens.json of an explanation, and not a file of the user's."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         meaning: object = values["heat"]["meaning"]

@@ -1,1 +1,1 @@
-"""What an explanation looks like: values in, pictures out."""
+"""Figures of explanations and of models: values in, pictures out."""

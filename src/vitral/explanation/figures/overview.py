@@ -14,7 +14,10 @@ from vitral.drawing.pictures import draw_grid, overlay, to_colours, upscale
 from vitral.explanation.figures import panels
 from vitral.explanation.findings import Faithfulness, Findings, Internals
 
-_WIDTH, _MARGIN, _GAP, _PANEL = 12.0, 0.4, 0.35, 3.2
+_WIDTH = 12.0  # of the whole, in inches like all that follow
+_MARGIN = 0.4
+_GAP = 0.35  # between the panels of a row
+_PANEL = 3.2  # width of a picture or a curve
 _HEADING = 0.72  # above each part: a title and a note
 _LOWER = 2.35  # height of three bars, and of the curves
 _BAR = 0.19  # of one layer of the logit lens
