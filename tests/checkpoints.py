@@ -70,6 +70,8 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "hybrid": of(GOOGLE, resnet=STEM, patch=1),
         "root": of(GOOGLE, resnet=ROOT, patch=2),
         "bit": bit(BIT),
+        "resnet": bit(ResNetSpec(blocks=(1, 2), width=32)),
+        "resnet, headless": bit(ResNetSpec(blocks=(2,), width=32), classes=0),
     },
     "timm": {
         "token": TIMM,

@@ -80,7 +80,7 @@ def check_complete(table: RenameTable, reading: Reading, path: object) -> None:
             f"{path} is not a model that Vitral has. Left over: {_shown(reading.unexpected_keys)}. "
             f"Missing: {_shown(reading.missing_keys)}."
         )
-    if not {"patches.weight", "stem.norm.weight"} & reading.ours.keys():
+    if ("patches.weight" if table.transformer else "stem.root.weight") not in reading.ours:
         raise WeightsError(f"{path} is not whole: nothing in it projects the patches.")
     first, second = (reading.ours.get(f"blocks.0.mlp.fc{n}.weight") for n in (1, 2))
     if first is not None and second is not None and len(first) == 2 * second.shape[-1]:
@@ -192,7 +192,8 @@ def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict
         }
     if "patches.weight" not in shape:
         absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "patch": (1, 1)}
-        return found | absent | {"width": shape["stem.norm.weight"][0], "pool": "mean"}
+        width = found["resnet"]["width"] * 2 ** (len(found["resnet"]["blocks"]) + 1)
+        return found | absent | {"width": width, "pool": "mean"}
     width, inputs, *patch = shape["patches.weight"]
     depth = len({k.split(".")[1] for k in shape if k.startswith("blocks.")})
     mean = "pool.probe" not in shape and "cls" not in shape
@@ -329,7 +330,8 @@ def _name(values: Mapping[str, Any], known: str | None) -> str:
     """What a person would call it."""
     resnet, patch = values["resnet"], values["patch"]
     if resnet is not None and not values["depth"]:
-        return f"BiT-R{sum(resnet.blocks) * 3 + 2}x{resnet.width // 64}"
+        family = "BiT" if resnet.kind == "v2" else "ResNet"
+        return f"{family}-R{sum(resnet.blocks) * 3 + 2}x{resnet.width // 64}"
     size = known or f"ViT-{values['width']}x{values['depth']}"
     if resnet is not None:
         stem = f"R{sum(resnet.blocks) * 3 + 2}" if resnet.blocks else "R"

@@ -31,8 +31,10 @@ class Google(Format):
         return read_preprocessing(size)
 
     def table_for(self, spec: ModelSpec) -> str:
-        """BiT's names for a ResNet, the Vision Transformer's for all else."""
-        return "google_bit" if spec.is_resnet else "google_vit"
+        """BiT's names for a ResNet of v2, bit.py's for one of v1, the ViT's for all else."""
+        if not spec.is_resnet or spec.resnet is None:
+            return "google_vit"
+        return "google_bit" if spec.resnet.kind == "v2" else "google_resnet"
 
     def refusals(self, table: RenameTable, spec: ModelSpec) -> Sequence[tuple[bool, str]]:
         """A class token that is not pooled."""
