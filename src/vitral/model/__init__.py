@@ -8,11 +8,12 @@ from vitral.errors import SpecError
 from vitral.model.initialise import initialise
 from vitral.model.layers import StepSamples, fuses
 from vitral.model.positions import position_context, sincos2d
-from vitral.model.vit import Features, ViT
+from vitral.model.vit import Features, PatchCorruption, ViT
 from vitral.specs import Dropouts, ModelSpec
 
 __all__ = [
     "Features",
+    "PatchCorruption",
     "StepSamples",
     "ViT",
     "build",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,18 @@ class Features:
     patches: Tensor
     grid: Grid
     per_block: dict[int, Tensor]
+
+
+class PatchCorruption(NamedTuple):
+    """What an encoder is shown in the place of its patches, before positions are added.
+
+    `source` int64 (B, N) is the patch of the same image whose embedding stands in each place, and
+    where `masked` (B, N) holds, `mask_token` (width,) stands instead.
+    """
+
+    source: Tensor
+    masked: Tensor
+    mask_token: Tensor
 
 
 class ViT(nn.Module):
@@ -134,6 +147,23 @@ class ViT(nn.Module):
             per_block=entered,
         )
 
+    def forward_patches(
+        self,
+        images: Tensor,
+        *,
+        corruption: PatchCorruption | None = None,
+        samples: StepSamples | None = None,
+    ) -> Tensor:
+        """Return the patches' tokens after the last block, normed: (B, N, width) in raster order.
+
+        In training, `corruption` changes what the network sees of them and `samples` says which
+        samples of their step the images are. Patches are never dropped here.
+        """
+        tokens, tables, context, _ = self._embed(images, any_size=False, corruption=corruption)
+        tokens, _ = self._run(tokens, tables, context, samples=samples)
+        normed: Tensor = self.norm(tokens)
+        return normed[:, self.spec.prefix :]
+
     def attention_weights(
         self, images: Tensor, blocks: Collection[int] | None = None, *, any_size: bool = False
     ) -> list[Tensor]:
@@ -181,7 +211,7 @@ class ViT(nn.Module):
         return model.train(self.training)
 
     def _embed(
-        self, images: Tensor, any_size: bool
+        self, images: Tensor, any_size: bool, corruption: PatchCorruption | None = None
     ) -> tuple[Tensor, Tensor | None, PositionContext | None, Grid]:
         """Equation 1: the tokens; the tables added at blocks; attention's context; the grid."""
         self.spec.check_images(images.shape, any_size)
@@ -191,6 +221,10 @@ class ViT(nn.Module):
         # class token of float32 are joined to the patches.
         precision = next(self.parameters()).dtype
         tokens = maps.flatten(2).transpose(1, 2).to(precision)  # b d r c -> b (r c) d
+        if corruption is not None:
+            source = corruption.source[:, :, None].expand(-1, -1, tokens.shape[2])
+            masked = corruption.masked[:, :, None]
+            tokens = torch.where(masked, corruption.mask_token.to(tokens), tokens.gather(1, source))
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
         prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
         tokens = torch.cat([*prefix, tokens], dim=1) if prefix else tokens

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitral import machine
 from vitral.data.datasets import Dataset
-from vitral.data.loader import View, train_batches
-from vitral.engines.torch_engine import autocast, uses_bf16
+from vitral.data.loader import Batch, View, train_batches
+from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
-from vitral.training import memory
+from vitral.model import StepSamples, ViT
+from vitral.training import memory, objectives
 from vitral.training.ema import EMA
-from vitral.training.objectives import classification
+from vitral.training.objectives import Objective, StepPosition
 from vitral.training.optimizer import build as build_optimizer
-from vitral.training.recipe import Recipe
+from vitral.training.recipe import Classification, Recipe
 
 SECONDS = 8.0  # for measuring steps; a network that needs longer is measured on fewer images
 REPEATS = 3
@@ -124,11 +125,13 @@ class Benchmark:
     """A network with new weights on a device, and the parts of a step on random images."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe = recipe
+        self.device = device
         self.model = memory.network(recipe).to(device).train()
-        self.average = EMA(self.model, recipe.ema)
-        self.optimizer = build_optimizer(self.model, recipe.optimizer)
-        self.images = torch.zeros(0)
+        self.objective = _objective(recipe, self.model)
+        self.average = EMA(self.objective, recipe.ema)
+        self.optimizer = build_optimizer(self.objective, recipe.optimizer)
+        self.batch = _random_batch(recipe, 1)
 
     @classmethod
     def begun(cls, recipe: Recipe, device: torch.device) -> Benchmark | None:
@@ -145,27 +148,23 @@ class Benchmark:
 
     def learn(self, count: int) -> None:
         """The forward and the backward pass of `count` images, without a teacher's."""
-        recipe, targets = self.recipe, torch.zeros(count, dtype=torch.int64, device=self.device)
-        with autocast(recipe.precision, self.device, recipe.model.width):
-            outputs = self.model.logits_per_head(self._random(count))
-        losses = classification.losses(outputs, targets, recipe.objective)
-        (losses.sum() / count).backward()
+        samples = StepSamples(torch.arange(count, device=self.device), count)
+        loss = self.objective(self._random(count), StepPosition(seed=0, samples=samples))
+        (loss.total / count).backward()
 
     def validate(self, count: int) -> None:
         """The forward pass of `count` images, as validation does it."""
-        with (
-            torch.no_grad(),
-            autocast(self.recipe.precision, self.device, self.recipe.model.width),
-        ):
-            self.model.eval()(self._random(count))
-        self.model.train()
+        self.objective.eval()
+        with torch.no_grad():
+            self.objective.observe(self._random(count))
+        self.objective.train()
 
     def update(self) -> None:
         """The optimizer's step, and the average's."""
         if self.recipe.optimizer.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
-        self.average.update(self.model, 0)
+        self.average.update(self.objective, 0)
 
     def seconds(self, part: Callable[[], None], most: float) -> list[float]:
         """Of each of a few repeats, of fewer where they take `most`; empty: out of memory."""
@@ -183,15 +182,28 @@ class Benchmark:
             found.append(time.perf_counter() - began)
         return found
 
-    def _random(self, count: int) -> Tensor:
-        if len(self.images) != count:  # the same ones again, so that no time counts their drawing
-            shape = (count, 3, *self.recipe.images.size)
-            self.images = torch.randn(shape, device=self.device)
-        return self.images
+    def _random(self, count: int) -> Batch:
+        if len(self.batch.images) != count:  # the same again, so that no time counts their drawing
+            self.batch = _random_batch(self.recipe, count)
+        return self.batch
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _objective(recipe: Recipe, model: ViT) -> Objective:
+    """The recipe's own objective, without a teacher, whose network is not read for this."""
+    if isinstance(recipe.objective, Classification):
+        recipe = replace(recipe, objective=replace(recipe.objective, teacher=None))
+    classes = tuple(str(number) for number in range(recipe.model.classes))
+    return objectives.build(model, recipe, classes)
+
+
+def _random_batch(recipe: Recipe, count: int) -> Batch:
+    """So many images of noise, all of the first class."""
+    images = torch.randint(256, (count, 3, *recipe.images.size), dtype=torch.uint8)
+    return Batch((images,), torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
 def _reading_seconds(recipe: Recipe, data: Dataset) -> float:

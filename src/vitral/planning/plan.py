@@ -21,7 +21,7 @@ from vitral.planning.request import Request
 from vitral.planning.resolve import draft, resolve
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
-from vitral.training.recipe import Data, Recipe
+from vitral.training.recipe import Classification, Data, Recipe
 from vitral.training.run_folder import Run
 from vitral.weights.read import Weights, read_weights
 
@@ -62,13 +62,13 @@ def plan(request: Request) -> Plan:
     # those of a recipe.json come without their card: it has the network and the preprocessing
     card = None if weights is None or request.start is None else weights.card
     size = known.size or (None if card is None else card.model.size)
-    data = open_data(known.data, size)
+    data = open_data(known.data, size, labelled=known.labelled)
     facts = Facts.of(data)
     name, reason = choose(request, facts, None if card is None else card.model)
     stages = resolve(request, name, facts, card)
     recipe = stages[-1].recipe
     if recipe.data.source == "shapes" and recipe.images.size != size:  # drawn as they are seen
-        data = open_data(recipe.data, recipe.images.size)
+        data = open_data(recipe.data, recipe.images.size, labelled=recipe.labelled)
     refuse_labels(recipe, data)
     return Plan(
         name=name,
@@ -80,8 +80,11 @@ def plan(request: Request) -> Plan:
     )
 
 
-def open_data(settings: Data, size: tuple[int, int] | None) -> Dataset:
-    """Open and split the images of a recipe; `size` is its network's, at which shapes are drawn."""
+def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = True) -> Dataset:
+    """Open and split the images of a recipe.
+
+    `size` is its network's, at which shapes are drawn; `labelled` says whether labels are needed.
+    """
     return open_dataset(
         settings.source,
         seed=settings.split_seed,
@@ -89,17 +92,21 @@ def open_data(settings: Data, size: tuple[int, int] | None) -> Dataset:
         size=None if size is None else max(size),
         count=settings.count,
         allow_unreadable=settings.allow_unreadable,
+        labelled=labelled,
     )
 
 
 def refuse_labels(recipe: Recipe, data: Dataset) -> None:
     """DataError for labels that the recipe's objective cannot learn."""
-    if data.multi_label and (recipe.objective.loss == "softmax" or recipe.tune == "probe"):
+    goal = recipe.objective
+    if not isinstance(goal, Classification):
+        return
+    if data.multi_label and (goal.loss == "softmax" or recipe.tune == "probe"):
         raise DataError(
             f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
             f"class for itself: --set objective.loss=bce (and without --tune probe)."
         )
-    if data.multi_label and recipe.objective.teacher is not None:
+    if data.multi_label and goal.teacher is not None:
         raise DataError(
             f"{data.source} gives several labels to an image, and a teacher answers with one. "
             f"Leave objective.teacher out."
@@ -162,7 +169,7 @@ def resume(
     The weights that it began from are read only where no whole state is left.
     """
     recipe, _ = run_folder.read(out)
-    data = open_data(recipe.data, recipe.images.size)
+    data = open_data(recipe.data, recipe.images.size, labelled=recipe.labelled)
     weights = None
     if recipe.start is not None and not state.is_there(out / "state"):
         weights = first_weights(recipe.start)

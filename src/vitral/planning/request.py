@@ -13,6 +13,7 @@ NOT_SET = {
     "data.source": "the images are named by themselves, vitral train PHOTOS/",
     "model.classes": "the classes are those of the images",
     "model.name": "a model is named by --model",
+    "objective.kind": "what is learnt is the recipe's, --recipe NAME",
 }
 
 

@@ -42,11 +42,13 @@ class Draft:
         data: how they are opened.
         size: (height, width) in pixels, at which `shapes` is drawn; None: as the weights of --from.
         start: the weights to read; None for none.
+        labelled: whether the images need labels.
     """
 
     data: Data
     size: tuple[int, int] | None
     start: str | None
+    labelled: bool
 
 
 def draft(request: Request) -> Draft:
@@ -76,6 +78,7 @@ def draft(request: Request) -> Draft:
         data=from_mapping(Data, values["data"]),
         size=None if size is None else pair("--size", size),
         start=values["start"],
+        labelled=recipe.labelled,
     )
 
 
@@ -123,6 +126,10 @@ def _solved(recipe: Recipe) -> Recipe:
     Raises UsageError for what a solver cannot follow.
     """
     goal = recipe.objective
+    if not isinstance(goal, Classification):
+        raise UsageError(
+            f"--tune probe solves for the labels; {goal.kind} learns without them. Leave one out."
+        )
     if goal.teacher is not None or goal.loss != "softmax" or goal.class_weights != "none":
         raise UsageError(
             "--tune probe solves a softmax over the labels: it takes no teacher, no "

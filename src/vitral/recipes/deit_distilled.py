@@ -12,9 +12,12 @@ from dataclasses import replace
 
 from vitral import catalog
 from vitral.recipes.deit import recipe as deit
+from vitral.training.recipe import Classification
 
 recipe = replace(
     deit,
     model=catalog.model("deit_small_distilled_patch16_224"),
-    objective=replace(deit.objective, teacher="TEACHER", distill="hard", distill_share=0.5),
+    objective=Classification(
+        label_smoothing=0.1, teacher="TEACHER", distill="hard", distill_share=0.5
+    ),
 )

@@ -122,6 +122,12 @@ def coerce(hint: Any, value: Any, where: str) -> Any:
 def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in options:
         return None
+    kinds = {_kind_of(option): option for option in options if is_dataclass(option)}
+    if len(kinds) > 1 and isinstance(value, Mapping):
+        kind = value.get("kind", next(iter(kinds)))  # values older than the union are of the first
+        if kind not in kinds:
+            raise SpecError(f"{where}.kind is one of {' | '.join(kinds)}, not {kind!r}.")
+        return coerce(kinds[kind], value, where)
     failure = SpecError(f"{where} cannot be {value!r}.")
     for option in options:
         if option is not type(None):
@@ -130,6 +136,11 @@ def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
             except SpecError as error:
                 failure = error
     raise failure
+
+
+def _kind_of(settings: Any) -> str:
+    """What tells a settings class from the others of a union: the default of its `kind`."""
+    return str(next((f.default for f in fields(settings) if f.name == "kind"), settings.__name__))
 
 
 def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -180,6 +180,44 @@ class Classification:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MaskedPatches:
+    """Learning the colours of corrupted patches, without labels (appendix B.1.2 of the paper).
+
+    `vitral.training.objectives.masked_patches` has the formulas. Pre-training is judged by what
+    comes after it, so the weights of the last step are kept: `Recipe.select` is "last".
+
+    Attributes:
+        kind: tells it from other objectives.
+        corrupted: share of each image's patches whose colour is asked for.
+        masked: share of those in whose place stands the mask token.
+        swapped: share of those in whose place stands another patch of the image. The rest stays.
+    """
+
+    kind: Literal["masked-patches"] = "masked-patches"
+    corrupted: float = 0.5
+    masked: float = 0.8
+    swapped: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to learn, or nothing to learn from."""
+        choice(self, "kind", MaskedPatches)
+        if not 0 < self.corrupted < 1:
+            raise SpecError(
+                f"MaskedPatches.corrupted is between 0 and 1 (both excluded), not {self.corrupted}."
+            )
+        share("MaskedPatches.masked", self.masked)
+        share("MaskedPatches.swapped", self.swapped)
+        if self.masked + self.swapped > 1:
+            raise SpecError(
+                f"MaskedPatches.masked and swapped are shares of the corrupted patches, and "
+                f"{self.masked} + {self.swapped} is more than all of them."
+            )
+
+
+Objective = Classification | MaskedPatches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One training run. Two equal recipes on equal data give bit-equal weights on a CPU.
 
@@ -212,7 +250,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
-    objective: Classification = field(default_factory=Classification)
+    objective: Objective = field(default_factory=Classification)
     noise: Dropouts = field(default_factory=Dropouts)
     tune: str = "full"
     length: Duration = field(default=epochs(20))
@@ -245,6 +283,11 @@ class Recipe:
                 f"Recipe.accumulate cuts a batch of {self.data.batch} images into at most as many "
                 f"parts, not {self.accumulate}."
             )
+        if isinstance(self.objective, MaskedPatches) and self.select != "last":
+            raise SpecError(
+                "Masked patches are no accuracy to choose weights by: set select=last, which keeps "
+                "those of the last step."
+            )
         if self.patience is not None:
             at_least("Recipe.patience", self.patience, 1)
             if self.select != "best":
@@ -265,6 +308,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; from_dict(to_dict()) is the same recipe."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the objective needs the labels of the images."""
+        return isinstance(self.objective, Classification)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:

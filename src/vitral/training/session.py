@@ -178,7 +178,10 @@ def begin_run(run: RunContext) -> Session:
     """
     recipe = run.recipe
     backbone = _network(run)
-    objective = objectives.build(backbone, recipe, run.data, announce=run.display.note)
+    labels = run.data.train.labels
+    objective = objectives.build(
+        backbone, recipe, run.data.classes, labels, announce=run.display.note
+    )
     bf16 = uses_bf16(recipe.precision, run.group.device, recipe.model.width)
     if recipe.compile:
         wrap.compile_blocks(backbone)

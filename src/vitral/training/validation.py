@@ -53,6 +53,8 @@ def validate(session: Session) -> None:
         },
     )
     display.evaluated(session.epoch, evaluation.score, evaluation.interval, evaluation.headline)
+    if remark := objective.remark(evaluation):
+        display.note(remark)
     last = session.run.recipe.select == "last" and progress.step == session.total
     progress.validations_without_gain += 1
     better = session.run.recipe.select == "best" and evaluation.score > progress.best_score
@@ -159,7 +161,8 @@ def finish(session: Session) -> Run:
         best = objective.score(observe(session, model.to(session.device)), card.calibration)
     with session.run.group.on_main() as main:
         if main:
-            scores.write_predictions(out / "predictions.csv", best)
+            if best.predictions:
+                scores.write_predictions(out / "predictions.csv", best)
             scores.write_evaluation(out / "evaluation.json", best)
             run_folder.write_report(out, session.run.data, best, model, session.run.recipe.images)
     low, high = (100 * bound for bound in best.interval)

@@ -106,6 +106,10 @@ class Objective(nn.Module):
         """Return what the observed validation images amount to."""
         raise NotImplementedError
 
+    def remark(self, score: Score) -> str | None:
+        """Return a sentence that a person should read after a validation, if there is one."""
+        return None
+
     def calibrate(self, observed: Observed) -> Calibration | None:
         """Return the calibration that travels in the artifact; None where there is none to fit."""
         return None

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral import evaluation
-from vitral.data.datasets import Dataset
 from vitral.data.loader import Batch
 from vitral.errors import SpecError
 from vitral.evaluation import Score
@@ -26,18 +25,20 @@ class ClassificationObjective(Objective):
     Args:
         backbone: with one logit per class.
         recipe: its objective is a `Classification`.
-        data: whose classes and training labels weigh the loss.
+        classes: their names, in the order of the logits.
+        labels: of the training images, int64 (n,) or bool (n, classes); they weigh the loss.
     """
 
-    def __init__(self, backbone: ViT, recipe: Recipe, data: Dataset) -> None:
+    def __init__(
+        self, backbone: ViT, recipe: Recipe, classes: tuple[str, ...], labels: np.ndarray
+    ) -> None:
         super().__init__(backbone, recipe.images, recipe.precision)
         assert isinstance(recipe.objective, Classification)
         self.settings = recipe.objective
         self.augment = recipe.augment
-        self.classes = data.classes
-        self.multi_label = data.multi_label
-        labels = np.asarray(data.train.labels)
-        weights = class_weights(labels, len(data.classes), self.settings)
+        self.classes = classes
+        self.multi_label = labels.ndim == 2
+        weights = class_weights(labels, len(classes), self.settings)
         self.class_weights = None if weights is None else weights.to(self.device)
         for head in (backbone.head, backbone.distillation_head):
             if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # a new one

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.data.datasets import Dataset
 from vitral.errors import DataError, SpecError
 from vitral.model import ViT
 from vitral.specs import ImageSpec
@@ -31,8 +31,15 @@ class DistillationObjective(ClassificationObjective):
     loss; a network with one head learns both with it.
     """
 
-    def __init__(self, backbone: ViT, recipe: Recipe, data: Dataset, teacher: Teacher) -> None:
-        super().__init__(backbone, recipe, data)
+    def __init__(
+        self,
+        backbone: ViT,
+        recipe: Recipe,
+        classes: tuple[str, ...],
+        labels: np.ndarray,
+        teacher: Teacher,
+    ) -> None:
+        super().__init__(backbone, recipe, classes, labels)
         self.teacher = teacher  # no module: it is frozen, and no part of the resume state
 
     def losses(self, outputs: tuple[Tensor, ...], targets: Tensor, images: Tensor) -> Tensor:
