@@ -129,6 +129,7 @@ class Classifier:
 
     def answers(self, logits: Tensor, names: Sequence[str], *, top: int = 5) -> list[Answer]:
         """The answers that logits (B, classes) amount to, for B images of these names."""
+        self._refuse_without_head()
         if top < 1:
             raise UsageError(f"top is at least 1, not {top}.")
         fitted = self.card.calibration
@@ -152,6 +153,14 @@ class Classifier:
                 )
             )
         return answers
+
+    def _refuse_without_head(self) -> None:
+        """Raise ModelError for a network that was trained without classes."""
+        if not self.classes:
+            raise ModelError(
+                "This model has no head: it names no class. Fine-tune it (vitral train --from), or "
+                "score its features: vitral evaluate --probe linear."
+            )
 
     def predict_files(
         self, paths: Iterable[Path], *, top: int = 5, batch: int = 32
@@ -177,11 +186,7 @@ class Classifier:
 
     def find(self, data: str | Path, *, allow_unknown: bool = False) -> Labelled:
         """`labelled`, and what is to be known of it; may leave out classes it does not know."""
-        if not self.classes:
-            raise ModelError(
-                "This model has no head: it names no class. Fine-tune it (vitral train --from), or "
-                "score its features: vitral evaluate --probe linear."
-            )
+        self._refuse_without_head()
         size = max(self.card.images.size)
         trained: Any = self.card.made_by.get("data")
         division = self.card.division

@@ -229,10 +229,10 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     _summary(run)
     if first_process():
         place, source = shlex.quote(str(path)), shlex.quote(recipe.data.source)
-        out.print(
-            f"next: vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}",
-            markup=False,
-        )
+        following = f"vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}"
+        if not recipe.labelled:
+            following = f"vitral train PHOTOS/ --from {place}"
+        out.print(f"next: {following}", markup=False)
 
 
 def _count(batch: str | None) -> int:

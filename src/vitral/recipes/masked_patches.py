@@ -18,11 +18,11 @@ from vitral.training.recipe import Data, MaskedPatches, Optimizer, Recipe, Sched
 
 
 def rule(count: int, size: tuple[int, int]) -> Recipe:
-    """A million views in 50 to 400 epochs; 8 x 8 patches of pictures below 224 pixels."""
+    """Half a million views in 50 to 400 epochs; 8 x 8 patches of pictures below 224 pixels."""
     side = max(side for side in (32, 64, 128, 224) if side <= max(32, *size))
     name = f"Ti/{min(16, side // 8)}"
     batch = 8 * 2 ** min(3, int(math.log2(max(1, count / 80))))
-    long = min(400, max(50, round(1_000_000 / count)))
+    long = min(400, max(50, round(500_000 / count)))
     return Recipe(
         model=catalog.model(name, size=side, classes=0, pool="mean", positions="sincos2d"),
         images=ImageSpec(size=(side, side)),

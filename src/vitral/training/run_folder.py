@@ -321,7 +321,9 @@ def summary_lines(
     trained = finetuning.trainable(model)
     parameters = counts.parameters(recipe.model)
     part = f", {trained / 1e6:.2f} M of them trained" if trained < parameters else ""
-    kinds = f"{len(data.classes)} classes" + ", several to an image" * data.multi_label
+    kinds = f"{len(data.classes)} classes" if recipe.labelled else "without labels"
+    if data.multi_label:
+        kinds += ", several to an image"
     many = f" x {group.world_size}" * (group.world_size > 1)
     how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
     if recipe.tune == "probe":  # nothing comes of a batch or a rate

@@ -37,12 +37,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_learns_and_validates() -> None:
     tried = Benchmark.begun(RECIPE, CPU)
     assert tried is not None
-    before = {name: p.detach().clone() for name, p in tried.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in tried.objective.named_parameters()}
     tried.learn(3)
     tried.validate(2)
     assert tried.model.training
     tried.update()
-    after = dict(tried.model.named_parameters())
+    after = dict(tried.objective.named_parameters())
     assert all(not torch.equal(before[name], after[name]) for name in before)
     assert all(not torch.equal(tried.average.tensors[name], p) for name, p in after.items())
 

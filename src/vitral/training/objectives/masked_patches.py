@@ -241,9 +241,8 @@ class PatchScore:
         losses = values[:, 0].astype(np.float64)
         shares = values[:, 1].astype(np.float64)
         if not np.isfinite(losses).all():
-            raise ModelError(
-                f"The loss of {int((~np.isfinite(losses)).sum())} images is not finite."
-            )
+            bad = int((~np.isfinite(losses)).sum())
+            raise ModelError(f"The loss of {bad} of {len(losses)} images is not finite.")
         counts = np.bincount(values[:, 2:].astype(np.int64).ravel(), minlength=COLOURS)
         frequency = counts[counts > 0] / counts.sum()
         mean = float(shares.mean())
