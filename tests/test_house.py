@@ -22,7 +22,7 @@ PUBLIC = ["Classifier", "__version__", "create", "load", "train"]
 # lines of code: no blanks, comments or docstrings
 MOST_LINES = 400
 MOST_LINES_OF_A_FUNCTION = 60
-MOST_LINES_TOGETHER = 18_000
+MOST_LINES_TOGETHER = 18_400
 NETWORK_LINES = 900
 EQUATION_LINES = 120  # whole: it is read whole
 
@@ -155,7 +155,7 @@ LEFT = {
         "report": 11,
         "specs": 9,
         "storage": 1,
-        "training": 27,
+        "training": 5,
         "weights": 20,
     },
     "text_times_truth": {
@@ -163,7 +163,6 @@ LEFT = {
         "data": 1,
         "evaluation": 3,
         "planning": 1,
-        "training": 2,
         "weights": 2,
     },
     "fragment": {
@@ -183,7 +182,7 @@ LEFT = {
         "report": 12,
         "specs": 9,
         "storage": 3,
-        "training": 40,
+        "training": 1,
         "weights": 32,
     },
 }

@@ -34,10 +34,10 @@ class Features:
 
 
 class PatchCorruption(NamedTuple):
-    """What an encoder is shown in the place of its patches, before positions are added.
+    """A substitution of patches: the embeddings that an encoder is shown in their places.
 
     `source` int64 (B, N) is the patch of the same image whose embedding stands in each place, and
-    where `masked` (B, N) holds, `mask_token` (width,) stands instead.
+    where `masked` (B, N) holds, `mask_token` (width,) stands instead. Positions are added to it.
     """
 
     source: Tensor

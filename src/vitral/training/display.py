@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one live bar on a terminal, plain lines elsewhere."""
+"""The display of a run while it works: one live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Display:
         self.shares: dict[str, deque[float]] = {}
         self.validated: list[str] = []
         self.printed = time.monotonic()
-        self.weighed, self.held = -MEMORY_SECONDS, 0
+        self.weighed = -MEMORY_SECONDS
+        self.held = 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -80,7 +81,8 @@ class Display:
         """Bytes: the most that tensors held on the GPUs so far, or what the process holds now."""
         now = time.monotonic()
         if now - self.weighed >= MEMORY_SECONDS:
-            self.weighed, self.held = now, machine.used_memory()
+            self.weighed = now
+            self.held = machine.used_memory()
         return self.held
 
     def step(

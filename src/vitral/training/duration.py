@@ -33,7 +33,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str, where: str = "A length") -> Duration:
-        """From '20 epochs' or '500 steps'."""
+        """Return the duration that '20 epochs' or '500 steps' means."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(epoch|step)s?\s*", text)
         if not match:
             raise SpecError(f"{where} is written '20 epochs' or '500 steps', not {text!r}.")

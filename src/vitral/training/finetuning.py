@@ -34,7 +34,8 @@ class LowRank(nn.Linear):
     def __init__(self, layer: nn.Linear, rank: int) -> None:
         bias = layer.bias is not None
         super().__init__(layer.in_features, layer.out_features, bias=bias, device="meta")
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight
+        self.bias = layer.bias
         self.down = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
         self.up = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
@@ -111,7 +112,8 @@ def merged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = {}
     for name, tensor in tensors.items():
         layer, _, part = name.rpartition(".")
-        up, down = tensors.get(f"{layer}.up"), tensors.get(f"{layer}.down")
+        up = tensors.get(f"{layer}.up")
+        down = tensors.get(f"{layer}.down")
         if up is None or down is None:
             result[name] = tensor.detach()
         elif part == "weight":
@@ -124,7 +126,9 @@ def merged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check(tune: str, number: int, model: ViT) -> None:
     """Raise SpecError for blocks that this network does not have."""
-    depth, width, name = model.spec.depth, model.spec.width, model.spec.name
+    depth = model.spec.depth
+    width = model.spec.width
+    name = model.spec.name
     kind = tune.partition(":")[0]
     if kind in ("last", "lora") and depth == 0:
         raise SpecError(

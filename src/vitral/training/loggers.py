@@ -1,4 +1,4 @@
-"""Where else the numbers of a run go: tensorboard, wandb, mlflow, trackio (`--log NAME`).
+"""Further places for the numbers of a run: tensorboard, wandb, mlflow, trackio (`--log NAME`).
 
     with Loggers(("tensorboard",), out, recipe.to_dict(), note=display.note) as loggers:
         loggers.log({"step": 10, "loss": 1.5})
@@ -91,8 +91,10 @@ class Loggers:
                 )
             if importlib.util.find_spec(name) is None:
                 raise MachineError(f"--log {name} needs {name}: pip install 'vitral[{name}]'")
-        self.names, self.note = tuple(dict.fromkeys(names)), note
-        self.out, self.recipe = out, recipe
+        self.names = tuple(dict.fromkeys(names))
+        self.note = note
+        self.out = out
+        self.recipe = recipe
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.open: list[Logger] = []
         self.thread = threading.Thread(target=self._work, name="loggers", daemon=True)
@@ -172,7 +174,8 @@ def _begin(name: str, run: _Run) -> Logger:
 def _tensorboard(run: _Run) -> Logger:
     """Events in `out`/tensorboard; what was written of steps that are done again is hidden."""
     library: Any = importlib.import_module("torch.utils.tensorboard")
-    folder, newest = str(run.out / "tensorboard"), run.step
+    folder = str(run.out / "tensorboard")
+    newest = run.step
     writer = library.SummaryWriter(folder, purge_step=newest + 1 if newest else None)
 
     def log(step: int, scalars: dict[str, float]) -> None:

@@ -68,7 +68,8 @@ def train(  # noqa: PLR0913 - each has a name at every call
     Interrupted after Ctrl-C, with the state saved.
     """
     with _context(recipe, data, weights, out, device, display, shard, log) as run:
-        group, recipe = run.group, run.recipe
+        group = run.group
+        recipe = run.recipe
         if group.restarts and group.broadcast(run_folder.is_run_of(out, recipe)):
             return _go_on(run)
         with group.on_main() as main:
@@ -155,7 +156,8 @@ def _go_on(run: RunContext) -> Run:
         for slot in state.damaged(run.out / "state"):
             run.display.note(f"passed over: state/{slot} is not whole")
         session = restore(run)
-        step, total = session.progress.step, session.total
+        step = session.progress.step
+        total = session.total
         run.display.note(f"resuming {run.out} at step {step} of {total}")
         return fit(session)
 

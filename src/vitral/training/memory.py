@@ -122,6 +122,6 @@ def _held(module: nn.Module, channels: int, pixels: tuple[int, int]) -> int:
 
 
 def ended(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; on a CPU torch says so in words alone."""
+    """Return whether an error says that memory ran out; on a CPU torch says so in words alone."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(words in str(error) for words in ("can't allocate memory", "out of memory"))

@@ -1,4 +1,4 @@
-"""Which parameters learn how: their groups, and the optimizer that moves them."""
+"""The optimizer, and the groups of parameters that it moves at their own rates."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Momentum(torch.optim.Optimizer):
 
 
 def is_kernel(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: matrices and convolutions, as in big_vision.
+    """Return whether weight decay applies: matrices and convolutions, as in big_vision.
 
     Biases, norms, tokens, position tables and probes are left alone.
     """

@@ -29,7 +29,7 @@ MOVED = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """Which images, and how they reach the network.
+    """The images of a run, and their way to the network.
 
     Attributes:
         source: class folders, a CSV, tar shards, parquet, hf:NAME, or a built-in name (digits,
@@ -65,7 +65,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimizer:
-    """What moves the weights; decay is decoupled, times the rate, on kernels only, for every kind.
+    """The optimizer of a run; decay is decoupled, times the rate, on kernels only, for every kind.
 
     Attributes:
         kind: "adamw"; "sgd", with momentum (Table 4 of the paper); "lamb" (arXiv:1904.00962).
@@ -101,7 +101,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """How the learning rate goes over a run; `vitral.training.schedule` has the formulas.
+    """The course of the learning rate over a run; `vitral.training.schedule` has the formulas.
 
     Attributes:
         kind: the shape after the warm-up; "staircase" is divided by 10 at each drop (BiT).
@@ -311,7 +311,7 @@ class Recipe:
 
     @property
     def labelled(self) -> bool:
-        """Whether the objective needs the labels of the images."""
+        """Return whether the objective needs the labels of the images."""
         return isinstance(self.objective, Classification)
 
     @classmethod
@@ -333,7 +333,7 @@ def assigned(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
 
 
 def tuning_of(text: str) -> tuple[Literal["full", "probe", "last", "lora"], int]:
-    """What `Recipe.tune` means: the kind, and its number of blocks (last) or rank (lora), else 0.
+    """Return the kind that `Recipe.tune` names, and its blocks (last) or rank (lora), else 0.
 
     Raises SpecError for anything else.
     """

@@ -1,4 +1,4 @@
-"""How a run comes back: to its saved state, to an earlier one, or to smaller parts of a step."""
+"""Recovery: back to the saved state, to an earlier one, or to smaller parts of a step."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _for_good(weights: str | None) -> str | None:
 
 
 def is_run_of(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder is that of a run of this very recipe."""
+    """Return whether the folder is that of a run of this very recipe."""
     return (out / "recipe.json").exists() and read(out)[0] == recipe
 
 
@@ -134,7 +134,8 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
 
 def list_problems(out: Path, problems: Iterable[Problem]) -> None:
     """Add to problems.csv what it does not list yet."""
-    path, rows = out / "problems.csv", {}
+    path = out / "problems.csv"
+    rows = {}
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
             rows = {tuple(row): None for row in list(csv.reader(file))[1:]}
@@ -180,7 +181,7 @@ def request_accumulation(out: Path, parts: int) -> None:
 
 
 def requested_accumulation(out: Path) -> int:
-    """What a process without memory asked for; 0 if none did."""
+    """Return what a process without memory asked for; 0 if none did."""
     try:
         return int((out / ".parts").read_text())
     except (OSError, ValueError):
@@ -324,7 +325,7 @@ def summary_lines(
     kinds = f"{len(data.classes)} classes" if recipe.labelled else "without labels"
     if data.multi_label:
         kinds += ", several to an image"
-    many = f" x {group.world_size}" * (group.world_size > 1)
+    many = f" x {group.world_size}" if group.world_size > 1 else ""
     how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
     if recipe.tune == "probe":  # nothing comes of a batch or a rate
         how = "one pass and a solver"

@@ -1,4 +1,4 @@
-"""What the model saw: a sheet of training views, for the page of the run.
+"""A sheet of training views, as the network sees them, for the page of the run.
 
 write(Path("run/views.jpg"), data.train, View(recipe.augment, recipe.images), seed=recipe.seed)
 """

@@ -57,10 +57,12 @@ def check(settings: Schedule, total: int, epoch_steps: int) -> None:
     if warmup + cooldown <= total:
         return
     what = f"a warm-up of {settings.warmup}"
-    setting, few = f"--set schedule.warmup='{total // 10} steps'", "is"
+    setting = f"--set schedule.warmup='{total // 10} steps'"
+    few = "is"
     if cooldown:
         what += f" and a cooldown of {settings.cooldown}"
-        setting, few = f"{setting} and schedule.cooldown likewise", "are"
+        setting = f"{setting} and schedule.cooldown likewise"
+        few = "are"
     raise SpecError(
         f"The schedule is longer than the run: {what} {few} {warmup + cooldown} steps of {total}; "
         f"train longer, or {setting}."

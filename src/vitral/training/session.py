@@ -34,7 +34,7 @@ from vitral.weights.read import Weights
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """What a run is and where it happens; nothing of it changes while it learns.
+    """The run itself and its surroundings; nothing of it changes while it learns.
 
     Attributes:
         recipe: what to do, with the classes of the data in its model.
@@ -99,7 +99,7 @@ class Session:
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """Return where this process computes."""
         return self.run.group.device
 
     @property
@@ -133,15 +133,16 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or patience has come to its end."""
+        """Return whether all steps are done, or patience has come to its end."""
         patience = self.run.recipe.patience
         tired = patience is not None and self.progress.validations_without_gain >= patience
         return tired or self.progress.step >= self.total
 
     @property
     def validation_due(self) -> bool:
-        """Whether validation is due at this step and not done."""
-        step, every = self.progress.step, self.run.recipe.evaluate_every.in_steps(self.epoch_steps)
+        """Return whether validation is due at this step and not done."""
+        step = self.progress.step
+        every = self.run.recipe.evaluate_every.in_steps(self.epoch_steps)
         due = step > 0 and (step % max(1, every) == 0 or step == self.total)
         return due and self.progress.validated_step != step
 
@@ -152,7 +153,7 @@ class Session:
 
     @property
     def grad_accumulation(self) -> int:
-        """Into how many each process cuts its piece of a step."""
+        """Return into how many micro-batches each process cuts its piece of a step."""
         return self.progress.accumulate or self.run.recipe.accumulate
 
     @property
@@ -165,7 +166,7 @@ class Session:
 
 
 def loading_processes(recipe: Recipe, beside: int) -> int:
-    """Of each of the processes that train `beside` one another on this machine."""
+    """Return the loading processes of each process that trains with `beside` - 1 others here."""
     if recipe.data.workers is not None:
         return min(recipe.data.workers, 2 * machine.cores())  # a thousand would stop the machine
     return max(1, min(16, machine.cores() // beside - 1))

@@ -31,7 +31,7 @@ SLOTS = ("a", "b")
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         step: optimizer steps done.
@@ -99,7 +99,8 @@ def scatter(
             held[name].copy_(shard_like(tensors[name], held[name]))
     for name in tensors.keys() - saved:
         owner, _, key = name.removeprefix("optimizer/").rpartition("/")
-        parameter, value = parameters[owner], tensors[name]
+        parameter = parameters[owner]
+        value = tensors[name]
         if value.ndim:
             value = shard_like(value, parameter).to(parameter.device)
         elif optimizer.defaults.get("fused"):  # otherwise step counts stay on the CPU
@@ -156,13 +157,13 @@ def forget(folder: Path, step: int) -> None:
 
 
 def progress_of(folder: Path) -> Progress | None:
-    """Where the newest slot stands, by what it says of itself."""
+    """Return where the newest slot stands, by what it says of itself."""
     found = [progress for slot in SLOTS if (progress := _read_progress(folder, slot))]
     return max(found, key=lambda progress: progress.step, default=None)
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a whole slot is there."""
+    """Return whether a whole slot is there."""
     return any(_read_progress(folder, slot) and _whole(folder, slot) for slot in SLOTS)
 
 

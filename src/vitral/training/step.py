@@ -29,7 +29,7 @@ class Diverged(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step of the optimizer found, over all processes.
+    """The outcome of one step of the optimizer, over all processes.
 
     Attributes:
         loss: mean over its images.

@@ -1,4 +1,4 @@
-"""How the run does on its validation images, and the artifacts that come of it."""
+"""Validation: the scores of a run on its validation images, and the artifacts that come of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def validate(session: Session) -> None:
 
     Raises Diverged for weights that are finite and give numbers that are not.
     """
-    progress, display, objective = session.progress, session.run.display, session.objective
+    progress = session.progress
+    display = session.run.display
+    objective = session.objective
     try:
         with session.ema.swapped_in(objective):
             observed = observe(session)
@@ -77,7 +79,8 @@ def observe(session: Session, backbone: ViT | None = None) -> Observed:
 
     `backbone` gives other weights of the same network, such as those of best/.
     """
-    objective, split = session.objective, session.run.data.val
+    objective = session.objective
+    split = session.run.data.val
     session.run.display.pause()
     objective.eval()
 
@@ -122,12 +125,15 @@ def watched(session: Session, split: Split) -> Iterator[Batch]:
     Where the network is sharded all processes run it equally often, so one that has none left
     looks at a black image, which counts nowhere.
     """
-    size, spec, group = session.eval_batch_size, session.run.recipe.images, session.run.group
+    size = session.eval_batch_size
+    spec = session.run.recipe.images
+    group = session.run.group
     batches = eval_batches(
         split, spec, batch=size, workers=session.workers, rank=group.rank, world=group.world_size
     )
     longest = -(-len(split) // group.world_size)  # the most images of one process
-    runs, done = -(-longest // size), 0
+    runs = -(-longest // size)
+    done = 0
     for _ in range(runs):
         batch = next(batches, None)
         if session.run.sharded and (batch is None or not len(batch.images)):
@@ -148,7 +154,9 @@ def _nothing(batch: Batch | None, session: Session) -> Batch:
 
 def finish(session: Session) -> Run:
     """Write last/, predictions.csv and evaluation.json of best/, and the report."""
-    progress, objective, out = session.progress, session.objective, session.run.out
+    progress = session.progress
+    objective = session.objective
+    out = session.run.out
     best = session.evaluation
     if best is None:  # resumed after the last step
         with session.ema.swapped_in(objective):

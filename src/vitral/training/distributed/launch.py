@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # torc
 
 
 def launched() -> bool:
-    """Whether this process is one of several that a launcher started."""
+    """Return whether this process is one of several that a launcher started."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 

@@ -49,7 +49,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Return whether this process writes and speaks for all."""
         return self.rank == 0
 
     def all_reduce_sum(self, *values: float) -> list[float]:
@@ -61,7 +61,7 @@ class ProcessGroup:
         return [float(value) for value in tensor.tolist()]
 
     def all_gather(self, value: T) -> list[T]:
-        """What every process gave, in their order, for all of them."""
+        """Return what every process gave, in their order, for all of them."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -69,7 +69,7 @@ class ProcessGroup:
         return values
 
     def broadcast(self, value: T) -> T:
-        """What the first process gave, for all of them."""
+        """Return what the first process gave, for all of them."""
         if self.world_size == 1:
             return value
         values = [value]
@@ -77,12 +77,12 @@ class ProcessGroup:
         return values[0]
 
     def lost(self, error: Exception) -> bool:
-        """Whether it says that another process went away while this one waited for it."""
+        """Return whether it says that another process went away while this one waited for it."""
         gone = ("closed by peer", "reset by peer", "ncclRemoteError", "Broken pipe")
         return self.world_size > 1 and any(sign in str(error) for sign in gone)
 
     def barrier(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -167,7 +167,7 @@ def _own_device(name: str | None) -> torch.device:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds a piece of it alone (a DTensor)."""
+    """Return whether this process holds a piece of it alone (a DTensor)."""
     return hasattr(tensor, "placements")
 
 
@@ -187,5 +187,6 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    mesh = like.device_mesh  # type: ignore[attr-defined]
+    placements = like.placements  # type: ignore[attr-defined]
     return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)

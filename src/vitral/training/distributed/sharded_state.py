@@ -51,13 +51,13 @@ def write(
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What was given to `write`; OSError, KeyError or ValueError when it cannot be read."""
+    """Return what was given to `write`; OSError, KeyError or ValueError when it cannot be read."""
     found: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))["facts"]
     return found
 
 
 def whole(folder: Path) -> bool:
-    """Whether every file is as it was written."""
+    """Return whether every file is as it was written."""
     try:
         digests = json.loads((folder / FACTS).read_text(encoding="utf-8"))["digests"]
         return bool(digests) and all(_digest(folder / name) == d for name, d in digests.items())

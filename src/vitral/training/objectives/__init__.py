@@ -1,4 +1,4 @@
-"""What training minimises: one file per objective, which owns its modules, loss and validation.
+"""Objectives, one file each, which owns its modules, loss and validation.
 
 Imports recipe, model, data, evaluation and weights; step, session and validation may import it.
 """

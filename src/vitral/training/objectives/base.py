@@ -29,7 +29,7 @@ BACKBONE = "backbone."
 
 @dataclass(frozen=True, slots=True)
 class StepPosition:
-    """Where a micro-batch stands in its step, so that how a step is cut changes no random choice.
+    """The place of a micro-batch in its step, so that how a step is cut changes no random choice.
 
     Attributes:
         seed: of what is drawn once for all images of the step, such as the weight of mixup.
@@ -56,7 +56,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What validation kept of every image, in the order of the split.
+    """The values that validation kept of every image, in the order of the split.
 
     Attributes:
         values: float32 (N, k): logits, or whatever the objective's `observe` returns.
@@ -120,7 +120,7 @@ class Objective(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the objective computes."""
+        """Return the device that the objective computes on."""
         return next(self.parameters()).device
 
 

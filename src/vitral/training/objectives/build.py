@@ -1,4 +1,4 @@
-"""From a recipe's settings to the objective that they describe."""
+"""Builds the objective that a recipe's settings describe."""
 
 from __future__ import annotations
 

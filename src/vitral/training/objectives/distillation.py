@@ -157,7 +157,8 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised for the student -> logits (B, classes) in the student's order."""
-        mine, theirs = self.student, self.images
+        mine = self.student
+        theirs = self.images
         if (mine.size, mine.mean, mine.std) != (theirs.size, theirs.mean, theirs.std):
             values = images.float() * _channels(mine.std, images) + _channels(mine.mean, images)
             if mine.size != theirs.size:

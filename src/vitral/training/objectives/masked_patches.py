@@ -141,7 +141,8 @@ def colours(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         grid: (rows, columns) of patches that tile the picture.
     """
     rows, columns = grid
-    height, width = pixels.shape[2] // rows, pixels.shape[3] // columns
+    height = pixels.shape[2] // rows
+    width = pixels.shape[3] // columns
     tiles = pixels.unflatten(3, (columns, width)).unflatten(2, (rows, height))
     total = tiles.sum(dim=(3, 5), dtype=torch.int64)  # b c (r h) (k w) -> b c r k, exact
     levels = (LEVELS * total).div(256 * height * width, rounding_mode="floor")
@@ -210,7 +211,7 @@ def _check(spec: ModelSpec) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchScore:
-    """How well the colours of corrupted patches are told; a `Score` without classes.
+    """A `Score` without classes: how well the colours of corrupted patches are told.
 
     Attributes:
         score: share of corrupted patches whose colour was right.
