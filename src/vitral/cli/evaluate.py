@@ -157,9 +157,9 @@ def _refuse_places(csv: Path | None, report: Path | None, lang: str | None, data
     if lang is not None and report is None:
         raise UsageError("--lang is the language of the page; give --report F.html, too.")
     if lang is not None:
-        from vitral.report.translations import words
+        from vitral.report.translations import translations
 
-        words(lang)  # an unknown one is told before the work
+        translations(lang)  # an unknown one is told before the work
 
 
 def _tell(*problems: Problem) -> None:

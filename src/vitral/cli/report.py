@@ -20,7 +20,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report.html of a run again: in another language, or after Vitral was updated."""
-    from vitral.report import write_again
+    from vitral.report import rerender
 
-    path = write_again(run, lang, out_, device=device, announce=complain)
+    path = rerender(run, lang, out_, device=device, announce=complain)
     out.print(f"written: {path}", markup=False)

@@ -112,24 +112,27 @@ def _axes(
 ) -> Markup:
     right = _WIDTH - _RIGHT
     bottom = _HEIGHT - _BOTTOM
-    parts = [
-        Markup('<path class="grid" d="M{} {}H{}"/><text class="y" x="{}" y="{}">{}</text>').format(
-            _LEFT, scale.y(y), right, _LEFT - 6, scale.y(y) + 4, format_y(y)
-        )
-        for y in y_ticks
-    ]
-    parts += [
-        Markup('<text class="x" x="{}" y="{}">{}</text>').format(scale.x(x), bottom + 16, f"{x:g}")
-        for x in x_ticks
-        if x <= scale.x_span[1]
-    ]
-    parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(_LEFT, bottom, right))
-    parts.append(
-        Markup('<text class="x" x="{}" y="{}">{}</text>').format(
-            (_LEFT + right) / 2, _HEIGHT - 4, x_label
-        )
-    )
+    parts = [grid_line((_LEFT, right), scale.y(y), format_y(y)) for y in y_ticks]
+    parts += [text("x", scale.x(x), bottom + 16, f"{x:g}") for x in x_ticks if x <= scale.x_span[1]]
+    parts.append(axis((_LEFT, right), bottom))
+    parts.append(text("x", (_LEFT + right) / 2, _HEIGHT - 4, x_label))
     return Markup("").join(parts)
+
+
+def grid_line(across: Point, y: float, label: str) -> Markup:
+    """Draw a line of the grid from left to right, with its value at the left."""
+    line = Markup('<path class="grid" d="M{} {}H{}"/>').format(across[0], y, across[1])
+    return line + text("y", across[0] - 6, y + 4, label)
+
+
+def axis(across: Point, y: float) -> Markup:
+    """Draw an axis from left to right."""
+    return Markup('<path class="axis" d="M{} {}H{}"/>').format(across[0], y, across[1])
+
+
+def text(kind: str, x: float, y: float, words: str) -> Markup:
+    """Write words below an axis (kind "x", centred) or left of one (kind "y")."""
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, x, y, words)
 
 
 def _line(scale: _Scale, line: Series, format_y: Callable[[float], str]) -> Markup:

@@ -2,12 +2,12 @@
 
 from vitral.report.gallery import Example, examples
 from vitral.report.page import write_evaluation_report, write_report
-from vitral.report.rerender import write_again
+from vitral.report.rerender import rerender
 
 __all__ = [
     "Example",
     "examples",
-    "write_again",
+    "rerender",
     "write_evaluation_report",
     "write_report",
 ]

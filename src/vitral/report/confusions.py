@@ -21,10 +21,10 @@ _MOST_NAMES_TOGETHER = 20_000  # about a megabyte
 Matrix = NDArray[np.int64]
 
 
-def counted(found: Record) -> tuple[list[str], Matrix]:
+def counted(record: Record) -> tuple[list[str], Matrix]:
     """Class names in the model's order, and the (K, K) counts of predictions.csv."""
-    answers = found.single_label
-    classes = [str(name) for name in found.card.get("classes", ()) if answers]
+    answers = record.single_label
+    classes = [str(name) for name in record.card.get("classes", ()) if answers]
     known = dict.fromkeys(classes)
     for prediction in answers:
         known |= dict.fromkeys((prediction.label, prediction.answer))
@@ -87,13 +87,14 @@ def images(
     together as many as a page can bear, the confusions before the right answers.
     """
     order = {name: i for i, name in enumerate(classes)}
-    found: dict[str, list[Prediction]] = {place: [] for place in places}
+    behind: dict[str, list[Prediction]] = {place: [] for place in places}
     for p in predictions:
         place = f"{order[p.label]},{order[p.answer]}"
-        if place in found:
-            found[place].append(p)
-    left, result = _MOST_NAMES_TOGETHER, {}
-    for place, inside in sorted(found.items(), key=lambda item: -len(set(item[0].split(",")))):
+        if place in behind:
+            behind[place].append(p)
+    left = _MOST_NAMES_TOGETHER
+    result = {}
+    for place, inside in sorted(behind.items(), key=lambda item: -len(set(item[0].split(",")))):
         if not inside:
             continue
         named = sorted(inside, key=lambda p: -p.score)[: min(_MOST_NAMES, left)]

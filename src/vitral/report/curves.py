@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from vitral.drawing.svg_charts import Point, Series, line_chart
+from vitral.report.facts import headline_name
 from vitral.report.record import Line, Record
-from vitral.report.translations import Words
+from vitral.report.translations import Translations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,40 +23,25 @@ class Curve:
     svg: Markup
 
 
-def curves(found: Record, words: Words) -> list[Curve]:
-    """The charts for which the run folder has numbers, over epochs where they are known."""
-    training, validations, say = found.training, found.validations, words.say
-    known = all("epoch" in line for line in training + validations)
-    axis = "epoch" if known else "step"
-    x_label = say("epoch") if known else say("step")
-    band = [(line[axis], *line["val_interval"]) for line in validations if "val_interval" in line]
+def curves(record: Record, language: Translations) -> list[Curve]:
+    """Draw the charts for which the run folder has numbers, over epochs where they are known."""
+    training = record.training
+    validations = record.validations
+    say = language.say
+    over_epochs = all("epoch" in line for line in training + validations)
+    axis = "epoch" if over_epochs else "step"
+    x_label = say("epoch") if over_epochs else say("step")
 
-    def line(name: str, pane: str, lines: Sequence[Line], key: str) -> Series:
-        points: list[Point] = [(line[axis], line[key]) for line in lines if key in line]
-        return Series(name=name, pane=pane, points=points)
-
-    trained, validated = say("training"), say("validation")
-    single = found.headline == "accuracy"
-    learnt = line(trained, "cobalt", training if single else [], "accuracy")
-    key = "val_accuracy" if single else "val_score"  # the interval is that of the score
-    held = line(validated, "emerald", validations, key)
-    title = say("Accuracy") if single else say("Mean average precision")
-    note = say("of validation, with its 95 %% interval")
-    if single:
-        note = say("of the validation images, with its 95 %% interval")
-    if learnt.points:
-        note = say("validation with 95 %% interval")
-    held = Series(name=validated, pane="emerald", points=held.points, band=band)
     losses = (
-        line(trained, "cobalt", training, "loss"),
-        line(validated, "ruby", validations, "val_loss"),
+        _series(axis, say("training"), "cobalt", training, "loss"),
+        _series(axis, say("validation"), "ruby", validations, "val_loss"),
     )
-    lr = line(say("Learning rate"), "violet", training, "lr")
-    speed = line(say("Speed"), "amber", training, "images_per_second")
-    memory = line(say("Memory"), "cobalt", training, "memory")
+    lr = _series(axis, say("Learning rate"), "violet", training, "lr")
+    speed = _series(axis, say("Speed"), "amber", training, "images_per_second")
+    memory = _series(axis, say("Memory"), "cobalt", training, "memory")
     drawn = [
-        _curve(title, note, x_label, [learnt, held], percent),
-        *_losses(found, x_label, losses, words),
+        _score(record, axis, x_label, language),
+        *_losses(record, x_label, losses, language),
         _curve(lr.name, say("of the optimizer"), x_label, [lr], short),
         _curve(speed.name, say("training images per second"), x_label, [speed], number),
         _curve(memory.name, say("held by one process, in gigabytes"), x_label, [memory], gigabytes),
@@ -63,37 +49,71 @@ def curves(found: Record, words: Words) -> list[Curve]:
     return [curve for curve in drawn if curve.series]
 
 
-def _losses(found: Record, x_label: str, lines: tuple[Series, Series], words: Words) -> list[Curve]:
+def _series(axis: str, name: str, pane: str, lines: Sequence[Line], key: str) -> Series:
+    points: list[Point] = [(line[axis], line[key]) for line in lines if key in line]
+    return Series(name=name, pane=pane, points=points)
+
+
+def _score(record: Record, axis: str, x_label: str, language: Translations) -> Curve:
+    """The score of validation with its interval, and of training where that was measured."""
+    say = language.say
+    single_label = record.headline == "accuracy"
+    key = record.headline.replace(" ", "_")
+    trained = _series(axis, say("training"), "cobalt", record.training, key)
+    key = "val_accuracy" if single_label else "val_score"  # the interval is that of the score
+    validated = _series(axis, say("validation"), "emerald", record.validations, key)
+    band = [
+        (line[axis], *line["val_interval"]) for line in record.validations if "val_interval" in line
+    ]
+    note = say("of validation, with its 95 %% interval")
+    if single_label:
+        note = say("of the validation images, with its 95 %% interval")
+    if trained.points:
+        note = say("validation with 95 %% interval")
+    title = headline_name(record.headline, language)
+    return _curve(title, note, x_label, [trained, replace(validated, band=band)], percent)
+
+
+def _losses(
+    record: Record, x_label: str, lines: tuple[Series, Series], language: Translations
+) -> list[Curve]:
     """One chart where both are the same function of the logits, otherwise one each."""
-    settings, say, shown = found.recipe.get("objective"), words.say, "{:.4g}".format
+    say = language.say
+    settings = record.recipe.get("objective")
     kind = settings.get("loss", "softmax") if isinstance(settings, dict) else "softmax"
-    multi_label = found.headline != "accuracy"
-    counted = say("cross-entropy in nats")
+    multi_label = record.headline == "mean average precision"
+    unit = say("cross-entropy in nats")
     if multi_label:
-        counted = say("binary cross-entropy per label, in nats")
+        unit = say("binary cross-entropy per label, in nats")
     if kind == ("bce" if multi_label else "softmax"):
-        return [_curve(say("Loss"), counted, x_label, lines, shown)]
+        return [_curve(say("Loss"), unit, x_label, lines, four_digits)]
     note = say("in training")
     if kind == "sigmoid":
         note = say("in training: binary cross-entropy, summed over the classes")
     if kind == "bce":
         note = say("in training: binary cross-entropy, mean over the classes")
     return [
-        _curve(say("Loss"), note, x_label, lines[:1], shown),
-        _curve(say("Validation loss"), counted, x_label, lines[1:], shown),
+        _curve(say("Loss"), note, x_label, lines[:1], four_digits),
+        _curve(say("Validation loss"), unit, x_label, lines[1:], four_digits),
     ]
 
 
 def _curve(
-    title: str, note: str, x_label: str, series: Sequence[Series], shown: Callable[[float], str]
+    title: str, note: str, x_label: str, series: Sequence[Series], format_y: Callable[[float], str]
 ) -> Curve:
-    zero = shown in (short, number, gigabytes)  # rates and amounts, which a cut axis would distort
+    # a cut axis would distort rates and amounts
+    from_zero = format_y in (short, number, gigabytes)
     return Curve(
         title=title,
         note=note,
         series=tuple(line for line in series if line.points),
-        svg=line_chart(series, x_label, f"{title}, {note}", shown, from_zero=zero),
+        svg=line_chart(series, x_label, f"{title}, {note}", format_y, from_zero=from_zero),
     )
+
+
+def four_digits(value: float) -> str:
+    """'0.6931' of a loss."""
+    return f"{value:.4g}"
 
 
 def percent(share: float) -> str:
@@ -103,7 +123,8 @@ def percent(share: float) -> str:
 
 def short(value: float) -> str:
     """'0.01', or '5e-4' where that is shorter."""
-    plain, power = f"{value:.2g}", f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    plain = f"{value:.2g}"
+    power = f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     return plain if len(plain) <= 5 else power
 
 

@@ -22,7 +22,7 @@ from vitral.images import preprocess
 from vitral.images.decode import decode
 from vitral.model import ViT
 from vitral.report.confusions import MOST_PAIRS
-from vitral.report.label_errors import doubtful
+from vitral.report.label_errors import likely_label_errors
 from vitral.specs import ImageSpec
 from vitral.specs.task import TaskKind
 
@@ -32,7 +32,7 @@ _MOST_SMALL = 150
 _AT_ONCE = 8  # images that are explained together
 CHEAP = ExplainRequest(method="relevance", details=False, steps=0)  # one pass there and one back
 
-Kind = Literal["mistake", "doubt", "confusion"]
+Kind = Literal["mistake", "label_error", "confusion"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +84,8 @@ def examples(
     """
     wrong = mistakes(predictions, MOST)
     single = predictions if kind == "single_label" else ()
-    doubts = doubtful(single)[:MOST]
-    large = list(dict.fromkeys([*wrong, *doubts]))
+    label_errors = likely_label_errors(single)[:MOST]
+    large = list(dict.fromkeys([*wrong, *label_errors]))
     small = _spread(single)
     wanted = {predictions[i].key for i in [*large, *small]}
     places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
@@ -95,16 +95,16 @@ def examples(
     if model is not None and image_spec is not None:
         overlays = dict(_overlays(split, {key: places[key] for key in pictures}, model, image_spec))
 
-    def shown(indices: Sequence[int], found: Mapping[str, bytes], kind: Kind) -> list[Example]:
+    def shown(indices: Sequence[int], images: Mapping[str, bytes], kind: Kind) -> list[Example]:
         return [
-            _example(predictions[i], found[predictions[i].key], kind, overlays)
+            _example(predictions[i], images[predictions[i].key], kind, overlays)
             for i in indices
-            if predictions[i].key in found
+            if predictions[i].key in images
         ]
 
     return [
         *shown(wrong, pictures, "mistake"),
-        *shown(doubts, pictures, "doubt"),
+        *shown(label_errors, pictures, "label_error"),
         *shown(small, thumbs, "confusion"),
     ]
 
@@ -125,7 +125,7 @@ def _spread(predictions: Sequence[Prediction]) -> list[int]:
     right = [pairs[name, name][::-1] for name in [*names, *(a for a, b in pairs if a == b)]]
     turns = [
         *zip_longest(*(pairs[pair][:4] for pair in often)),
-        *zip_longest(*(found[:2] for found in right[: len(names) or None])),
+        *zip_longest(*(indices[:2] for indices in right[: len(names) or None])),
         *zip_longest(*(pairs[pair] for pair in wrong)),
         *zip_longest(*right),
     ]
@@ -174,8 +174,8 @@ def _overlays(
         keys = names[start : start + _AT_ONCE]
         views = [preprocess.tensor(split.read(places[key]), image_spec) for key in keys]
         explained = explain(model, torch.stack(views).to(device), image_spec, request=CHEAP)
-        for key, found in zip(keys, explained, strict=True):
-            window = pictures.overlay(pictures.upscale(found.picture, _SIDE), found.heatmap)
+        for key, each in zip(keys, explained, strict=True):
+            window = pictures.overlay(pictures.upscale(each.picture, _SIDE), each.heatmap)
             yield key, encoded(Image.fromarray(window), _SIDE)
 
 

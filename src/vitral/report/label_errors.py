@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from vitral.evaluation import Prediction
 
 
-def doubtful(predictions: Sequence[Prediction]) -> list[int]:
+def likely_label_errors(predictions: Sequence[Prediction]) -> list[int]:
     """Indices of the likely label errors, the likeliest first.
 
     A class's threshold is its self-confidence: the mean probability that the images labelled with
@@ -27,7 +27,7 @@ def doubtful(predictions: Sequence[Prediction]) -> list[int]:
         if prediction.label_probability is None:
             return []
         confidences[prediction.label].append(prediction.label_probability)
-    thresholds = {name: sum(found) / len(found) for name, found in confidences.items()}
+    thresholds = {name: sum(own) / len(own) for name, own in confidences.items()}
     margins = [
         (p.score - p.label_probability, i)
         for i, p in enumerate(predictions)

@@ -23,11 +23,11 @@ from markupsafe import Markup
 from vitral.classifier import Classifier
 from vitral.data.sources import Problem
 from vitral.evaluation import Comparison, Evaluation, class_scores
-from vitral.report import confusions, facts, record, reliability, style
+from vitral.report import confusions, facts, reliability, style
 from vitral.report.curves import curves, number
 from vitral.report.gallery import Example, Images, examples
-from vitral.report.record import Record
-from vitral.report.translations import Words, words
+from vitral.report.record import Record, read_record
+from vitral.report.translations import Translations, translations
 from vitral.storage import files
 
 
@@ -41,7 +41,7 @@ def write_report(
     another language, MachineError when the page cannot be written.
     """
     path = path or Path(run) / "report.html"
-    return _write(path, record.read(Path(run)), examples, words(lang))
+    return _write(path, read_record(Path(run)), examples, translations(lang))
 
 
 def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
@@ -62,10 +62,10 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     Args:
         heading: which model and images (default: the file's name); command: how it was made.
         unreadable, unknown: images that were not scored: files, and counts of unknown classes.
-        compared: another model's name, and what `compare` found of both.
+        compared: another model's name, and the comparison of both.
     """
     card = classifier.card.to_dict()
-    found = Record(
+    record = Record(
         name=heading or path.stem,
         recipe={},
         command=command,
@@ -81,23 +81,23 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         unknown=unknown or {},
         compared=compared,
     )
-    language = words(lang)  # an unknown one is told before the pictures are made
+    language = translations(lang)  # an unknown one is told before the pictures are made
     network, images = classifier.model, classifier.card.images
-    pictures = examples(split, found.predictions, network, images, kind=evaluation.kind)
-    return _write(path, found, pictures, language)
+    pictures = examples(split, record.predictions, network, images, kind=evaluation.kind)
+    return _write(path, record, pictures, language)
 
 
-def _write(path: Path, found: Record, pictures: Sequence[Example], language: Words) -> Path:
+def _write(path: Path, record: Record, pictures: Sequence[Example], language: Translations) -> Path:
     template = environment(language).get_template("report.html")
-    html = template.render(_content(found, pictures, language))
+    html = template.render(_content(record, pictures, language))
     # a file name that is not valid text shows its stray bytes as escapes
     files.write_text(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 
-def environment(language: Words) -> Environment:
-    """The templates with their filters, in one language."""
-    found: Any = Environment(
+def environment(language: Translations) -> Environment:
+    """Open the templates with their filters, in one language."""
+    templates: Any = Environment(
         loader=FileSystemLoader(style.TEMPLATES),
         autoescape=True,
         trim_blocks=True,
@@ -105,45 +105,43 @@ def environment(language: Words) -> Environment:
         undefined=StrictUndefined,
         extensions=["jinja2.ext.i18n"],
     )
-    found.policies["ext.i18n.trimmed"] = True
-    found.install_gettext_callables(language.sentence, language.either, newstyle=True)
-    found.filters |= {"percent": _percent, "number": number}
-    templates: Environment = found
-    return templates
+    templates.policies["ext.i18n.trimmed"] = True
+    templates.install_gettext_callables(language.gettext, language.ngettext, newstyle=True)
+    templates.filters |= {"percent": _percent, "number": number}
+    typed: Environment = templates
+    return typed
 
 
-def _content(found: Record, pictures: Sequence[Example], language: Words) -> dict[str, Any]:
-    classes, matrix = confusions.counted(found)
+def _content(record: Record, pictures: Sequence[Example], language: Translations) -> dict[str, Any]:
+    """Everything that the templates ask for."""
+    answers = record.single_label
+    classes, matrix = confusions.counted(record)
     scores = class_scores(matrix, classes)
-    labels = () if found.multi_label is None else found.multi_label.per_class
-    answers = found.single_label
+    labels = () if record.multi_label is None else record.multi_label.per_class
     few = 0 < len(classes or labels) <= confusions.MOST_CELLS
     shown = confusions.most_confused(matrix)
-    most = 10 if few else confusions.MOST_PAIRS
-    pairs = confusions.pairs(classes, matrix, most)
+    pairs = confusions.pairs(classes, matrix, 10 if few else confusions.MOST_PAIRS)
     cells = confusions.cells(matrix, shown)
-    sure = reliability.sure(answers, found.threshold) if answers else None
+    coverage = reliability.coverage_curve(answers, record.threshold) if answers else None
     places = [cell["place"] for row in cells for cell in row if cell["count"]]
+    places += [pair["place"] for pair in pairs]
     script = (style.TEMPLATES / "report.js").read_text(encoding="utf-8")
     data: dict[str, Any] = {
-        "cells": confusions.images(
-            answers, classes, dict.fromkeys(places + [pair["place"] for pair in pairs])
-        ),
+        "cells": confusions.images(answers, classes, dict.fromkeys(places)),
         "thumbs": {p.key: _data_uri(p.image) for p in pictures if p.kind == "confusion"},
-        "sure": sure and asdict(sure),
+        "sure": coverage and asdict(coverage),
         "words": _spoken(language),
     }
-    kinds = {kind: [_shown(p) for p in pictures if p.kind == kind] for kind in ("mistake", "doubt")}
     return {
         "lang": language.lang,
         "style": style.stylesheet(),
         "script": Markup(script),  # ours, and it must be to the letter what its digest says
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         "data": _json(data),
-        "found": found,
-        "model": facts.network(found, language),
-        "headline": facts.headline(found, scores, language),
-        "multi_label": found.multi_label,
+        "record": record,
+        "model": facts.network(record, language),
+        "headline": facts.headline(record, scores, language),
+        "multi_label": record.multi_label,
         "labels": labels if few else sorted(labels, key=lambda x: x.average_precision or 0.0),
         "scores": scores,
         # a long table begins with what needs attention
@@ -154,34 +152,38 @@ def _content(found: Record, pictures: Sequence[Example], language: Words) -> dic
         "shown": shown,
         "matrix": cells,
         "confusions": pairs,
-        "curves": curves(found, language),
-        "views": _data_uri(found.views) if found.views else "",
-        "mistakes": kinds["mistake"],
-        "doubts": kinds["doubt"],
-        "calibration": found.calibration,
-        "diagrams": _diagrams(found.calibration, language),
-        "sure": sure,
-        "sure_curve": reliability.curve(sure, language) if sure else "",
-        "settings": facts.settings(found.recipe, language),
-        "environment": facts.rows(found.environment, language),
+        "curves": curves(record, language),
+        "views": _data_uri(record.views) if record.views else "",
+        "mistakes": [_shown(p) for p in pictures if p.kind == "mistake"],
+        "label_errors": [_shown(p) for p in pictures if p.kind == "label_error"],
+        "calibration": record.calibration,
+        "diagrams": _diagrams(record.calibration, language),
+        "coverage": coverage,
+        "coverage_chart": reliability.coverage_chart(coverage, language) if coverage else "",
+        "settings": facts.settings(record.recipe, language),
+        "environment": facts.rows(record.environment, language),
         "pane_names": style.PANE_NAMES,
     }
 
 
-def _diagrams(calibration: dict[str, Any], language: Words) -> list[dict[str, Any]]:
+def _diagrams(calibration: dict[str, Any], language: Translations) -> list[dict[str, Any]]:
     """One as the model is, and one after its temperature where it has one."""
     titles = {
         "before": language.say("As the model gives them"),
         "after": language.say("After temperature scaling"),
     }
     return [
-        {"title": title, "ece": side["ece"], "svg": reliability.diagram(side, title, language)}
+        {
+            "title": title,
+            "ece": side["ece"],
+            "svg": reliability.reliability_diagram(side, title, language),
+        }
         for key, title in titles.items()
         if (side := calibration.get(key))
     ]
 
 
-def _spoken(language: Words) -> dict[str, str]:
+def _spoken(language: Translations) -> dict[str, str]:
     """What the script says; it fills in {what} stands in braces."""
     say = language.say
     return {

@@ -31,7 +31,7 @@ class Record:
         recipe: the resolved recipe, nested plain values.
         command: what was typed; environment: versions and machine.
         training: lines of metrics.jsonl with a loss, by step.
-        validations: lines with a val_accuracy, by step.
+        validations: lines with a val_score, by step.
         card: content of best/model.json.
         predictions: of predictions.csv; multi_label: what follows from a multi-label one.
         summary: of evaluation.json, where it tells of these predictions.
@@ -76,12 +76,27 @@ class Record:
     @property
     def threshold(self) -> float | None:
         """From which probability on an answer counts as sure."""
-        told = _mapping(self.card.get("calibration")).get("threshold")
-        return told if _finite(told) else self.calibration.get("threshold")
+        threshold = _mapping(self.card.get("calibration")).get("threshold")
+        return threshold if _finite(threshold) else self.calibration.get("threshold")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Of best/model.json: what was measured of it."""
+        return _mapping(self.card.get("metrics"))
+
+    @property
+    def measures(self) -> dict[str, Any]:
+        """What the last validation measured, by name, and over it what best/model.json says."""
+        last = self.validations[-1] if self.validations else {}
+        named = {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")}
+        return named | self.metrics
 
     @property
     def headline(self) -> str:
-        """What the first number of the page is called."""
+        """What the first number of the page is called, such as "accuracy"."""
+        measures = self.measures
+        if measures and "accuracy" not in measures:  # an objective without classes: its own first
+            return str(next(iter(measures))).replace("_", " ")
         # where nothing else tells: for one label the two are the same
         lines = self.validations
         apart = any(x.get("val_score", x["val_accuracy"]) != x["val_accuracy"] for x in lines)
@@ -89,7 +104,7 @@ class Record:
         return "mean average precision" if multi_label else "accuracy"
 
 
-def read(run: Path) -> Record:
+def read_record(run: Path) -> Record:
     """Read what there is; DataError when the folder holds no part of a run or a damaged one."""
     parts = ("recipe.json", "metrics.jsonl", "predictions.csv", "best/model.json")
     if not any((run / part).is_file() for part in parts):
@@ -111,7 +126,7 @@ def read(run: Path) -> Record:
         command=str((content if wrapped else made_by).get("command") or ""),
         environment=_mapping(made_by.get("environment") or content.get("environment")),
         training=[line for line in lines if "loss" in line],
-        validations=[line for line in lines if "val_accuracy" in line],
+        validations=[line for line in lines if _is_validation(line)],
         card=card,
         predictions=answers.predictions,
         multi_label=answers.multi_label,
@@ -122,9 +137,9 @@ def read(run: Path) -> Record:
 
 def _summary(path: Path, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """evaluation.json, unless it tells of other answers than predictions.csv."""
-    told = _object(path)
-    counted = len(predictions), sum(p.correct for p in predictions)
-    return told if (told.get("samples"), told.get("correct")) == counted else {}
+    values = _object(path)
+    counted = (len(predictions), sum(p.correct for p in predictions))
+    return values if (values.get("samples"), values.get("correct")) == counted else {}
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -153,8 +168,12 @@ def _lines(path: Path) -> list[Line]:
             continue
         if isinstance(values, dict) and isinstance(values.get("step"), int | float):
             finite = {name: value for name, value in values.items() if _finite(value)}
-            lines[values["step"], "val_accuracy" in values] = finite
+            lines[values["step"], _is_validation(values)] = finite
     return [lines[key] for key in sorted(lines)]
+
+
+def _is_validation(line: Line) -> bool:
+    return "val_accuracy" in line or "val_score" in line  # the former alone in older runs
 
 
 def _finite(value: Any) -> bool:

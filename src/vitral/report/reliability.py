@@ -1,4 +1,4 @@
-"""Whether the probabilities mean what they say, and what is gained by answering only when sure."""
+"""Whether the probabilities mean what they say; what is gained by answering when confident."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from vitral.drawing import svg_charts
 from vitral.drawing.svg_charts import Series, line_chart
 from vitral.evaluation import Prediction
 from vitral.report.curves import percent
-from vitral.report.translations import Words
+from vitral.report.translations import Translations
 
 _WIDTH, _HEIGHT = 320, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 310, 10, 230
-_COUNTS = 262, 292  # from where to where the bars of the counts stand
+_COUNTS = (262, 292)  # from where to where the bars of the counts stand
 _TABLE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds where no script moves a slider
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sure:
+class CoverageCurve:
     """What is answered, and how much of that is right, at each threshold.
 
     Attributes:
@@ -52,7 +53,7 @@ class Sure:
         return [self.at(index) for index in sorted(wanted)]
 
 
-def sure(predictions: Sequence[Prediction], threshold: float | None) -> Sure:
+def coverage_curve(predictions: Sequence[Prediction], threshold: float | None) -> CoverageCurve:
     """Count what is answered at each threshold; an answer counts from the threshold on.
 
     Both sides are compared to six decimals, as predictions.csv has them.
@@ -64,7 +65,7 @@ def sure(predictions: Sequence[Prediction], threshold: float | None) -> Sure:
     answered, correct = (
         len(some) - np.searchsorted(np.sort(some), thresholds) for some in (scores, scores[right])
     )
-    return Sure(
+    return CoverageCurve(
         thresholds=tuple(thresholds.tolist()),
         answered=tuple(answered.tolist()),
         right=tuple(correct.tolist()),
@@ -73,56 +74,33 @@ def sure(predictions: Sequence[Prediction], threshold: float | None) -> Sure:
     )
 
 
-def curve(found: Sure, words: Words) -> Markup:
-    """Coverage and accuracy over the threshold, in percent; it spans x = 0 to 100."""
-    last = len(found.thresholds) - 1
-    points = [found.at(i) for i in [*range(0, last, 3), last]]
+def coverage_chart(coverage: CoverageCurve, language: Translations) -> Markup:
+    """Draw coverage and accuracy over the threshold, in percent; it spans x = 0 to 100."""
+    last = len(coverage.thresholds) - 1
+    points = [coverage.at(i) for i in [*range(0, last, 3), last]]
+
+    def series(name: str, pane: str, key: str) -> Series:
+        known = [(100 * p["threshold"], p[key]) for p in points if p[key] is not None]
+        return Series(name=name, pane=pane, points=known)
+
     lines = [
-        Series(
-            name=name,
-            pane=pane,
-            points=[(100 * p["threshold"], p[key]) for p in points if p[key] is not None],
-        )
-        for name, pane, key in (
-            (words.say("answered"), "amber", "coverage"),
-            (words.say("right among them"), "emerald", "accuracy"),
-        )
+        series(language.say("answered"), "amber", "coverage"),
+        series(language.say("right among them"), "emerald", "accuracy"),
     ]
-    label = words.say("answer from this probability on, in percent")
-    title = words.say("Answered, and right among them, over the threshold")
+    label = language.say("answer from this probability on, in percent")
+    title = language.say("Answered, and right among them, over the threshold")
     return line_chart(lines, label, title, percent, from_zero=True)
 
 
-def diagram(side: Mapping[str, Any], title: str, words: Words) -> Markup:
-    """A reliability diagram: accuracy over confidence in bins, and how many images are in each.
+def reliability_diagram(side: Mapping[str, Any], title: str, language: Translations) -> Markup:
+    """Draw accuracy over confidence in bins, and how many images are in each.
 
-    `side` is "before" or "after" of Evaluation.to_dict()["calibration"]. The gap between the bar
-    and the diagonal is what the expected calibration error weighs (Guo et al. 2017, figure 1).
+    `side` is "before" or "after" of the evaluation's to_dict()["calibration"]. The gap between the
+    bar and the diagonal is what the expected calibration error weighs (Guo et al. 2017, figure 1).
     """
-    bins = [found for found in side["bins"] if found["count"]]
-    most = max((found["count"] for found in bins), default=1)
-    parts = [_frame(words)]
-    for found in bins:
-        accuracy, confidence = found["accuracy"], found["confidence"]
-        across = (_x(found["low"]) + 1, _x(found["high"]) - 1)
-        gap = (_y(max(accuracy, confidence)), _y(min(accuracy, confidence)))
-        told = words.say(
-            "%(count)s images: %(confidence)s sure, %(accuracy)s right",
-            {
-                "count": found["count"],
-                "confidence": percent(round(confidence, 3)),
-                "accuracy": percent(round(accuracy, 3)),
-            },
-        )
-        height = round((_COUNTS[1] - _COUNTS[0]) * found["count"] / most, 1)
-        parts.append(
-            Markup("<g><title>{}</title>{}{}{}</g>").format(
-                told,
-                _bar("bar", across, (_y(accuracy), _BOTTOM)),
-                _bar("gap", across, gap),
-                _bar("count", across, (_COUNTS[1] - max(height, 1), _COUNTS[1])),
-            )
-        )
+    bins = [bin_ for bin_ in side["bins"] if bin_["count"]]
+    most = max((bin_["count"] for bin_ in bins), default=1)
+    parts = [_axes(language), *(_bin(bin_, most, language) for bin_ in bins)]
     ideal = f"M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"
     parts.append(Markup('<path class="ideal" d="{}"/>').format(ideal))
     return Markup(
@@ -130,32 +108,45 @@ def diagram(side: Mapping[str, Any], title: str, words: Words) -> Markup:
     ).format(_WIDTH, _HEIGHT, title, Markup("").join(parts))
 
 
-def _frame(words: Words) -> Markup:
+def _bin(bin_: Mapping[str, Any], most: int, language: Translations) -> Markup:
+    """The bar of a bin, its gap to the diagonal, and the bar of its count beside the tallest."""
+    accuracy = bin_["accuracy"]
+    confidence = bin_["confidence"]
+    across = (_x(bin_["low"]) + 1, _x(bin_["high"]) - 1)
+    gap = (_y(max(accuracy, confidence)), _y(min(accuracy, confidence)))
+    tip = language.say(
+        "%(count)s images: %(confidence)s sure, %(accuracy)s right",
+        {
+            "count": bin_["count"],
+            "confidence": percent(round(confidence, 3)),
+            "accuracy": percent(round(accuracy, 3)),
+        },
+    )
+    height = round((_COUNTS[1] - _COUNTS[0]) * bin_["count"] / most, 1)
+    return Markup("<g><title>{}</title>{}{}{}</g>").format(
+        tip,
+        _bar("bar", across, (_y(accuracy), _BOTTOM)),
+        _bar("gap", across, gap),
+        _bar("count", across, (_COUNTS[1] - max(height, 1), _COUNTS[1])),
+    )
+
+
+def _axes(language: Translations) -> Markup:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(
-            Markup(
-                '<path class="grid" d="M{} {}H{}"/><text class="y" x="{}" y="{}">{}</text>'
-            ).format(_LEFT, _y(share), _RIGHT, _LEFT - 6, _y(share) + 4, percent(share))
-        )
-        parts.append(
-            Markup('<text class="x" x="{}" y="{}">{:g}</text>').format(
-                min(_x(share), _RIGHT - 8), _BOTTOM + 16, 100 * share
-            )
-        )
-    middle = (_LEFT + _RIGHT) / 2
-    for kind, x, y, text in (
-        ("x", middle, _HEIGHT - 8, words.say("how sure the answer is, in percent")),
-        ("y", _LEFT - 6, _COUNTS[1], words.say("images")),
-    ):
-        parts.append(Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, x, y, text))
-    for y in (_BOTTOM, _COUNTS[1]):
-        parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(_LEFT, y, _RIGHT))
+        x = min(_x(share), _RIGHT - 8)
+        parts.append(svg_charts.grid_line((_LEFT, _RIGHT), _y(share), percent(share)))
+        parts.append(svg_charts.text("x", x, _BOTTOM + 16, f"{100 * share:g}"))
+    label = language.say("how sure the answer is, in percent")
+    parts.append(svg_charts.text("x", (_LEFT + _RIGHT) / 2, _HEIGHT - 8, label))
+    parts.append(svg_charts.text("y", _LEFT - 6, _COUNTS[1], language.say("images")))
+    parts += [svg_charts.axis((_LEFT, _RIGHT), y) for y in (_BOTTOM, _COUNTS[1])]
     return Markup("").join(parts)
 
 
 def _bar(kind: str, across: tuple[float, float], down: tuple[float, float]) -> Markup:
-    (left, right), (top, bottom) = across, down
+    left, right = across
+    top, bottom = down
     return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
         kind, left, top, round(max(right - left, 1), 1), round(max(bottom - top, 0), 1)
     )

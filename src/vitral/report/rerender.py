@@ -1,6 +1,6 @@
 """The page of a run once more: its pictures are found again where the data still is.
 
-write_again(Path("runs/flowers"), lang="ko")
+rerender(Path("runs/flowers"), lang="ko")
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from typing import Any
 
 from vitral.classifier import load
 from vitral.errors import VitralError
-from vitral.report import record
 from vitral.report.gallery import Example, examples
 from vitral.report.page import write_report
-from vitral.report.record import Record
-from vitral.report.translations import words
+from vitral.report.record import Record, read_record
+from vitral.report.translations import translations
 
 
-def write_again(
+def rerender(
     run: Path,
     lang: str = "en",
     path: Path | None = None,
@@ -31,24 +30,24 @@ def write_again(
     `announce` is told when the images or the model cannot be opened; the page then goes without
     pictures. Raises what `write_report` raises.
     """
-    words(lang)  # an unknown language is told before anything is read
-    found = record.read(run)
-    return write_report(run, _pictures(run, found, device, announce), lang, path)
+    translations(lang)  # an unknown language is told before anything is read
+    record = read_record(run)
+    return write_report(run, _pictures(run, record, device, announce), lang, path)
 
 
 def _pictures(
-    run: Path, found: Record, device: str | None, announce: Callable[[str], None]
+    run: Path, record: Record, device: str | None, announce: Callable[[str], None]
 ) -> list[Example]:
-    made_by: Any = found.card.get("made_by")
+    made_by: Any = record.card.get("made_by")
     source = ((made_by or {}).get("data") or {}).get("source")
-    if source is None or not found.predictions:
+    if source is None or not record.predictions:
         announce("The run does not say which images it was scored on; the page has no pictures.")
         return []
     try:
         classifier = load(run, device=device, announce=announce)
         split = classifier.labelled(source)
         pictures = examples(
-            split, found.predictions, classifier.model, classifier.card.images, kind=found.kind
+            split, record.predictions, classifier.model, classifier.card.images, kind=record.kind
         )
     except VitralError as error:
         announce(f"The page has no pictures: {error}")

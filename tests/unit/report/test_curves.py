@@ -5,11 +5,11 @@ import pytest
 from vitral.report.curves import curves as translated
 from vitral.report.curves import gigabytes, number, percent, short
 from vitral.report.record import Record
-from vitral.report.translations import words
+from vitral.report.translations import translations
 
 
 def curves(found):
-    return translated(found, words("en"))
+    return translated(found, translations("en"))
 
 
 def run(training=(), validations=(), recipe=None):
@@ -86,7 +86,10 @@ def test_memory_in_gigabytes():
 
 def test_in_korean_only_the_words_change():
     lines = [VALIDATION | {"val_loss": 0.2}]
-    english, korean = curves(run(TRAINING, lines)), translated(run(TRAINING, lines), words("ko"))
+    english, korean = (
+        curves(run(TRAINING, lines)),
+        translated(run(TRAINING, lines), translations("ko")),
+    )
     assert [curve.title for curve in korean] == ["정확도", "손실", "학습률"]
     assert korean[0].note == "검증 이미지 기준, 95 % 신뢰구간 포함"
     assert ">에폭<" in korean[0].svg

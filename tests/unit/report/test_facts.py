@@ -6,9 +6,9 @@ from vitral import catalog
 from vitral.evaluation import Prediction
 from vitral.report import facts
 from vitral.report.record import Record
-from vitral.report.translations import words
+from vitral.report.translations import translations
 
-ENGLISH = words("en")
+ENGLISH = translations("en")
 
 
 def run(**parts):
@@ -36,7 +36,7 @@ def test_a_setting_as_a_person_writes_it(value, text):
 
 def test_settings_what_stands_alone_first_and_parts_within_parts():
     recipe = {"seed": 1, "a": {"x": True, "y": {"z": None}}, "ema": None}
-    assert facts.settings(recipe, words("ko")) == [
+    assert facts.settings(recipe, translations("ko")) == [
         ("run", [("seed", "1"), ("ema", "–")]),
         ("a", [("x", "예"), ("y.z", "–")]),
     ]

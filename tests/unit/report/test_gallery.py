@@ -100,7 +100,7 @@ def test_likely_label_errors_have_their_own_place():
         Split(), evaluate_single_label(logits, [0, 0, 1, 1, 0, 1], ["a", "b"], keys).predictions
     )
     assert [e.key for e in kind(found, "mistake")] == ["val/5.png"]
-    assert [(e.key, e.truth, e.predicted) for e in kind(found, "doubt")] == [
+    assert [(e.key, e.truth, e.predicted) for e in kind(found, "label_error")] == [
         ("val/5.png", "a", "b")
     ]
 
@@ -118,7 +118,7 @@ def tiny():
 def test_with_a_transformer_each_has_its_overlay(evaluation, tiny):
     images = ImageSpec(size=(32, 32))
     found = examples(Split(), evaluation.predictions, tiny, images)
-    for example in kind(found, "mistake") + kind(found, "doubt"):
+    for example in kind(found, "mistake") + kind(found, "label_error"):
         assert example.overlay
         assert Image.open(io.BytesIO(example.overlay)).size == (240, 240)
     assert not any(example.overlay for example in kind(found, "confusion"))

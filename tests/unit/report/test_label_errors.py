@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vitral.evaluation import Prediction, evaluate_single_label
-from vitral.report.label_errors import doubtful
+from vitral.report.label_errors import likely_label_errors
 
 
 def by_the_paper(probabilities, labels):
@@ -37,15 +37,15 @@ def test_as_the_definition_says(seed):
     noisy[flipped] = (labels[flipped] + 1) % 5
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     evaluation = evaluate_single_label(logits, noisy, "abcdef", [str(i) for i in range(300)])
-    found = doubtful(evaluation.predictions)
+    found = likely_label_errors(evaluation.predictions)
     assert found == by_the_paper(probabilities, noisy.tolist())
     assert len(set(found[:10]) & set(flipped.tolist())) >= 7  # the first are mostly the wrong ones
 
 
 def test_without_the_probability_of_the_label_nothing_is_said():
     unknown = Prediction(key="1.jpg", labels=("a",), predicted=("b",), score=0.99)
-    assert doubtful([unknown]) == []
-    assert doubtful([]) == []
+    assert likely_label_errors([unknown]) == []
+    assert likely_label_errors([]) == []
 
 
 def test_a_label_that_the_class_is_seldom_given_more_for_is_not_doubted():
@@ -61,4 +61,4 @@ def test_a_label_that_the_class_is_seldom_given_more_for_is_not_doubted():
         for i, (label, predicted, score, given) in enumerate(rows)
     ]
     # both are sure enough of b (0.55), but 0.4 is more than a's images get on the mean (0.3)
-    assert doubtful(predictions) == [1]
+    assert likely_label_errors(predictions) == [1]

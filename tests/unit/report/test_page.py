@@ -194,7 +194,7 @@ def small(kind, key):
 def test_each_picture_in_its_place(tmp_path):
     evaluation = fill(tmp_path, NAMES)
     key = evaluation.predictions[0].key
-    kinds = ("confusion", "doubt")
+    kinds = ("confusion", "label_error")
     found = page_of(tmp_path, [small(kind, key) for kind in kinds])
     assert set(found.data["thumbs"]) == {key}
     assert found.tags.count("img") == 1

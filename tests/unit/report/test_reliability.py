@@ -7,9 +7,9 @@ import pytest
 
 from vitral.evaluation import evaluate_single_label
 from vitral.report import reliability
-from vitral.report.translations import words
+from vitral.report.translations import translations
 
-ENGLISH = words("en")
+ENGLISH = translations("en")
 
 
 def predictions(samples=500, seed=0):
@@ -22,7 +22,7 @@ def predictions(samples=500, seed=0):
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 0.731234])
 def test_every_position_says_what_numpy_says(threshold):
     rows = predictions().predictions
-    found = reliability.sure(rows, threshold)
+    found = reliability.coverage_curve(rows, threshold)
     scores = np.round([p.score for p in rows], 6)
     right = np.array([p.correct for p in rows])
     assert len(found.thresholds) == 1001 + (threshold == 0.731234)
@@ -38,20 +38,20 @@ def test_every_position_says_what_numpy_says(threshold):
 def test_an_answer_counts_from_its_own_probability_on():
     rows = predictions().predictions
     score = sorted(p.score for p in rows)[400]
-    found = reliability.sure(rows, score)
+    found = reliability.coverage_curve(rows, score)
     assert found.answered[found.start] == 100
 
 
 def test_the_table_holds_the_artifacts_own_threshold():
-    table = reliability.sure(predictions().predictions, 0.731234).table()
+    table = reliability.coverage_curve(predictions().predictions, 0.731234).table()
     assert [row["threshold"] for row in table] == sorted(row["threshold"] for row in table)
     assert 0.731234 in [row["threshold"] for row in table]
     assert len(table) == 9
 
 
 def test_the_curve_is_well_formed_and_spans_its_axis():
-    found = reliability.sure(predictions().predictions, 0.5)
-    svg = reliability.curve(found, ENGLISH)
+    found = reliability.coverage_curve(predictions().predictions, 0.5)
+    svg = reliability.coverage_chart(found, ENGLISH)
     ElementTree.fromstring(svg)
     assert "M48.0 " in svg  # threshold 0 and threshold 1 stand at the ends: the cursor counts on it
     assert "L388.0 " in svg
@@ -59,7 +59,7 @@ def test_the_curve_is_well_formed_and_spans_its_axis():
 
 def test_a_bar_stands_for_each_bin():
     side = predictions().to_dict()["calibration"]["before"]
-    svg = reliability.diagram(side, "before <it>", ENGLISH)
+    svg = reliability.reliability_diagram(side, "before <it>", ENGLISH)
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == "before <it>"
     filled = [found for found in side["bins"] if found["count"]]
@@ -78,6 +78,6 @@ def test_a_bar_stands_for_each_bin():
 
 
 def test_no_answer_no_bar():
-    svg = reliability.diagram({"bins": [], "ece": 0.0}, "empty", ENGLISH)
+    svg = reliability.reliability_diagram({"bins": [], "ece": 0.0}, "empty", ENGLISH)
     assert "<rect" not in svg
     ElementTree.fromstring(svg)

@@ -8,7 +8,7 @@ from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import write_predictions
 from vitral.model import build
-from vitral.report import write_again
+from vitral.report import rerender
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
@@ -39,20 +39,20 @@ def run(photos, tmp_path):
 
 def test_with_the_images_as_they_were(run, tmp_path):
     said = []
-    path = write_again(run, "ko", tmp_path / "a.html", device="cpu", announce=said.append)
+    path = rerender(run, "ko", tmp_path / "a.html", device="cpu", announce=said.append)
     html = path.read_text(encoding="utf-8")
     assert said == []
     assert path == tmp_path / "a.html"
     assert '<html lang="ko">' in html
     assert html.count("data:image/") > 10
-    again = write_again(run, "ko", tmp_path / "b.html", device="cpu", announce=said.append)
+    again = rerender(run, "ko", tmp_path / "b.html", device="cpu", announce=said.append)
     assert again.read_bytes() == path.read_bytes()
 
 
 def test_without_the_images_the_page_is_written_and_it_is_said(run, photos):
     said = []
     photos.rename(photos.with_name("elsewhere"))
-    html = write_again(run, device="cpu", announce=said.append).read_text(encoding="utf-8")
+    html = rerender(run, device="cpu", announce=said.append).read_text(encoding="utf-8")
     assert len(said) == 1
     assert str(photos) in said[0] and "no pictures" in said[0]
     assert "data:image/" not in html
@@ -63,7 +63,7 @@ def test_with_other_images_in_the_same_place(run, photos):
     said = []
     for i, path in enumerate(sorted(photos.rglob("*.jpg"))):
         path.rename(path.with_name(f"new{i}.jpg"))
-    write_again(run, device="cpu", announce=said.append)
+    rerender(run, device="cpu", announce=said.append)
     assert said == [
         f"None of the images of predictions.csv is in {photos}; the page has no pictures."
     ]
@@ -72,15 +72,15 @@ def test_with_other_images_in_the_same_place(run, photos):
 def test_no_model_and_no_word_of_where_the_images_are(run):
     said = []
     (run / "best" / "model.json").unlink()
-    write_again(run, device="cpu", announce=said.append)
+    rerender(run, device="cpu", announce=said.append)
     assert said == ["The run does not say which images it was scored on; the page has no pictures."]
 
 
 def test_what_is_refused(run, tmp_path):
     with pytest.raises(UsageError, match="en or ko"):
-        write_again(run, "fr")
+        rerender(run, "fr")
     with pytest.raises(DataError, match="is not a run folder"):
-        write_again(tmp_path / "none")
+        rerender(tmp_path / "none")
     assert not (run / "report.html").exists()
 
 
@@ -88,6 +88,6 @@ def test_images_beside_the_old_ones_do_no_harm(run, photos):
     first = next(photos.rglob("*.jpg"))
     first.with_name("more.jpg").write_bytes(first.read_bytes())  # another fingerprint
     said = []
-    html = write_again(run, device="cpu", announce=said.append).read_text(encoding="utf-8")
+    html = rerender(run, device="cpu", announce=said.append).read_text(encoding="utf-8")
     assert said == []
     assert html.count("data:image/") > 10

@@ -9,15 +9,15 @@ import pytest
 
 from vitral.errors import UsageError
 from vitral.report import page, style
-from vitral.report.translations import words
+from vitral.report.translations import translations
 
 ROOM = Path(page.__file__).parent
-TABLE = tomllib.loads((style.TEMPLATES / "words_ko.toml").read_text(encoding="utf-8"))
+TABLE = tomllib.loads((style.TEMPLATES / "translations_ko.toml").read_text(encoding="utf-8"))
 NAMES = {"F1", "ECE %(ece)s", "%(low)s to %(high)s"}  # the same in both languages
 
 
 def in_templates():
-    environment = page.environment(words("en"))
+    environment = page.environment(translations("en"))
     for path in sorted(style.TEMPLATES.glob("*.html")):
         text = path.read_text(encoding="utf-8")
         for _, _, message in environment.extract_translations(text):
@@ -27,7 +27,7 @@ def in_templates():
 def in_python():
     for path in sorted(ROOM.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or path.name == "words.py":
+            if not isinstance(node, ast.Call) or path.name == "translations.py":
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name == "say":
@@ -60,17 +60,19 @@ def test_placeholders_markup_and_script(message):
 
 
 def test_a_sentence_with_values():
-    found = words("ko")
+    found = translations("ko")
     assert found.lang == "ko"
     assert found.say("Accuracy") == "정확도"
     values = {"count": 3, "confidence": "80 %", "accuracy": "75 %"}
     sentence = "%(count)s images: %(confidence)s sure, %(accuracy)s right"
-    assert words("en").say(sentence, values) == "3 images: 80 % sure, 75 % right"
+    assert translations("en").say(sentence, values) == "3 images: 80 % sure, 75 % right"
     assert "80 %" in found.say(sentence, values)
-    assert words("en").say("validation with 95 %% interval") == "validation with 95 % interval"
-    assert words("en").either("one", "many", 1) == "one"
+    assert (
+        translations("en").say("validation with 95 %% interval") == "validation with 95 % interval"
+    )
+    assert translations("en").ngettext("one", "many", 1) == "one"
 
 
 def test_another_language_is_refused():
     with pytest.raises(UsageError, match="--lang is en or ko, not 'fr'"):
-        words("fr")
+        translations("fr")
