@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -73,9 +73,9 @@ def evaluation_lines(
 
 def _drawn(table: PlainTable) -> Table:
     drawn = Table(title=table.title, header_style="bold")
-    for column in table.columns:
-        side: Literal["left", "right"] = "left" if column.left else "right"
-        drawn.add_column(column.heading, justify=side, no_wrap=not column.wraps)
+    for heading in table.headings:
+        first = not drawn.columns
+        drawn.add_column(heading, justify="left" if first else "right", no_wrap=not first)
     for row in table.rows:
         drawn.add_row(*map(Text, row))
     return drawn

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.evaluation.calibration import Bin, Reliability, ReliabilityReport
 from vitral.evaluation.compare import Comparison, compare
 from vitral.evaluation.intervals import wilson
 from vitral.evaluation.multi_label import MultiLabelEvaluation, evaluate_multi_label, joined
@@ -32,15 +31,12 @@ from vitral.specs.task import TaskKind
 Evaluation = SingleLabelEvaluation | MultiLabelEvaluation  # of a classifier; told apart by `kind`
 
 __all__ = [
-    "Bin",
     "ClassScore",
     "Comparison",
     "Evaluation",
     "MultiLabelEvaluation",
     "Prediction",
     "PredictionTable",
-    "Reliability",
-    "ReliabilityReport",
     "Score",
     "SingleLabelEvaluation",
     "Table",

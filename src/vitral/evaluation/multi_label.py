@@ -22,7 +22,6 @@ from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
 from vitral.evaluation.score import (
     ClassScore,
-    Column,
     Prediction,
     Table,
     check_outputs,
@@ -34,16 +33,7 @@ from vitral.wording import listed
 
 COLUMNS = ("path", "labels", "predicted")  # of predictions.csv, and one for each class:
 SCORE = "score of "  # and its name
-PER_CLASS = (  # of evaluation.json
-    "name",
-    "support",
-    "predicted",
-    "correct",
-    "average_precision",
-    "precision",
-    "recall",
-    "f1",
-)
+PER_CLASS = ("support", "predicted", "correct", "average_precision", "precision", "recall", "f1")
 MOST_CLASSES = 20  # that a table on a terminal lists
 _DRAWS = 200  # of the bootstrap; they tell its deviation to 5 %
 _CHUNK = 4_000_000  # counts in memory at a time
@@ -67,6 +57,7 @@ class MultiLabelEvaluation:
         per_class: one score per class.
         predictions: one per sample, in the order given.
         probabilities: (N, K).
+        kind: of the task; headline: what `score` is called.
     """
 
     classes: tuple[str, ...]
@@ -82,16 +73,8 @@ class MultiLabelEvaluation:
     per_class: tuple[ClassScore, ...]
     predictions: tuple[Prediction, ...] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
-
-    @property
-    def kind(self) -> Literal["multi_label"]:
-        """The kind of task."""
-        return "multi_label"
-
-    @property
-    def headline(self) -> Literal["mean average precision"]:
-        """What `score` is called."""
-        return "mean average precision"
+    kind: Literal["multi_label"] = "multi_label"
+    headline: Literal["mean average precision"] = "mean average precision"
 
     @property
     def score(self) -> float:
@@ -120,7 +103,7 @@ class MultiLabelEvaluation:
             "f1_macro": self.f1_macro,
             "without_positives": list(self.without_positives),
             "classes": list(self.classes),
-            "per_class": [{k: getattr(row, k) for k in PER_CLASS} for row in self.per_class],
+            "per_class": [_class_values(score) for score in self.per_class],
         }
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
@@ -149,16 +132,13 @@ class MultiLabelEvaluation:
         shown: Sequence[ClassScore] = self.per_class
         if len(shown) > MOST_CLASSES:
             shown = sorted(shown, key=lambda row: row.average_precision or 0.0)[:MOST_CLASSES]
-        headings = ("images", "average precision", "precision", "recall", "F1")
         rows = []
         for row in shown:
             shares = (row.average_precision, row.precision, row.recall, row.f1)
             texts = ("-" if share is None else f"{100 * share:.1f} %" for share in shares)
             rows.append((row.name, f"{row.support:,}", *texts))
-        return Table(
-            columns=(Column(heading="class", left=True), *(Column(heading=h) for h in headings)),
-            rows=tuple(rows),
-        )
+        headings = ("class", "images", "average precision", "precision", "recall", "F1")
+        return Table(headings=headings, rows=tuple(rows))
 
 
 def evaluate_multi_label(
@@ -308,6 +288,10 @@ def _predictions(
         )
         for i, key in enumerate(keys)
     )
+
+
+def _class_values(score: ClassScore) -> dict[str, Any]:
+    return {"name": score.name} | {name: getattr(score, name) for name in PER_CLASS}
 
 
 def joined(names: Iterable[str]) -> str:

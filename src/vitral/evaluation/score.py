@@ -104,19 +104,10 @@ def class_score(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """A column of a table on a terminal: its heading, its side, and whether cells may wrap."""
-
-    heading: str
-    left: bool = False
-    wraps: bool = True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A table on a terminal: its columns, its rows of text, and a title."""
+    """A table on a terminal: names at the left that may wrap, numbers at the right that do not."""
 
-    columns: tuple[Column, ...]
+    headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str | None = None
 
@@ -131,53 +122,39 @@ class Score(Protocol):
     @property
     def headline(self) -> str:
         """What `score` is called, such as "accuracy"."""
-        ...
 
     @property
     def score(self) -> float:
         """What weights are compared by, at most 1; the higher the better."""
-        ...
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of `score`."""
-        ...
 
     @property
     def samples(self) -> int:
         """How many samples were evaluated."""
-        ...
 
     @property
     def loss(self) -> float:
         """The mean loss."""
-        ...
 
     @property
     def measures(self) -> Mapping[str, float]:
         """Further numbers that metrics.jsonl and model.json keep, by name."""
-        ...
 
     @property
     def predictions(self) -> Sequence[Prediction]:
         """One per sample, in the order given."""
-        ...
-
-    def mistakes(self, most: int | None = None) -> list[int]:
-        """Indices of the predictions that are not correct, the surest first; at most `most`."""
-        ...
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the predictions."""
-        ...
 
     def lines(self) -> Iterator[str | Table]:
         """What a terminal shows."""
-        ...
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
         """The header and the rows of predictions.csv."""
-        ...
 
 
 def share_line(name: str, share: float, interval: tuple[float, float], width: int) -> str:

@@ -7,7 +7,7 @@ evaluation.accuracy, evaluation.interval                            # 0.9452, (0
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from vitral.evaluation.calibration import ReliabilityReport
 from vitral.evaluation.intervals import macro_f1, wilson
 from vitral.evaluation.score import (
     ClassScore,
-    Column,
     Prediction,
     Table,
     check_outputs,
@@ -31,17 +30,6 @@ from vitral.specs import Calibration
 from vitral.wording import listed
 
 COLUMNS = ("path", "label", "predicted", "score", "given")  # of predictions.csv
-PER_CLASS = (  # of evaluation.json
-    "name",
-    "support",
-    "correct",
-    "predicted",
-    "precision",
-    "precision_interval",
-    "recall",
-    "recall_interval",
-    "f1",
-)
 MOST_CLASSES = 20  # that a table on a terminal lists
 MOST_PAIRS = 20
 
@@ -64,6 +52,7 @@ class SingleLabelEvaluation:
         reliability: whether the probabilities mean what they say, and from which one on.
         predictions: one per sample, in the order given, with calibrated probabilities where the
             model has a temperature.
+        kind: of the task; headline: what `score` is called.
     """
 
     classes: tuple[str, ...]
@@ -80,16 +69,8 @@ class SingleLabelEvaluation:
     confusion: NDArray[np.int64]
     reliability: ReliabilityReport
     predictions: tuple[Prediction, ...]
-
-    @property
-    def kind(self) -> Literal["single_label"]:
-        """The kind of task."""
-        return "single_label"
-
-    @property
-    def headline(self) -> Literal["accuracy"]:
-        """What `score` is called."""
-        return "accuracy"
+    kind: Literal["single_label"] = "single_label"
+    headline: Literal["accuracy"] = "accuracy"
 
     @property
     def score(self) -> float:
@@ -118,7 +99,7 @@ class SingleLabelEvaluation:
             "macro_f1": self.macro_f1,
             "macro_f1_interval": list(self.macro_f1_interval),
             "classes": list(self.classes),
-            "per_class": [{k: getattr(row, k) for k in PER_CLASS} for row in self.per_class],
+            "per_class": [_class_values(score) for score in self.per_class],
             "confusion": self.confusion.tolist(),
             "calibration": self.reliability.to_dict(),
         }
@@ -151,19 +132,15 @@ class SingleLabelEvaluation:
 
     def _class_table(self) -> Table:
         """Every class, or the ones with the lowest F1."""
-        shown = self.per_class
+        shown: Sequence[ClassScore] = self.per_class
         title = "each class"
         if len(shown) > MOST_CLASSES:
             occurring = [score for score in shown if score.f1 is not None]
-            shown = tuple(sorted(occurring, key=lambda score: score.f1 or 0.0)[:MOST_CLASSES])
+            shown = sorted(occurring, key=lambda score: score.f1 or 0.0)[:MOST_CLASSES]
             title = f"the {len(shown)} classes of the lowest F1"
-        numbers = ("images", "precision", "recall", "F1")
         return Table(
             title=f"{title}, with 95 % intervals",
-            columns=(
-                Column(heading="class", left=True),
-                *(Column(heading=heading, wraps=False) for heading in numbers),
-            ),
+            headings=("class", "images", "precision", "recall", "F1"),
             rows=tuple(
                 (
                     score.name,
@@ -177,14 +154,11 @@ class SingleLabelEvaluation:
         )
 
     def _confusion_table(self) -> Table:
-        counts = [[str(int(count)) for count in row] for row in self.confusion]
-        numbers = (Column(heading=str(number)) for number in range(len(self.classes)))
+        rows = zip(self.classes, self.confusion.tolist(), strict=True)
         return Table(
             title="confusion: rows are the truth",
-            columns=(Column(heading="", left=True, wraps=False), *numbers),
-            rows=tuple(
-                (f"{number} {name}", *counts[number]) for number, name in enumerate(self.classes)
-            ),
+            headings=("", *map(str, range(len(self.classes)))),
+            rows=tuple((f"{i} {name}", *map(str, row)) for i, (name, row) in enumerate(rows)),
         )
 
 
@@ -322,6 +296,12 @@ def _check(
             f"Labels are class numbers from 0 to {count - 1}; "
             f"{listed([f'{keys[i]} has {truth[i]}' for i in outside], 3) or truth.dtype} is not."
         )
+
+
+def _class_values(score: ClassScore) -> dict[str, Any]:
+    values = asdict(score)
+    del values["average_precision"]
+    return values
 
 
 def _with_interval(share: float | None, interval: tuple[float, float] | None) -> str:

@@ -49,9 +49,6 @@ class Reconstruction:
     def measures(self) -> Mapping[str, float]:
         return {"baseline": self.baseline}
 
-    def mistakes(self, most: int | None = None) -> list[int]:
-        return mistakes(self.predictions, most)
-
     def to_dict(self) -> dict[str, Any]:
         return {"explained_variance": self.score, "loss": self.loss, "samples": self.samples}
 
@@ -84,7 +81,7 @@ def test_every_evaluation_is_written_and_shown_alike(score: Score, tmp_path: Pat
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert len(rows) == (len(score.predictions) + 1 if score.predictions else 0)
-    assert len(score.mistakes()) == len(score.predictions[:1])  # the second image alone
+    assert len(mistakes(score.predictions)) == len(score.predictions[:1])  # the second image
     assert score.headline in str(next(score.lines()))
 
 
