@@ -1,4 +1,4 @@
-"""What `vitral.load` returns: one artifact, ready to answer.
+"""A classifier: one artifact, ready to answer, as `vitral.load` returns it.
 
 clf = vitral.load("runs/flowers")
 clf.predict("tulip.jpg").label
@@ -95,22 +95,22 @@ class Classifier:
 
     @property
     def task(self) -> Task:
-        """What the logits mean, and the probabilities that follow from them."""
+        """The meaning of the logits, and the probabilities that follow from them."""
         return self.card.task
 
     def logits(self, images: Tensor) -> Tensor:
-        """Ready (normalised) images (B, C, H, W) -> float32 logits (B, classes), on the CPU."""
+        """Computes the logits of ready images, normalised (B, C, H, W): float32 (B, classes)."""
         return self.engine.logits(images)
 
     def predict(self, image: Picture, *, top: int = 5) -> Answer:
-        """The answer for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
+        """Answers for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
 
         Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
         """
         return self.answers(self.logits(self.prepare(image)[None]), [_name(image)], top=top)[0]
 
     def prepare(self, image: Picture) -> Tensor:
-        """The picture as the network wants it: normalised, float32 (channels, height, width).
+        """Reads a picture as the network wants it: normalised, float32 (channels, height, width).
 
         Raises DataError when it cannot be read.
         """
@@ -128,7 +128,7 @@ class Classifier:
         return preprocess.tensor(image, self.card.images)
 
     def answers(self, logits: Tensor, names: Sequence[str], *, top: int = 5) -> list[Answer]:
-        """The answers that logits (B, classes) amount to, for B images of these names."""
+        """Turns logits (B, classes) into the answers for B images of these names."""
         self._refuse_without_head()
         if top < 1:
             raise UsageError(f"top is at least 1, not {top}.")
@@ -208,7 +208,7 @@ class Classifier:
     def evaluate(
         self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
     ) -> Evaluation:
-        """Score a folder, a built-in source, or what `find` or `labelled` gave.
+        """Scores a folder, a built-in source, or what `find` or `labelled` gave.
 
         A multi-label model scores images that have one each as well. Raises DataError for
         multi-label images where the model names one, and where none can be read.
@@ -223,7 +223,7 @@ class Classifier:
         workers: int = 0,
         tick: Tick | None = None,
     ) -> tuple[Evaluation, tuple[Problem, ...]]:
-        """What `evaluate` gives, and the images that are not in it as they could not be read.
+        """Evaluates, and names the images that are not in it as they could not be read.
 
         `tick` is called with (images seen, images in all).
         """
@@ -257,7 +257,7 @@ class Classifier:
         return evaluation, outputs.failed
 
     def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:
-        """Which patches the answer needs in one picture, and whether that is true.
+        """Explains one picture: the patches that the answer needs, and whether that is true.
 
         Raises DataError when it cannot be read, and what explanation.explain raises;
         `explain_files` takes many and goes on instead.
@@ -333,7 +333,8 @@ def load(
 
     Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """
-    weights, chosen = read_weights(run, announce=announce), best_device(device)
+    weights = read_weights(run, announce=announce)
+    chosen = best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
     return Classifier(model, TorchEngine(model, chosen, precision), weights.card)
 

@@ -1,4 +1,4 @@
-"""What every engine can be asked, whatever it computes with."""
+"""The surface that every engine has, whatever it computes with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where images are wanted; those from elsewhere are moved there."""
+        """The device that images are wanted on; those from elsewhere are moved there."""
         ...
 
     def logits(self, images: Tensor) -> Tensor:

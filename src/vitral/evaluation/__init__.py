@@ -1,4 +1,4 @@
-"""How good a model is, in numbers that carry their interval; numpy only, no torch.
+"""Scores of a model, in numbers that carry their interval; numpy only, no torch.
 
 Every evaluation is a `Score`: it has a `headline` (what its score is called), `score`, `interval`,
 `samples`, `loss`, `predictions`, `mistakes` and `to_dict`. `evaluate` makes the one of a task.

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and from which one on an answer may be believed.
+"""Calibration: a temperature for the probabilities, and a threshold to believe answers from.
 
 calibration = fit(logits, labels)              # of validation images: Calibration(temperature, ...)
 scored = report(logits, labels, keys, calibration)
@@ -19,8 +19,8 @@ from vitral.specs import Calibration
 
 Floats = NDArray[np.float64]
 
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
-AIM = 0.95  # share of right answers that the sure ones should have, more where most are right
+TEMPERATURES = (0.05, 20.0)  # the lowest and the highest that are looked at
+AIM = 0.95  # share of right answers among the confident ones; more where most are right
 FOLDS = 5
 _SHARE = 0.1  # of the images, answered at least where the aim is out of reach
 _FEW = 20  # answers that show that it is reached, or that share of few images
@@ -49,7 +49,7 @@ class Reliability:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReliabilityReport:
-    """How the probabilities of an evaluation fared, before and after the temperature.
+    """The reliability of the probabilities of an evaluation, before and after the temperature.
 
     Attributes:
         calibration: of the model; None where nothing was fitted, and so are `after`, `coverage`
@@ -57,8 +57,8 @@ class ReliabilityReport:
         cross_fitted: whether these are the very images that it was fitted on. All that follows but
             `before` was then found for each fifth of them with what the others gave.
         before, after: without and with the temperature.
-        coverage: share of the answers that are sure.
-        accuracy_when_sure: share of those that are right; None where none is sure.
+        coverage: share of the answers that are confident, at least the threshold.
+        accuracy_when_sure: share of those that are right; None where none is confident.
         curve: (threshold, coverage, accuracy), rising in the threshold, as `curve` has it.
     """
 
@@ -71,7 +71,7 @@ class ReliabilityReport:
     curve: tuple[tuple[float, float, float], ...]
 
     def lines(self) -> Iterator[str]:
-        """What a terminal shows: how far from the truth, and how many answers are confident."""
+        """Writes for a terminal how far from the truth they are, and how many are confident."""
         before = f"ECE        {100 * self.before.ece:.2f}"
         unit = "points between the probabilities and the truth"
         fitted = self.calibration
@@ -131,16 +131,18 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - half a second
 
-    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    scores = np.asarray(logits, np.float64)
+    truth = np.asarray(labels, np.int64)
     samples, count = scores.shape
     if samples == 0 or not np.ptp(scores, axis=1).any():
         return 1.0
-    given = scores[np.arange(samples), truth]
-    doubt = 1 / (samples + 2) if (given == scores.max(axis=1)).all() else 0.0
-    wanted = ((1 - doubt) * given + doubt * (scores.sum(axis=1) - given) / max(count - 1, 1)).mean()
+    own = scores[np.arange(samples), truth]
+    others = (scores.sum(axis=1) - own) / max(count - 1, 1)
+    doubt = 1 / (samples + 2) if (own == scores.max(axis=1)).all() else 0.0
+    wanted = ((1 - doubt) * own + doubt * others).mean()
     found = minimize_scalar(
         lambda power: normaliser(scores, math.exp(power)).mean() - wanted / math.exp(power),
-        bounds=(math.log(LOWEST), math.log(HIGHEST)),
+        bounds=(math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])),
         method="bounded",
         options={"xatol": 1e-4},
     )
@@ -165,23 +167,25 @@ def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> Reli
     Args:
         confidence: (N,) probabilities of the answers; right: (N,) whether each is right.
     """
-    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, bool)
+    scores = np.asarray(confidence, np.float64)
+    hits = np.asarray(right, bool)
     edges = np.arange(bins + 1) / bins
-    number = np.searchsorted(edges[1:-1], sure, side="left")  # a bin has its upper edge
+    number = np.searchsorted(edges[1:-1], scores, side="left")  # a bin has its upper edge
     counts = np.bincount(number, minlength=bins)
-    sums = np.bincount(number, sure, minlength=bins), np.bincount(number, hits, minlength=bins)
+    score_sums = np.bincount(number, scores, minlength=bins)
+    hit_sums = np.bincount(number, hits, minlength=bins)
     filled = [
         Bin(
             low=float(edges[i]),
             high=float(edges[i + 1]),
             count=int(counts[i]),
-            confidence=float(sums[0][i] / counts[i]),
-            accuracy=float(sums[1][i] / counts[i]),
+            confidence=float(score_sums[i] / counts[i]),
+            accuracy=float(hit_sums[i] / counts[i]),
         )
         for i in np.flatnonzero(counts)
     ]
-    gaps = float(np.abs(sums[0] - sums[1]).sum())
-    return Reliability(ece=gaps / max(len(sure), 1), bins=tuple(filled))
+    gaps = float(np.abs(score_sums - hit_sums).sum())
+    return Reliability(ece=gaps / max(len(scores), 1), bins=tuple(filled))
 
 
 def curve(
@@ -197,8 +201,9 @@ def curve(
         return ()
     wanted = np.linspace(answered[0], answered[-1], points)
     kept = np.unique(np.searchsorted(answered, wanted))[::-1]
-    shares = answered[kept] / answered[-1], hits[kept] / answered[kept]
-    return tuple(zip(values[kept].tolist(), shares[0].tolist(), shares[1].tolist(), strict=True))
+    coverage = answered[kept] / answered[-1]
+    accuracy = hits[kept] / answered[kept]
+    return tuple(zip(values[kept].tolist(), coverage.tolist(), accuracy.tolist(), strict=True))
 
 
 def threshold(confidence: ArrayLike, right: ArrayLike, target: float) -> tuple[float, float]:
@@ -210,7 +215,8 @@ def threshold(confidence: ArrayLike, right: ArrayLike, target: float) -> tuple[f
     for: `target`, or less.
     """
     values, answered, hits = _from_on(confidence, right)
-    share, tenth = hits / answered, _SHARE * answered[-1]
+    share = hits / answered
+    tenth = _SHARE * answered[-1]
     shown = (hits >= target * answered - 1e-9) & (answered >= min(_FEW, tenth))
     reached = np.flatnonzero(shown)
     if len(reached):
@@ -222,31 +228,35 @@ def threshold(confidence: ArrayLike, right: ArrayLike, target: float) -> tuple[f
 
 def _from_on(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Each confidence that occurs, the highest first; how many answers have it or more; right."""
-    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, bool)
-    order = np.argsort(-sure, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True)[: len(sure)])
-    return sure[order][ends], (ends + 1).astype(np.float64), hits[order].cumsum()[ends] * 1.0
+    scores = np.asarray(confidence, np.float64)
+    hits = np.asarray(right, bool)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)[: len(scores)])
+    return scores[order][ends], (ends + 1).astype(np.float64), hits[order].cumsum()[ends] * 1.0
 
 
 def fit(logits: ArrayLike, labels: ArrayLike) -> Calibration:
     """Temperature and threshold of a model from what it says of validation images.
 
-    The sure answers are to be right 95 times in 100, and half as often wrong as all answers where
-    that asks for more. A model that is never right is sure of nothing.
+    The confident answers are to be right 95 times in 100, and half as often wrong as all where
+    that asks for more. A model that is never right is confident of nothing.
 
     Args:
         logits: (N, K), N >= 1; labels: (N,) indices of the true class.
     """
-    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
-    temperature, right = fit_temperature(scores, truth), scores.argmax(axis=1) == truth
+    scores = np.asarray(logits, np.float64)
+    truth = np.asarray(labels, np.int64)
+    temperature = fit_temperature(scores, truth)
+    right = scores.argmax(axis=1) == truth
     error = 1 - float(right.mean())
     aim = max(AIM, 1 - error / 2)
     least, target = threshold(confidences(scores, temperature), right, aim)
     if not target:
-        least, target = 1.0, aim
+        least = 1.0
+        target = aim
     return Calibration(
         temperature=temperature,
-        threshold=math.floor(least * 1e6) / 1e6,  # another rounding loses none of the sure
+        threshold=math.floor(least * 1e6) / 1e6,  # another rounding loses none of the confident
         target=round(target, 6),
         samples=len(truth),
     )
@@ -260,7 +270,7 @@ def report(
     *,
     cross_fit: bool = False,
 ) -> ReliabilityReport:
-    """What the calibration of a model is worth on these images.
+    """Measures what the calibration of a model is worth on these images.
 
     Args:
         logits: (N, K); labels: (N,) indices of the true class; keys: N names, which decide the
@@ -268,22 +278,23 @@ def report(
         calibration: of the model, if there is one; cross_fit: whether it was fitted on these
             images.
     """
-    right, plain = logits.argmax(axis=1) == labels, confidences(logits)
+    right = logits.argmax(axis=1) == labels
+    plain = confidences(logits)
     if calibration is None:
         return uncalibrated(plain, right)
     crossed = cross_fit and len(labels) > 1
     if crossed:
-        confidence, sure = _cross_fitted(logits, labels, keys)
+        confidence, confident = _cross_fitted(logits, labels, keys)
     else:
         confidence = confidences(logits, calibration.temperature)
-        sure = confidence >= calibration.threshold
+        confident = confidence >= calibration.threshold
     return ReliabilityReport(
         calibration=calibration,
         cross_fitted=crossed,
         before=reliability(plain, right),
         after=reliability(confidence, right),
-        coverage=float(sure.mean()),
-        accuracy_when_sure=float(right[sure].mean()) if sure.any() else None,
+        coverage=float(confident.mean()),
+        accuracy_when_sure=float(right[confident].mean()) if confident.any() else None,
         curve=curve(confidence, right),
     )
 
@@ -304,14 +315,15 @@ def uncalibrated(confidence: Floats, right: NDArray[np.bool_]) -> ReliabilityRep
 def _cross_fitted(
     logits: Floats, labels: NDArray[np.int64], keys: Sequence[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Confidences, and which are sure, by what each fifth's other four fifths gave."""
+    """Confidences, and which are confident, by what each fifth's other four fifths gave."""
     place = np.empty(len(labels), np.int64)
     place[sorted(range(len(labels)), key=keys.__getitem__)] = np.arange(len(labels))
     fold = place % min(FOLDS, len(labels))
-    confidence, sure = np.empty(len(labels)), np.empty(len(labels), bool)
+    confidence = np.empty(len(labels))
+    confident = np.empty(len(labels), bool)
     for number in np.unique(fold):
         inside = fold == number
         fitted = fit(logits[~inside], labels[~inside])
         confidence[inside] = confidences(logits[inside], fitted.temperature)
-        sure[inside] = confidence[inside] >= fitted.threshold
-    return confidence, sure
+        confident[inside] = confidence[inside] >= fitted.threshold
+    return confidence, confident

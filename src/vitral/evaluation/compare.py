@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same images, or only luckier.
+"""A comparison of two models on the same images: is one better, or only luckier?
 
 found = compare(first, second)                     # evaluations of two models on the same images
 found.verdict, found.p                             # "not distinguishable", 0.36
@@ -49,13 +49,13 @@ class Comparison:
 
     @property
     def verdict(self) -> Literal["not distinguishable", "first is better", "second is better"]:
-        """What these images say, at 5 %."""
+        """The conclusion that these images allow, at 5 %."""
         if self.p >= SIGNIFICANT:
             return "not distinguishable"
         return "first is better" if self.difference > 0 else "second is better"
 
     def lines(self, first: str, second: str) -> Iterator[str]:
-        """What a terminal shows: both accuracies, where they differ, and what that means.
+        """Writes for a terminal both accuracies, where they differ, and what that means.
 
         `first` and `second` are the names of the models.
         """
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare(first: Score, second: Score) -> Comparison:
-    """Two evaluations of the same images, paired by key; classes are compared by name.
+    """Compares two evaluations of the same images, paired by key; classes are compared by name.
 
     Raises DataError when they are not of the same images with the same labels.
     """
@@ -101,8 +101,10 @@ def compare(first: Score, second: Score) -> Comparison:
                 f"second; compare them on the same labels."
             )
         counts[answer.correct, pair.correct] += 1
-    only_first, only_second = counts[True, False], counts[False, True]
-    both, samples = counts[True, True], len(first.predictions)
+    only_first = counts[True, False]
+    only_second = counts[False, True]
+    both = counts[True, True]
+    samples = len(first.predictions)
     return Comparison(
         samples=samples,
         accuracy=(both + only_first) / samples,
@@ -134,6 +136,7 @@ def paired_interval(
 
     Wald's interval with one pair of either kind added, which keeps its width where none differ.
     """
-    first, second = (only_first + 1) / (samples + 2), (only_second + 1) / (samples + 2)
+    first = (only_first + 1) / (samples + 2)
+    second = (only_second + 1) / (samples + 2)
     half = z * math.sqrt((first + second - (first - second) ** 2) / (samples + 2))
     return max(-1.0, first - second - half), min(1.0, first - second + half)

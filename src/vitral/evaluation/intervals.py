@@ -1,4 +1,4 @@
-"""How far a number that few samples gave may be from the truth."""
+"""Intervals: the distance from the truth that a number from few samples may have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def wilson(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
         return 0.0, 1.0
     if not 0 <= correct <= total:
         raise DataError(f"{correct} of {total} is not a proportion.")
-    share, square = correct / total, z * z
+    share = correct / total
+    square = z * z
     centre = (share + square / (2 * total)) / (1 + square / total)
     half = z / (1 + square / total)
     half *= math.sqrt(share * (1 - share) / total + square / (4 * total * total))
@@ -42,12 +43,14 @@ def macro_f1(confusion: NDArray[np.int64], seed: int = 0) -> tuple[float, tuple[
     accuracy stands in.
     """
     truth, guess = np.nonzero(confusion)
-    counts, samples = confusion[truth, guess], int(confusion.sum())
+    counts = confusion[truth, guess]
+    samples = int(confusion.sum())
     value = float(_mean_f1(counts[None], truth, guess, len(confusion))[0])
     correct = int(np.trace(confusion))
     if correct in (0, samples):
         return value, wilson(correct, samples)
-    random, means = np.random.default_rng(seed), []
+    random = np.random.default_rng(seed)
+    means = []
     size = max(1, _CELLS // max(len(counts), len(confusion)))
     for start in range(0, _DRAWS, size):
         drawn = random.multinomial(samples, counts / samples, min(size, _DRAWS - start))

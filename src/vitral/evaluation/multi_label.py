@@ -41,7 +41,7 @@ _CHUNK = 4_000_000  # counts in memory at a time
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiLabelEvaluation:
-    """What `evaluate_multi_label` found; it is a `Score`.
+    """The `Score` of a classifier whose images have any number of labels.
 
     Attributes:
         classes: K names in the order of the logits.
@@ -78,7 +78,7 @@ class MultiLabelEvaluation:
 
     @property
     def score(self) -> float:
-        """What weights are compared by, 0 to 1; `interval` is its interval."""
+        """The number that weights are compared by, 0 to 1; `interval` is its interval."""
         return self.mean_average_precision
 
     @property
@@ -114,15 +114,15 @@ class MultiLabelEvaluation:
             yield answer.key, *names, *(f"{score:.6g}" for score in scores.tolist())
 
     def lines(self) -> Iterator[str | Table]:
-        """What a terminal shows: the scores, and each class (the worst of many)."""
+        """Writes for a terminal the scores, and each class (the worst of many)."""
         scored = len(self.classes) - len(self.without_positives)
         average = share_line("mean average precision", self.score, self.interval, 22)
         yield f"{average}  over {scored} of {len(self.classes)} classes"
         exact = round(self.accuracy * self.samples)
         match = share_line("exact match", self.accuracy, self.accuracy_interval, 22)
         yield f"{match}  {exact} of {self.samples}"
-        micro, macro = 100 * self.f1_micro, 100 * self.f1_macro
-        yield f"{'F1 at 0.5':<22}  micro {micro:.2f} %, macro {macro:.2f} %"
+        f1 = f"micro {100 * self.f1_micro:.2f} %, macro {100 * self.f1_macro:.2f} %"
+        yield f"{'F1 at 0.5':<22}  {f1}"
         if self.without_positives:
             yield f"{'not scored':<22}  {listed(self.without_positives, 3)}: no image has it"
         yield self._class_table()
@@ -163,7 +163,8 @@ def evaluate_multi_label(
     Raises DataError when nothing has a label or the shapes do not fit, ModelError when an output
     is not finite.
     """
-    scores, truth = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
+    scores = np.asarray(outputs, dtype=np.float64)
+    truth = np.asarray(labels)
     check_outputs(scores, len(truth), classes, keys, kind)
     if truth.dtype != np.bool_ or truth.shape != scores.shape:
         raise DataError(
@@ -175,12 +176,14 @@ def evaluate_multi_label(
     if kind == "probabilities":
         inside = np.clip(scores, 1e-15, 1 - 1e-15)
         scores = np.log(inside) - np.log1p(-inside)
-    given, probabilities = scores >= 0, np.exp(-np.logaddexp(0, -scores))
+    given = scores >= 0
+    probabilities = np.exp(-np.logaddexp(0, -scores))
     exact = int((truth == given).all(axis=1).sum())
     per_class = _class_scores(scores, truth, classes)
-    found = [score.average_precision for score in per_class if score.average_precision is not None]
+    averages = [row.average_precision for row in per_class if row.average_precision is not None]
     f1 = [score.f1 for score in per_class if score.f1 is not None]
-    mean, half = float(np.mean(found)), Z_95 * _deviation(scores, truth, seed)
+    mean = float(np.mean(averages))
+    half = Z_95 * _deviation(scores, truth, seed)
     correct = sum(score.correct for score in per_class)
     both = sum(score.support + score.predicted for score in per_class)
     return MultiLabelEvaluation(
@@ -209,7 +212,8 @@ def average_precision(
     scikit-learn has it. `counts` (N, B) says how often each counts; some of `truth` is true.
     """
     order = np.argsort(-scores, kind="stable")
-    counts, right = counts[order], truth[order]
+    counts = counts[order]
+    right = truth[order]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     positives = right.cumsum()[ends]
     rises = np.diff(positives, prepend=0) > 0  # elsewhere recall stands still
@@ -253,19 +257,22 @@ def _deviation(scores: NDArray[np.float64], truth: NDArray[np.bool_], seed: int)
 
     Its percentiles would not do for an interval: repeated samples lift every average precision.
     """
-    samples, random, means = len(scores), np.random.default_rng(seed), []
+    samples = len(scores)
+    random = np.random.default_rng(seed)
+    means = []
     size = max(1, _CHUNK // samples)
     for start in range(0, _DRAWS, size):
         counts = np.empty((samples, min(size, _DRAWS - start)), np.int32)
         for column in range(counts.shape[1]):
             drawn = random.integers(0, samples, samples)
             counts[:, column] = np.bincount(drawn, minlength=samples)
-        total, found = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+        total = np.zeros(counts.shape[1])
+        scored = np.zeros(counts.shape[1])
         for k in np.flatnonzero(truth.any(axis=0)):
             average = average_precision(scores[:, k], truth[:, k], counts)
             total += np.nan_to_num(average)
-            found += ~np.isnan(average)
-        means.append(total[found > 0] / found[found > 0])
+            scored += ~np.isnan(average)
+        means.append(total[scored > 0] / scored[scored > 0])
     return float(np.concatenate(means).std())
 
 

@@ -17,7 +17,7 @@ from vitral.specs import ImageSpec
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a network computed of a stream of batches, in the order of the stream.
+    """The outputs of a network for a stream of batches, in the order of the stream.
 
     Attributes:
         values: float32 (N, D): logits, or representations.

@@ -23,7 +23,7 @@ from vitral.storage import files
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionTable:
-    """What a predictions.csv tells.
+    """The content of a predictions.csv.
 
     Attributes:
         predictions: one per line.

@@ -1,4 +1,4 @@
-"""How much frozen features tell: heads that are solved for at once, and nearest neighbours.
+"""Probes of frozen features: heads that are solved for at once, and nearest neighbours.
 
 weight, bias = least_squares(features, labels, classes)   # the paper's few-shot probe
 weight, bias = logistic(features, labels, classes)        # regression, the penalty chosen
@@ -28,7 +28,8 @@ SEEDS = 3
 
 BIAS_FEATURE = 100.0  # so large that the penalty hardly touches the bias
 PENALTY = 2.0**10
-NEIGHBOURS, TEMPERATURE = 20, 0.07  # of DINO (Caron et al. 2021)
+NEIGHBOURS = 20  # and the temperature of their votes: of DINO (Caron et al. 2021)
+TEMPERATURE = 0.07
 
 # of features with unit deviation divided by the root of their number: a row has a norm of about 1
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -46,7 +47,7 @@ Head = tuple[NDArray[Any], NDArray[Any]]  # (K, D) and (K,): features @ weight.T
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeScore:
-    """What one setting of a probe reached.
+    """The accuracy that one setting of a probe reached.
 
     Attributes:
         shots: training images per class; None for all there are.
@@ -64,7 +65,7 @@ class ProbeScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeResult:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
         kind: which probe.
@@ -97,18 +98,18 @@ class ProbeResult:
 
 
 def probe_lines(result: ProbeResult) -> Iterator[str]:
-    """What a terminal shows of a probe."""
+    """Writes the result of a probe for a terminal."""
     yield (
         f"{result.kind:<9} {result.classes:,} classes, {result.support:,} training images, "
         f"{result.samples:,} test images"
     )
     for score in result.scores:
         shots = score.shots
-        name = "accuracy" if shots is None else f"{shots} shot{'s' * (shots > 1)}"
+        name = "accuracy" if shots is None else "1 shot" if shots == 1 else f"{shots} shots"
         low, high = (100 * bound for bound in score.interval)
         draws = ", ".join(f"{100 * accuracy:.2f}" for accuracy in score.accuracies)
-        several = f"  draws: {draws}" * (len(score.accuracies) > 1)
-        yield f"{name:<9} {100 * score.accuracy:.2f} %  (95 %: {low:.2f} to {high:.2f}){several}"
+        each = f"  draws: {draws}" if len(score.accuracies) > 1 else ""
+        yield f"{name:<9} {100 * score.accuracy:.2f} %  (95 %: {low:.2f} to {high:.2f}){each}"
     yield from result.notes
 
 
@@ -116,7 +117,8 @@ def probe_score(accuracies: Sequence[float], samples: int, shots: int | None = N
     """The mean of draws that were all tested on the same `samples` images, and its interval."""
     from scipy.special import stdtrit
 
-    mean, draws = float(np.mean(accuracies)), len(accuracies)
+    mean = float(np.mean(accuracies))
+    draws = len(accuracies)
     low, high = wilson(round(mean * samples), samples)
     spread = 0.0
     if draws > 1:
@@ -143,10 +145,12 @@ def possible_shots(
         raise UsageError(f"Shots are images per class, at least 1, not {tuple(shots)}.")
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     fewest = int(counts.argmin())
-    most, asked = int(counts[fewest]), sorted(set(shots))
+    most = int(counts[fewest])
+    asked = sorted(set(shots))
     possible = tuple(count for count in asked if count <= most)
     without = [str(count) for count in asked if count > most]
-    reason = f"class '{classes[fewest]}' has {most} readable training image{'s' * (most != 1)}"
+    images = "image" if most == 1 else "images"
+    reason = f"class '{classes[fewest]}' has {most} readable training {images}"
     if not possible:
         raise DataError(
             f"{', '.join(without)} shots per class are not possible: {reason}. Add images to it"
@@ -159,12 +163,13 @@ def possible_shots(
 def supports(
     labels: Labels, classes: int, shots: Sequence[int], seed: int
 ) -> dict[int, NDArray[np.int64]]:
-    """For each number of shots the rows of so many images of each class, drawn by the seed.
+    """Draws, for each number of shots, the rows of so many images of each class.
 
     Each class is permuted once and its first images are taken, so that more shots hold the fewer.
     A label below 0 is never drawn.
     """
-    random, order = np.random.default_rng(seed), np.argsort(labels, kind="stable")
+    random = np.random.default_rng(seed)
+    order = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[order], np.arange(classes + 1))
     drawn = [random.permutation(order[start:end]) for start, end in pairwise(ends)]
     return {count: np.concatenate([rows[:count] for rows in drawn]) for count in shots}
@@ -268,7 +273,8 @@ def _moments(features: Features) -> tuple[NDArray[np.float64], NDArray[np.float6
 def _strength(inputs: Features, numbers: Labels) -> float:
     """The C under which images left out are most likely; classes of few images only train."""
     chosen = _some(numbers)
-    inputs, numbers = inputs[chosen], numbers[chosen]
+    inputs = inputs[chosen]
+    numbers = numbers[chosen]
     enough = np.flatnonzero(np.bincount(numbers)[numbers] >= FOLDS)
     if len(np.unique(numbers[enough])) < 2:
         return USUAL
@@ -307,7 +313,8 @@ def _fit(
     with warnings.catch_warnings():  # after so many steps the rest changes no answer
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(inputs, numbers)
-    weight, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    weight = model.coef_.astype(np.float64)
+    bias = model.intercept_.astype(np.float64)
     if len(weight) == 1:  # of two classes, the logit of the second over the first
         return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight, bias

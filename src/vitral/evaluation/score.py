@@ -1,4 +1,4 @@
-"""What every evaluation can be asked, whatever was evaluated, and the values they share."""
+"""The surface that every evaluation has, whatever was evaluated, and the values they share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Prediction:
 
     @property
     def correct(self) -> bool:
-        """Whether it was given exactly the classes it has."""
+        """True where it was given exactly the classes it has."""
         return self.labels == self.predicted
 
     @property
@@ -59,7 +59,7 @@ def mistakes(predictions: Sequence[Prediction], most: int | None = None) -> list
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScore:
-    """How one class fared.
+    """The scores of one class.
 
     Attributes:
         name: the class.
@@ -121,11 +121,11 @@ class Score(Protocol):
 
     @property
     def headline(self) -> str:
-        """What `score` is called, such as "accuracy"."""
+        """The name of the score, such as "accuracy"."""
 
     @property
     def score(self) -> float:
-        """What weights are compared by, at most 1; the higher the better."""
+        """The number that weights are compared by, at most 1; the higher the better."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -133,7 +133,7 @@ class Score(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many samples were evaluated."""
+        """The number of samples that were evaluated."""
 
     @property
     def loss(self) -> float:
@@ -151,7 +151,7 @@ class Score(Protocol):
         """Plain JSON values, without the predictions."""
 
     def lines(self) -> Iterator[str | Table]:
-        """What a terminal shows."""
+        """Writes for a terminal what was found."""
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
         """The header and the rows of predictions.csv."""

@@ -36,7 +36,7 @@ MOST_PAIRS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SingleLabelEvaluation:
-    """What `evaluate_single_label` found; it is a `Score`.
+    """The `Score` of a classifier whose classes exclude each other.
 
     Attributes:
         classes: K names in the order of the logits.
@@ -74,7 +74,7 @@ class SingleLabelEvaluation:
 
     @property
     def score(self) -> float:
-        """What weights are compared by, 0 to 1; `interval` is its interval."""
+        """The number that weights are compared by, 0 to 1; `interval` is its interval."""
         return self.accuracy
 
     @property
@@ -109,7 +109,7 @@ class SingleLabelEvaluation:
         return csv_rows(self.predictions)
 
     def lines(self) -> Iterator[str | Table]:
-        """What a terminal shows: the scores, each class (the worst of many), the confusions."""
+        """Writes for a terminal the scores, each class (the worst of many), and the confusions."""
         accuracy = share_line("accuracy", self.accuracy, self.interval, 9)
         yield f"{accuracy}  {self.correct:,} of {self.samples:,}"
         if self.top5 is not None and self.top5_interval is not None:

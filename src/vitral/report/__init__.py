@@ -1,4 +1,4 @@
-"""What a person looks at: a run, or an evaluation, as one offline HTML page."""
+"""The report: a run, or an evaluation, as one offline HTML page."""
 
 from vitral.report.gallery import Example, examples
 from vitral.report.page import write_evaluation_report, write_report

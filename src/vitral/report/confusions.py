@@ -1,4 +1,4 @@
-"""What is taken for what: the matrix of the page, its cells, and the images behind each cell."""
+"""The confusions of the page: its matrix, the cells, and the images behind each cell."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def most_confused(matrix: Matrix) -> list[int]:
 
 
 def cells(matrix: Matrix, shown: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """Per cell: where it is, count, share of its whole row, and colours; an empty one has none."""
+    """Describes each cell: place, count, share of its row, and colours; an empty one has none."""
     rows = []
     for truth in shown:
         total = max(int(matrix[truth].sum()), 1)
@@ -81,7 +81,7 @@ def pairs(classes: Sequence[str], matrix: Matrix, most: int) -> list[dict[str, A
 def images(
     predictions: Sequence[Prediction], classes: Sequence[str], places: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """For each place "truth,answer": truth, answer, count and [name, probability in %] of each.
+    """Lists the images behind each place "truth,answer", with their probabilities in %.
 
     The images that the model was surest of come first. Of one cell 200 are named, and of all
     together as many as a page can bear, the confusions before the right answers.

@@ -1,4 +1,4 @@
-"""What stands at the head and the foot of the page: the score, the network, the recipe."""
+"""The head and the foot of the page: the score, the network, the recipe."""
 
 from __future__ import annotations
 

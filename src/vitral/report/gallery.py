@@ -27,7 +27,8 @@ from vitral.specs import ImageSpec
 from vitral.specs.task import TaskKind
 
 MOST = 12  # mistakes, and likely label errors
-_SIDE, _SMALL = 240, 96  # pixels of the longer side of a picture, and of one in a confusion's panel
+_SIDE = 240  # pixels of the longer side of a picture
+_SMALL = 96  # and of one in a confusion's panel
 _MOST_SMALL = 150
 _AT_ONCE = 8  # images that are explained together
 CHEAP = ExplainRequest(method="relevance", details=False, steps=0)  # one pass there and one back
@@ -56,7 +57,7 @@ class Example:
 
 
 class Images(Protocol):
-    """What the gallery needs of a split of a data set."""
+    """The part of a split of a data set that the gallery needs."""
 
     def __len__(self) -> int: ...
 

@@ -64,7 +64,8 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         unreadable, unknown: images that were not scored: files, and counts of unknown classes.
         compared: another model's name, and the comparison of both.
     """
-    card = classifier.card.to_dict()
+    card = classifier.card
+    values = card.to_dict()
     record = Record(
         name=heading or path.stem,
         recipe={},
@@ -72,7 +73,7 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         environment={},
         training=[],
         validations=[],
-        card={name: card.get(name) for name in ("model", "classes", "labels", "calibration")},
+        card={name: values.get(name) for name in ("model", "classes", "labels", "calibration")},
         predictions=evaluation.predictions,
         multi_label=evaluation if evaluation.kind == "multi_label" else None,
         summary=evaluation.to_dict(),
@@ -82,8 +83,9 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         compared=compared,
     )
     language = translations(lang)  # an unknown one is told before the pictures are made
-    network, images = classifier.model, classifier.card.images
-    pictures = examples(split, record.predictions, network, images, kind=evaluation.kind)
+    pictures = examples(
+        split, record.predictions, classifier.model, card.images, kind=evaluation.kind
+    )
     return _write(path, record, pictures, language)
 
 

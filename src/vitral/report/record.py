@@ -24,7 +24,7 @@ Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What a run folder says about the run.
+    """The content of a run folder.
 
     Attributes:
         name: of the folder.
@@ -70,30 +70,30 @@ class Record:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """Of evaluation.json: how the probabilities fare, before and after the temperature."""
+        """The calibration in evaluation.json: probabilities before and after the temperature."""
         return _mapping(self.summary.get("calibration"))
 
     @property
     def threshold(self) -> float | None:
-        """From which probability on an answer counts as sure."""
+        """The probability from which on an answer counts as confident."""
         threshold = _mapping(self.card.get("calibration")).get("threshold")
         return threshold if _finite(threshold) else self.calibration.get("threshold")
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Of best/model.json: what was measured of it."""
+        """The metrics in best/model.json."""
         return _mapping(self.card.get("metrics"))
 
     @property
     def measures(self) -> dict[str, Any]:
-        """What the last validation measured, by name, and over it what best/model.json says."""
+        """The measures of the last validation, by name, and over them those of best/model.json."""
         last = self.validations[-1] if self.validations else {}
         named = {k.removeprefix("val_"): v for k, v in last.items() if k.startswith("val_")}
         return named | self.metrics
 
     @property
     def headline(self) -> str:
-        """What the first number of the page is called, such as "accuracy"."""
+        """The name of the first number of the page, such as "accuracy"."""
         measures = self.measures
         if measures and "accuracy" not in measures:  # an objective without classes: its own first
             return str(next(iter(measures))).replace("_", " ")

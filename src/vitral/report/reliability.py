@@ -1,4 +1,4 @@
-"""Whether the probabilities mean what they say; what is gained by answering when confident."""
+"""The reliability of the probabilities, and the gain of answering only when confident."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from vitral.evaluation import Prediction
 from vitral.report.curves import percent
 from vitral.report.translations import Translations
 
-_WIDTH, _HEIGHT = 320, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 310, 10, 230
-_COUNTS = (262, 292)  # from where to where the bars of the counts stand
+_WIDTH = 320  # of the view box
+_HEIGHT = 330
+_ACROSS = (56, 310)  # from where to where the axes stand
+_DOWN = (10, 230)
+_COUNTS = (262, 292)  # the bars of the counts
 _TABLE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds where no script moves a slider
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoverageCurve:
-    """What is answered, and how much of that is right, at each threshold.
+    """The share that is answered, and how much of that is right, at each threshold.
 
     Attributes:
         thresholds: ascending, 0 to 1 in thousandths, and the artifact's own.
@@ -125,7 +127,7 @@ def _bin(bin_: Mapping[str, Any], most: int, language: Translations) -> Markup:
     height = round((_COUNTS[1] - _COUNTS[0]) * bin_["count"] / most, 1)
     return Markup("<g><title>{}</title>{}{}{}</g>").format(
         tip,
-        _bar("bar", across, (_y(accuracy), _BOTTOM)),
+        _bar("bar", across, (_y(accuracy), _DOWN[1])),
         _bar("gap", across, gap),
         _bar("count", across, (_COUNTS[1] - max(height, 1), _COUNTS[1])),
     )
@@ -134,13 +136,13 @@ def _bin(bin_: Mapping[str, Any], most: int, language: Translations) -> Markup:
 def _axes(language: Translations) -> Markup:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        x = min(_x(share), _RIGHT - 8)
-        parts.append(svg_charts.grid_line((_LEFT, _RIGHT), _y(share), percent(share)))
-        parts.append(svg_charts.text("x", x, _BOTTOM + 16, f"{100 * share:g}"))
+        x = min(_x(share), _ACROSS[1] - 8)
+        parts.append(svg_charts.grid_line(_ACROSS, _y(share), percent(share)))
+        parts.append(svg_charts.text("x", x, _DOWN[1] + 16, f"{100 * share:g}"))
     label = language.say("how sure the answer is, in percent")
-    parts.append(svg_charts.text("x", (_LEFT + _RIGHT) / 2, _HEIGHT - 8, label))
-    parts.append(svg_charts.text("y", _LEFT - 6, _COUNTS[1], language.say("images")))
-    parts += [svg_charts.axis((_LEFT, _RIGHT), y) for y in (_BOTTOM, _COUNTS[1])]
+    parts.append(svg_charts.text("x", sum(_ACROSS) / 2, _HEIGHT - 8, label))
+    parts.append(svg_charts.text("y", _ACROSS[0] - 6, _COUNTS[1], language.say("images")))
+    parts += [svg_charts.axis(_ACROSS, y) for y in (_DOWN[1], _COUNTS[1])]
     return Markup("").join(parts)
 
 
@@ -153,8 +155,10 @@ def _bar(kind: str, across: tuple[float, float], down: tuple[float, float]) -> M
 
 
 def _x(share: float) -> float:
-    return round(_LEFT + share * (_RIGHT - _LEFT), 1)
+    left, right = _ACROSS
+    return round(left + share * (right - left), 1)
 
 
 def _y(share: float) -> float:
-    return round(_BOTTOM - share * (_BOTTOM - _TOP), 1)
+    top, bottom = _DOWN
+    return round(bottom - share * (bottom - top), 1)
