@@ -5,8 +5,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from vitral.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
+    TEMPERATURES,
     confidences,
     curve,
     fit,
@@ -63,11 +62,11 @@ def test_temperatures_where_there_is_no_best():
     right, wrong = logits.argmax(axis=1), logits.argmin(axis=1)
     # all right: as sure as 50 images can make it, and not surer
     sure = fit_temperature(logits, right)
-    assert LOWEST < sure < 1
+    assert TEMPERATURES[0] < sure < 1
     mean = softmax(logits / sure, axis=1).max(axis=1).mean()
     assert 0.8 < mean < 1
     assert fit_temperature(logits[:3], right[:3]) > sure  # and three make it less
-    assert fit_temperature(logits, wrong) == pytest.approx(HIGHEST, rel=1e-3)
+    assert fit_temperature(logits, wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
     assert fit_temperature(np.zeros((5, 3)), np.zeros(5, int)) == 1
     assert fit_temperature(np.ones((5, 1)), np.zeros(5, int)) == 1
     assert np.isfinite(fit_temperature(logits[:1], right[:1]))
