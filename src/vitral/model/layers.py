@@ -6,11 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitral.errors import ModelError
-from vitral.model.positions import PositionContext, rotate
+from vitral.model.positions import (
+    PositionContext,
+    attention_bias,
+    relative_table,
+    rotate_queries_and_keys,
+)
 from vitral.specs import Dropouts, ModelSpec
 
-LONGEST, LONGEST_AT_ONCE = 1024, 256  # tokens whose attention is written out: to learn, or not
+# the most tokens for which a CPU writes out attention in bfloat16: in training, and otherwise
+LONGEST_LEARNING = 1024
+LONGEST_ANSWERING = 256
 
 
 class StepSamples(NamedTuple):
@@ -26,24 +32,31 @@ class StepSamples(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head attention: [q, k, v] = z U_qkv, A = softmax(q k^T / sqrt(D_h)), A v U_msa."""
+    """Multi-head attention: [q, k, v] = z U_qkv, A = softmax(q k^T / sqrt(D_h)), A v U_msa.
+
+    A context may say which keys a query sees (see `PositionContext`). A token of padding sees
+    none: its row of A is zero, and whatever values it holds reach no other token.
+    """
 
     def __init__(self, spec: ModelSpec, dropouts: Dropouts, *, pooling: bool = False) -> None:
         super().__init__()
-        self.heads, self.inner = spec.heads, spec.attention_width
-        head_width = self.inner // self.heads
-        self.scale, self.dropout = head_width**-0.5, dropouts.attention_dropout
-        self.qkv = nn.Linear(spec.width, 3 * self.inner, bias=spec.biases == "all")
-        out = nn.Linear(self.inner, spec.width, bias=spec.biases in ("all", "no_qkv"))
-        self.out = out if spec.out_projection else nn.Identity()
-        self.turns = spec.positions == "rope2d" and not pooling
-        self.q_norm = self.k_norm = self.relative = None
+        head_width = spec.attention_width // spec.heads
+        self.heads = spec.heads
+        self.width = spec.attention_width
+        self.scale = head_width**-0.5
+        self.dropout = dropouts.attention_dropout
+        self.positions = "none" if pooling else spec.positions
+        self.qkv = nn.Linear(spec.width, 3 * self.width, bias=spec.biases == "all")
+        self.out: nn.Module = nn.Identity()
+        if spec.out_projection:
+            bias = spec.biases in ("all", "no_qkv")
+            self.out = nn.Linear(self.width, spec.width, bias=bias)
+        self.q_norm: nn.LayerNorm | None = None
+        self.k_norm: nn.LayerNorm | None = None
         if spec.qk_norm and not pooling:
             self.q_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
             self.k_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
-        if spec.positions == "relative" and not pooling:
-            positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
-            self.relative = nn.Parameter(torch.empty(2 * positions - 1, head_width))
+        self.relative = None if pooling else relative_table(spec)
 
     def forward(
         self,
@@ -51,79 +64,71 @@ class Attention(nn.Module):
         context: PositionContext | None = None,
         attention_out: list[Tensor] | None = None,
     ) -> Tensor:
-        """(B, T, width) to the same; the softmax it goes through is appended to `attention_out`."""
+        """Return what (B, T, width) tokens gather from one another, of the same shape.
+
+        With `attention_out`, the softmax that the tokens go through is appended to it.
+        """
         q, k, v = self.project(x, context)
         if attention_out is not None:  # a fused kernel has no softmax to differentiate by
-            attention_out.append(self._softmax(q, k, context))
-            return self.out((attention_out[-1].to(v.dtype) @ v).transpose(1, 2).flatten(2))
-        dropout = self.dropout if self.training else 0.0
-        mixed = attended(q, k, v, self._relative(q, context), dropout)
+            weights = self._softmax(q, k, context)
+            attention_out.append(weights)
+            mixed = weights.to(v.dtype) @ v
+        else:
+            dropout = self.dropout if self.training else 0.0
+            mixed = attend(q, k, v, self._bias(q, context), context, dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))  # b h t d -> b t (h d)
 
     def weights(self, x: Tensor, context: PositionContext | None = None) -> Tensor:
-        """The softmax inside `forward`, (B, heads, T, T), row = query; in float32 or better.
+        """Return the softmax inside `forward`, (B, heads, T, T), row = query, in float32 or better.
 
-        Rows sum to 1; weights @ v, the heads joined, through `out` is forward(x). x is normed.
-        Rotated and relative positions need `position_context(spec, grid, tokens)`.
+        Rows sum to 1, those of padding to 0; weights @ v, the heads joined, through `out` is
+        forward(x). x is normed. Rotated and relative positions need
+        `position_context(spec, grid, tokens)`.
         """
         q, k, _ = self.project(x, context)
         return self._softmax(q, k, context)
 
-    def _softmax(self, q: Tensor, k: Tensor, context: PositionContext | None) -> Tensor:
-        relative, precise = self._relative(q, context), torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):  # as the fused kernels accumulate
-            logits = (q.to(precise) * self.scale) @ k.to(precise).mT
-        return (logits if relative is None else logits + relative).softmax(-1)
-
     def project(
         self, x: Tensor, context: PositionContext | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as they meet, (B, heads, T, head_width) each."""
-        parts = self.qkv(x).chunk(3, dim=-1)  # each b t (h d) -> b h t d
+        """Return queries, keys and values as they meet, (B, heads, T, head_width) each."""
+        parts = self.qkv(without_padding(x, context)).chunk(3, dim=-1)  # each b t (h d) -> b h t d
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if self.turns:
-            if context is None or context.cos_sin is None:
-                raise ModelError(
-                    "Rotated attention needs position_context(spec, grid, tokens) of its tokens."
-                )
-            q, k = rotate(q, context.cos_sin), rotate(k, context.cos_sin)
+            q = self.q_norm(q)
+            k = self.k_norm(k)
+        q, k = rotate_queries_and_keys(self.positions, q, k, context)
         return q, k, v
 
-    def _relative(self, q: Tensor, context: PositionContext | None) -> Tensor | None:
-        """Content query times the key of each offset (appendix D.4), scaled as content logits are.
+    def _softmax(self, q: Tensor, k: Tensor, context: PositionContext | None) -> Tensor:
+        bias = self._bias(q, context)
+        precise = torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast(q.device.type, enabled=False):  # as the fused kernels accumulate
+            logits = (q.to(precise) * self.scale) @ k.to(precise).mT
+        return masked_softmax(logits, bias, context)
 
-        Where the paper is silent, as Shaw et al. 2018: one table per block for all its heads.
-        """
-        if self.relative is None:
-            return None
-        if context is None or context.relative_index is None:
-            raise ModelError(
-                "Relative attention needs position_context(spec, grid, tokens) with the tokens."
-            )
-        offsets = context.relative_index.clamp(min=0).expand(*q.shape[:2], -1, -1)
-        logits = (q @ self.relative.T * self.scale).gather(-1, offsets)
-        return logits.masked_fill(context.relative_index < 0, 0)
+    def _bias(self, q: Tensor, context: PositionContext | None) -> Tensor | None:
+        return attention_bias(self.positions, self.relative, q, self.scale, context)
 
 
 class Mlp(nn.Module):
-    """Dense, GELU, dense."""
+    """Two dense layers with a GELU between them."""
 
     def __init__(self, spec: ModelSpec, dropouts: Dropouts) -> None:
         super().__init__()
-        self.gelu, self.dropout = "tanh" if spec.gelu == "tanh" else "none", dropouts.dropout
+        self.gelu = "tanh" if spec.gelu == "tanh" else "none"
+        self.dropout = dropouts.dropout
         self.fc1 = nn.Linear(spec.width, spec.mlp_width, bias=spec.biases != "none")
         self.fc2 = nn.Linear(spec.mlp_width, spec.width, bias=spec.biases != "none")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to the same."""
+        """Return (..., width) of (..., width)."""
         x = F.gelu(self.fc1(x), approximate=self.gelu)
-        return self.fc2(dropped(x, self.dropout, self.training))
+        return self.fc2(drop(x, self.dropout, self.training))
 
 
 class Block(nn.Module):
-    """z' = MSA(LN(z)) + z, then MLP(LN(z')) + z' (equations 2 and 3)."""
+    """A transformer block: z' = MSA(LN(z)) + z, then MLP(LN(z')) + z' (equations 2 and 3)."""
 
     def __init__(self, spec: ModelSpec, dropouts: Dropouts, index: int) -> None:
         super().__init__()
@@ -131,10 +136,13 @@ class Block(nn.Module):
         self.attention = Attention(spec, dropouts)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec, dropouts)
-        scaled = spec.layer_scale is not None
-        self.scale1 = nn.Parameter(torch.empty(spec.width)) if scaled else None
-        self.scale2 = nn.Parameter(torch.empty(spec.width)) if scaled else None
-        self.dropout, self.drop_path = dropouts.dropout, dropouts.drop_path_of(index, spec.depth)
+        self.scale1: nn.Parameter | None = None
+        self.scale2: nn.Parameter | None = None
+        if spec.layer_scale is not None:
+            self.scale1 = nn.Parameter(torch.empty(spec.width))
+            self.scale2 = nn.Parameter(torch.empty(spec.width))
+        self.dropout = dropouts.dropout
+        self.drop_path = dropouts.drop_path_of(index, spec.depth)
 
     def forward(
         self,
@@ -143,16 +151,18 @@ class Block(nn.Module):
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> Tensor:
-        """(B, T, width) to the same; see `Attention.forward` for `attention_out`."""
+        """Return the tokens (B, T, width) that leave the block; arguments as in `Attention`."""
+        x = without_padding(x, context)  # also from the gradients of norms and MLP
         mixed = self.attention(self.norm1(x), context, attention_out)
         x = x + self._branch(mixed, self.scale1, samples)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)
 
     def _branch(self, x: Tensor, scale: Tensor | None, samples: StepSamples | None) -> Tensor:
-        x = dropped(x, self.dropout, self.training)
+        x = drop(x, self.dropout, self.training)
         x = x if scale is None else x * scale
-        if self.training and self.drop_path:  # one draw per sample; the kept make up for the rest
+        if self.training and self.drop_path:
             keep = 1 - self.drop_path
+            # one number per sample; the branches that stay make up for those that are dropped
             x = x * (uniform(x, (1, 1), samples) < keep).to(x.dtype).div_(keep)
         return x
 
@@ -168,18 +178,20 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(spec, Dropouts())
 
     def forward(self, x: Tensor, attention_out: list[Tensor] | None = None) -> Tensor:
-        """(B, T, width) to (B, width); the probe's softmax, (B, heads, 1, T), is appended."""
-        qkv, heads, inner = self.attention.qkv, self.attention.heads, self.attention.inner
-        weight = qkv.weight.split([inner, 2 * inner])  # the probe alone asks, the tokens answer
-        bias = (None, None) if qkv.bias is None else qkv.bias.split([inner, 2 * inner])
+        """Return (B, width) of tokens (B, T, width); the softmax is (B, heads, 1, T)."""
+        attention = self.attention
+        widths = [attention.width, 2 * attention.width]
+        weight = attention.qkv.weight.split(widths)  # the probe alone asks, the tokens answer
+        bias = (None, None) if attention.qkv.bias is None else attention.qkv.bias.split(widths)
         q = F.linear(self.probe.expand(x.shape[0], -1, -1), weight[0], bias[0])
         k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in (q, k, v))
         if attention_out is None:
-            x = self.attention.out(attended(q, k, v).flatten(1))
+            mixed = attend(q, k, v)
         else:
-            attention_out.append((q * self.attention.scale @ k.mT).softmax(-1))
-            x = self.attention.out((attention_out[-1] @ v).flatten(1))
+            attention_out.append((q * attention.scale @ k.mT).softmax(-1))
+            mixed = attention_out[-1] @ v
+        x = attention.out(mixed.flatten(1))
         return x + self.mlp(self.norm(x))
 
 
@@ -193,29 +205,62 @@ def fuses(
     Of very many tokens the matrices would take too much memory, 2 MB a head and image at 1024,
     unless a bias or dropout (not `plain`) makes torch write them out anyway, in float32.
     """
-    longest = LONGEST if learns else LONGEST_AT_ONCE  # without a backward there is less to win
+    longest = LONGEST_LEARNING if learns else LONGEST_ANSWERING  # a backward has more to win
     return device.type != "cpu" or dtype != torch.bfloat16 or (plain and tokens > longest)
 
 
-def attended(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    context: PositionContext | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(q k^T / sqrt(D_h) + bias) v, (B, heads, T, D_h), by the fastest way to it."""
-    plain, learns = bias is None and not dropout, torch.is_grad_enabled()
-    if fuses(v.device, v.dtype, v.shape[2], learns=learns, plain=plain):
-        return F.scaled_dot_product_attention(q, k, v, bias, dropout)
-    logits = (q * q.shape[-1] ** -0.5) @ k.mT
-    weights = (logits if bias is None else logits + bias).softmax(-1)
-    return (F.dropout(weights, dropout) if dropout else weights) @ v
+    """Return softmax(q k^T / sqrt(D_h) + bias) v, (B, heads, T, D_h), by the fastest way to it."""
+    plain = bias is None and not dropout
+    if not fuses(v.device, v.dtype, v.shape[2], learns=torch.is_grad_enabled(), plain=plain):
+        logits = (q * q.shape[-1] ** -0.5) @ k.mT
+        weights = masked_softmax(logits, bias, context)
+        return (F.dropout(weights, dropout) if dropout else weights) @ v
+    if context is not None and context.causal and bias is None and context.sequence_ids is None:
+        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True)  # no matrix
+    visible = None if context is None else context.visible(q)
+    mask = visible if bias is None else bias
+    if bias is not None and visible is not None:
+        mask = bias.masked_fill(~visible, -torch.inf)
+    mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+    return without_padding(mixed, context)
+
+
+def masked_softmax(logits: Tensor, bias: Tensor | None, context: PositionContext | None) -> Tensor:
+    """Return A of logits (B, heads, T, T): 0 for what a query does not see, and in rows of padding.
+
+    This is the definition that the fused kernels are held to.
+    """
+    logits = logits if bias is None else logits + bias
+    visible = None if context is None else context.visible(logits)
+    if visible is not None:
+        logits = logits.masked_fill(~visible, -torch.inf)
+    return without_padding(logits.softmax(-1), context)
+
+
+def without_padding(x: Tensor, context: PositionContext | None) -> Tensor:
+    """Return (B, ..., T, D) with zeros in the place of padding: 0 times NaN would be NaN."""
+    if context is None or context.sequence_ids is None:
+        return x
+    padding = context.sequence_ids < 0
+    between = [1] * (x.ndim - 3)
+    return x.masked_fill(padding.view(len(padding), *between, -1, 1), 0)
 
 
 def uniform(x: Tensor, shape: tuple[int, ...], samples: StepSamples | None) -> Tensor:
-    """Uniform numbers (B, *shape) for the samples of x, cut from those of all samples of a step."""
+    """Return uniform numbers (B, *shape) for the samples of x, cut from those of a whole step."""
     if samples is None:
         return torch.rand(x.shape[0], *shape, device=x.device)
     return torch.rand(samples.total, *shape, device=x.device)[samples.own]
 
 
-def dropped(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout that costs nothing where there is none."""
+def drop(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Return x after dropout, which costs nothing where there is none."""
     return F.dropout(x, rate) if training and rate else x

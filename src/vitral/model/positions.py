@@ -2,6 +2,10 @@
 
 Appendix D.4 of the paper compares them. Tokens are class, distillation, registers, then patches in
 raster order; of those before the patches the first spec.position_prefix have a position.
+
+A new kind of position is an arm of the `match` in each of these: `Positions` if it is added to the
+tokens, `position_context` with `rotate_queries_and_keys` or `attention_bias` if attention knows it.
+Beside this file it needs its name, check and count of parameters in `specs/model.py`.
 """
 
 import math
@@ -15,7 +19,8 @@ from vitral.errors import ModelError
 from vitral.specs import ModelSpec
 
 Grid = tuple[int, int]
-RULES: dict[str, dict[str, Any]] = {  # how each code base moves learned positions to another grid
+# how each code base moves learned positions to another grid
+RULES: dict[str, dict[str, Any]] = {
     "google": {"mode": "bilinear", "align_corners": True},  # = scipy.ndimage.zoom(order=1)
     "timm": {"mode": "bicubic", "antialias": True},
     "transformers": {"mode": "bicubic"},
@@ -25,28 +30,56 @@ RULES: dict[str, dict[str, Any]] = {  # how each code base moves learned positio
 
 
 class PositionContext(NamedTuple):
-    """What attention is told where positions are not in the tokens themselves.
+    """What attention knows of the places of its tokens, and of which tokens see one another.
 
-    `cos_sin` (2, N, head_width) holds cosines and sines for the last N queries and keys,
-    `relative_index` (T, T) the row of the relative table for each query and key, negative for none.
-    Where every image has patches of its own they are (2, B, 1, N, head_width) and (B, 1, T, T).
+    Attributes:
+        cos_sin: (2, N, head_width), cosines and sines that turn the last N queries and keys.
+        relative_index: (T, T), the row of the relative table for each query and key, negative for
+            none.
+        causal: whether a token sees itself and those before it alone.
+        sequence_ids: integers (B, T). Tokens see those of their own sequence alone, so that several
+            can be packed into one row; a negative id is padding, which nothing sees.
+
+    Where every image has patches of its own, cos_sin is (2, B, 1, N, head_width) and relative_index
+    (B, 1, T, T).
     """
 
     cos_sin: Tensor | None = None
     relative_index: Tensor | None = None
+    causal: bool = False
+    sequence_ids: Tensor | None = None
 
-    def of(self, chosen: Tensor, prefix: int) -> "PositionContext":
-        """The context of some of the tokens: (B, T) indices that begin with the whole prefix."""
-        cos_sin, index = self.cos_sin, self.relative_index
+    def select(self, chosen: Tensor, prefix: int) -> "PositionContext":
+        """Return the context of some of the tokens: indices (B, T) that begin with the prefix."""
+        cos_sin = self.cos_sin
         if cos_sin is not None:
             cos_sin = cos_sin[:, chosen[:, None, prefix:] - prefix]
+        index = self.relative_index
         if index is not None:
             index = index[chosen[:, None, :, None], chosen[:, None, None, :]]
-        return PositionContext(cos_sin, index)
+        ids = self.sequence_ids
+        if ids is not None:
+            ids = ids.gather(1, chosen)
+        return PositionContext(cos_sin, index, self.causal, ids)
+
+    def visible(self, like: Tensor) -> Tensor | None:
+        """Return which key (last axis) each query sees, for (B, heads, T, ...); None is all.
+
+        Padding sees padding here, so that no row is empty: a softmax over nothing is NaN.
+        """
+        visible = None
+        if self.sequence_ids is not None:
+            ids = self.sequence_ids[:, None]
+            visible = ids[..., :, None] == ids[..., None, :]
+        if self.causal:
+            tokens = like.shape[2]
+            earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril()
+            visible = earlier if visible is None else visible & earlier
+        return visible
 
 
 def position_context(spec: ModelSpec, grid: Grid, like: Tensor) -> PositionContext | None:
-    """What attention needs to know on that grid: a rotation, offsets, or nothing."""
+    """Return what attention needs to know on that grid: a rotation, offsets, or nothing."""
     match spec.positions:
         case "relative" if grid != spec.grid:
             raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
@@ -58,24 +91,72 @@ def position_context(spec: ModelSpec, grid: Grid, like: Tensor) -> PositionConte
             return None
 
 
+def relative_table(spec: ModelSpec) -> nn.Parameter | None:
+    """Return the keys of all offsets that a block learns: one table for all its heads, or none.
+
+    Where the paper (appendix D.4) is silent, as Shaw et al. 2018.
+    """
+    if spec.positions != "relative":
+        return None
+    positions = spec.position_prefix + spec.grid[0] * spec.grid[1]
+    return nn.Parameter(torch.empty(2 * positions - 1, spec.attention_width // spec.heads))
+
+
+def rotate_queries_and_keys(
+    positions: str, q: Tensor, k: Tensor, context: PositionContext | None
+) -> tuple[Tensor, Tensor]:
+    """Return queries and keys (B, heads, T, head_width), turned where positions are rotations."""
+    if positions != "rope2d":
+        return q, k
+    if context is None or context.cos_sin is None:
+        raise ModelError(
+            "Rotated attention needs position_context(spec, grid, tokens) of its tokens."
+        )
+    return rotate(q, context.cos_sin), rotate(k, context.cos_sin)
+
+
+def attention_bias(
+    positions: str, table: Tensor | None, q: Tensor, scale: float, context: PositionContext | None
+) -> Tensor | None:
+    """Return what is added to the logits, (B, heads, T, T): query times the key of each offset.
+
+    It is scaled as the logits of the contents are (appendix D.4).
+    """
+    if positions != "relative" or table is None:
+        return None
+    if context is None or context.relative_index is None:
+        raise ModelError(
+            "Relative attention needs position_context(spec, grid, tokens) with the tokens."
+        )
+    index = context.relative_index.clamp(min=0).expand(*q.shape[:2], -1, -1)
+    logits = (q @ table.T * scale).gather(-1, index)
+    return logits.masked_fill(context.relative_index < 0, 0)
+
+
 class Positions(nn.Module):
     """Tables that are added to the tokens (E_pos of equation 1): one, or one for every block."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.spec, (rows, columns), prefix = spec, spec.grid, spec.position_prefix
-        tables, half = spec.depth if spec.positions_at == "every" else 1, spec.width // 2
-        if spec.positions == "learned":
-            self.table = nn.Parameter(torch.empty(tables, prefix + rows * columns, spec.width))
-        if spec.positions == "learned2d":
-            self.rows = nn.Parameter(torch.empty(tables, rows, half))
-            self.columns = nn.Parameter(torch.empty(tables, columns, half))
-            if prefix:
-                self.prefix = nn.Parameter(torch.empty(tables, prefix, spec.width))
+        self.spec = spec
+        tables = spec.depth if spec.positions_at == "every" else 1
+        rows, columns = spec.grid
+        match spec.positions:
+            case "learned":
+                positions = spec.position_prefix + rows * columns
+                self.table = nn.Parameter(torch.empty(tables, positions, spec.width))
+            case "learned2d":
+                self.rows = nn.Parameter(torch.empty(tables, rows, spec.width // 2))
+                self.columns = nn.Parameter(torch.empty(tables, columns, spec.width // 2))
+                if spec.position_prefix:
+                    self.prefix = nn.Parameter(
+                        torch.empty(tables, spec.position_prefix, spec.width)
+                    )
 
     def forward(self, grid: Grid, like: Tensor) -> Tensor:
-        """(tables, T, width): one row per token, zero for a token without a position."""
-        spec, learned = self.spec, self.on(grid)
+        """Return (tables, T, width): a row per token, zero for a token without a position."""
+        spec = self.spec
+        learned = self.on(grid)
         match spec.positions:
             case "learned":
                 prefix, patches = learned["table"].tensor_split([spec.position_prefix], dim=1)
@@ -90,8 +171,9 @@ class Positions(nn.Module):
         return torch.cat([prefix, none, patches], dim=1)
 
     def on(self, grid: Grid) -> dict[str, Tensor]:
-        """The learned tables, resampled by spec.resample where the grid is another."""
-        rule, (rows, columns) = self.spec.resample, self.spec.grid
+        """Return the learned tables by name, resampled by spec.resample for another grid."""
+        rule = self.spec.resample
+        rows, columns = self.spec.grid
         tables: dict[str, Tensor] = dict(self.named_parameters())
         if "table" in tables:
             prefix, patches = tables["table"].tensor_split([self.spec.position_prefix], dim=1)
@@ -103,7 +185,7 @@ class Positions(nn.Module):
 
 
 def resample(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
-    """(tables, rows * columns, width) on another grid, by the rule of whoever made the weights."""
+    """Return (tables, rows * columns, width) on another grid, by the rule of the weights' maker."""
     if old == new:
         return table
     image = table.to(_precise(table)).unflatten(1, old).permute(0, 3, 1, 2)  # n (r c) d -> n d r c
@@ -111,7 +193,7 @@ def resample(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
 
 
 def sincos2d(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
-    """(1, N, width): [sin x, cos x, sin y, cos y] of the patch's column x and row y.
+    """Return (1, N, width): [sin x, cos x, sin y, cos y] of the patch's column x and row y.
 
     big_vision's lowest frequency is exactly 1/10000, MAE's stops one step short of it.
     """
@@ -124,7 +206,7 @@ def sincos2d(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
 
 
 def rotation(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
-    """DINOv3's axial rotation: cosines and sines of each patch's angles, (2, N, head_width).
+    """Return DINOv3's axial rotation: cosines and sines of the patches, (2, N, head_width).
 
     Patch centres run from -1 to 1 along each axis whatever the grid. A quarter of the channels
     turns with the row, the next with the column; the second half repeats the first.
@@ -138,7 +220,7 @@ def rotation(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos_sin: Tensor) -> Tensor:
-    """The last N of (B, heads, T, head_width) turned; the tokens before the patches stay."""
+    """Return (B, heads, T, head_width) with the last N tokens turned; those before them stay."""
     prefix, patches = x.tensor_split([x.shape[2] - cos_sin.shape[-2]], dim=2)
     first, second = patches.chunk(2, dim=-1)
     turned = patches * cos_sin[0] + torch.cat([-second, first], dim=-1) * cos_sin[1]
@@ -146,7 +228,7 @@ def rotate(x: Tensor, cos_sin: Tensor) -> Tensor:
 
 
 def relative_index(spec: ModelSpec, like: Tensor) -> Tensor:
-    """(T, T): p_query - p_key as a row of the relative table, negative without a position."""
+    """Return (T, T): p_query - p_key as a row of the relative table, negative for no position."""
     count = spec.position_prefix + spec.grid[0] * spec.grid[1]
     prefix, patches = torch.arange(count, device=like.device).tensor_split([spec.position_prefix])
     p = torch.cat([prefix, prefix.new_full((spec.prefix - len(prefix),), -1), patches])

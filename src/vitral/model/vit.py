@@ -1,4 +1,8 @@
-"""The Vision Transformer of the paper (equations 1 to 4), its hybrids, and a way to look inside."""
+"""The Vision Transformer of the paper (equations 1 to 4), its hybrids, and ways to look inside.
+
+Read `ViT._embed` (images become tokens, equation 1), `_encode` (the blocks, equations 2 and 3) and
+`_head_inputs` (what the heads read, equation 4); the public methods put them together.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
-from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, dropped, uniform
+from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, drop, uniform
 from vitral.model.patches import PatchProjection
 from vitral.model.positions import Grid, PositionContext, Positions, position_context
 from vitral.model.resnet import ResNet
@@ -18,11 +22,16 @@ from vitral.specs import Dropouts, ModelSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Features:
-    """What the model makes of each image; the tokens are normed as the head sees them.
+    """The tokens that a model makes of each image, normed as the head sees them.
 
-    `patches` are (B, rows * columns, width) in raster order; `cls` and `distillation` (B, width),
-    or None where there is no such token; `registers` (B, registers, width). `per_block` maps an
-    index to the (B, T, width) that enters that block, and `depth` to what leaves the last.
+    Attributes:
+        cls: (B, width) or None where there is no such token.
+        distillation: (B, width) or None.
+        registers: (B, registers, width).
+        patches: (B, rows * columns, width) in raster order.
+        grid: (rows, columns).
+        per_block: maps an index to the (B, T, width) that enters that block, not normed, and
+            `depth` to what leaves the last.
     """
 
     cls: Tensor | None
@@ -45,43 +54,67 @@ class PatchCorruption(NamedTuple):
     mask_token: Tensor
 
 
-class ViT(nn.Module):
-    """The spec decides the weights, the dropouts what training adds; see `vitral.model.build`.
+class Embedded(NamedTuple):
+    """Tokens as they enter the first block, and what the blocks need to know of them.
 
-    A spec with a ResNet puts it before the patches (hybrid); where there are no blocks (BiT) the
-    ResNet is the whole network, and the cells of its last map are the tokens. `spec.prefix` tokens
-    stand before the patches: class, distillation, registers.
+    Attributes:
+        tokens: (B, T, width).
+        tables: (1 or depth, T, width) positions to add at the input of each block; None if they
+            were added already. Where images keep patches of their own, (1 or depth, B, T, width).
+        context: for attention.
+        grid: (rows, columns) of patches.
+    """
+
+    tokens: Tensor
+    tables: Tensor | None
+    context: PositionContext | None
+    grid: Grid
+
+
+class ViT(nn.Module):
+    """A Vision Transformer: the spec decides its weights, the dropouts what training adds.
+
+    Build one with `vitral.model.build`. A spec with a ResNet puts it before the patches (hybrid);
+    where there are no blocks (BiT) the ResNet is the whole network, and the cells of its last map
+    are the tokens. `spec.prefix` tokens stand before the patches: class, distillation, registers.
     """
 
     def __init__(self, spec: ModelSpec, dropouts: Dropouts, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.spec, self.dropouts = spec, dropouts
+        self.spec = spec
+        self.dropouts = dropouts
         self.checkpointing = checkpointing
-        self.stem = ResNet(spec.resnet, spec.channels) if spec.resnet else nn.Identity()
-        inputs = spec.resnet.outputs if spec.resnet else spec.channels
+        self.stem: nn.Module = nn.Identity()
         self.patches: nn.Module = nn.Identity()
         self.norm: nn.Module = nn.Identity()
+        channels = spec.channels
+        if spec.resnet is not None:
+            self.stem = ResNet(spec.resnet, channels)
+            channels = spec.resnet.outputs
         if not spec.is_resnet:
-            self.patches = PatchProjection(spec, inputs)
+            self.patches = PatchProjection(spec, channels)
             self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        counts = (spec.class_token, spec.distillation_token, spec.registers)
-        self.cls, self.distillation, self.registers = (
-            nn.Parameter(torch.empty(1, count, spec.width)) if count else None for count in counts
-        )
-        added = spec.positions not in ("none", "relative", "rope2d")
-        self.positions = Positions(spec) if added else None
+        self.cls = _learned_tokens(int(spec.class_token), spec.width)
+        self.distillation = _learned_tokens(int(spec.distillation_token), spec.width)
+        self.registers = _learned_tokens(spec.registers, spec.width)
+        self.positions = Positions(spec) if spec.adds_positions else None
         self.blocks = nn.ModuleList(Block(spec, dropouts, index) for index in range(spec.depth))
         self.pool = AttentionPool(spec) if spec.pool == "map" else None
-        hidden, distilled = spec.representation, spec.distillation_token
-        self.pre_logits = nn.Linear(spec.pooled_width, hidden) if hidden else None
-        self.head = nn.Linear(hidden or spec.pooled_width, spec.classes) if spec.classes else None
-        self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
+        read = spec.pooled_width
+        self.pre_logits: nn.Linear | None = None
+        if spec.representation:
+            self.pre_logits = nn.Linear(read, spec.representation)
+            read = spec.representation
+        self.head = nn.Linear(read, spec.classes) if spec.classes else None
+        self.distillation_head: nn.Linear | None = None
+        if spec.distillation_token:
+            self.distillation_head = nn.Linear(spec.width, spec.classes)
 
     def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
-        """Logits (B, classes) of images (B, channels, H, W); the representation if classes is 0.
+        """Return the logits (B, classes) of images (B, channels, H, W).
 
-        With a distillation token, the mean of the two heads, in training too: DeiT's loss takes
-        them apart with `logits_per_head`.
+        Without classes, what a head would read. With a distillation token, the mean of the two
+        heads, in training too: DeiT's loss takes them apart with `logits_per_head`.
 
         Raises ModelError for images of another size than the spec's, unless any_size=True resizes
         the positions to theirs; SpecError for a size that is not a multiple of the patch.
@@ -91,50 +124,51 @@ class ViT(nn.Module):
     def logits_per_head(
         self, images: Tensor, *, any_size: bool = False, samples: StepSamples | None = None
     ) -> tuple[Tensor, ...]:
-        """(B, classes) of the class token's head, then of the distillation token's if any.
+        """Return (B, classes) of the class token's head, then of the distillation token's if any.
 
         In training, `samples` says which samples of their step the images are.
         """
-        return self._answers(self._read(images, any_size, samples=samples))
+        return self._head_logits(self._read(images, any_size, samples=samples))
 
     def forward_with_attention(
         self, images: Tensor, *, any_size: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """`forward`, and the attention it went through, in the graph: d logits / d A exists.
+        """Return `forward` and the attention it went through, in the graph: d logits / d A exists.
 
         One (B, heads, T, T) per block, row = query. Unless the head reads the last class token
         alone, one more for each vector of `spec.readout`, which pools: (B, heads, 1, T) of a probe,
         (B, 1, 1, T) of a mean, each of its tokens 1 / N, or of a class token, 1.
         """
         attention_out: list[Tensor] = []
-        return _mean(self._answers(self._read(images, any_size, attention_out))), attention_out
+        read = self._read(images, any_size, attention_out)
+        return _mean(self._head_logits(read)), attention_out
 
     def logits_from_tokens(self, *tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of tokens (B, T, width) after any block, read as the last's are.
+        """Return logits (B, classes) of tokens (B, T, width) after any block, read as the last.
 
         A head that reads class tokens of several blocks (`spec.pool_blocks`) is given the tokens
         after each block up to that one; where there are fewer, the first stands for the missing.
         """
-        return _mean(self._answers(self._ended(tokens)))
+        return _mean(self._head_logits(self._head_inputs(tokens)))
 
     def representation(self, images: Tensor, *, any_size: bool = False) -> Tensor:
-        """(B, representation or pooled width): what the head reads, y of equation 4.
+        """Return what the head reads, y of equation 4: (B, representation or pooled width).
 
-        The mean of what two heads read.
+        Of two heads, the mean of what they read. timm calls it the pre-logits.
         """
         return _mean(self._read(images, any_size))
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
     ) -> Features:
-        """Every token at the end, and the tokens that enter the blocks asked for (0 to depth).
+        """Return every token at the end, and those that enter the blocks asked for (0 to depth).
 
         Patches are never dropped here, not even in training.
         """
         if unknown := sorted(set(blocks) - set(range(self.spec.depth + 1))):
             raise ModelError(f"Blocks are 0 to {self.spec.depth}; there is no {unknown[0]}.")
-        tokens, tables, context, grid = self._embed(images, any_size)
-        tokens, entered = self._run(tokens, tables, context, blocks)
+        embedded = self._embed(images, any_size)
+        tokens, entered = self._encode(embedded, blocks)
         if self.spec.pool_norm == "before" or self.spec.pool == "cls":
             tokens = self.norm(tokens)
         first = self.spec.class_token + self.spec.distillation_token
@@ -143,7 +177,7 @@ class ViT(nn.Module):
             distillation=tokens[:, 1] if self.spec.distillation_token else None,
             registers=tokens[:, first : self.spec.prefix],
             patches=tokens[:, self.spec.prefix :],
-            grid=grid,
+            grid=embedded.grid,
             per_block=entered,
         )
 
@@ -159,47 +193,48 @@ class ViT(nn.Module):
         In training, `corruption` changes what the network sees of them and `samples` says which
         samples of their step the images are. Patches are never dropped here.
         """
-        tokens, tables, context, _ = self._embed(images, any_size=False, corruption=corruption)
-        tokens, _ = self._run(tokens, tables, context, samples=samples)
+        embedded = self._embed(images, any_size=False, corruption=corruption)
+        tokens, _ = self._encode(embedded, samples=samples)
         normed: Tensor = self.norm(tokens)
         return normed[:, self.spec.prefix :]
 
     def attention_weights(
         self, images: Tensor, blocks: Collection[int] | None = None, *, any_size: bool = False
     ) -> list[Tensor]:
-        """One (B, heads, T, T) per block asked for (all by default), in order; rows are queries.
+        """Return one (B, heads, T, T) per block asked for (all by default), in their order.
 
-        The softmax that `forward` computes, whatever kernel it runs on; every row sums to 1.
+        Rows are queries. The softmax that `forward` computes, whatever kernel it runs on; every row
+        sums to 1.
         """
         wanted = tuple(range(self.spec.depth) if blocks is None else blocks)
         if unknown := sorted(set(wanted) - set(range(self.spec.depth))):
             raise ModelError(f"Blocks are numbered from 0; {self.spec.name} has no {unknown[0]}.")
         seen = self.features(images, wanted, any_size=any_size)
         context = position_context(self.spec, seen.grid, seen.patches)
-        parts = {index: self._attention(index, seen.per_block[index]) for index in wanted}
-        return [attention.weights(x, context) for attention, x in map(parts.__getitem__, wanted)]
+        weights = []
+        for index in wanted:
+            attention, x = self._attention(index, seen.per_block[index])
+            weights.append(attention.weights(x, context))
+        return weights
 
     def queries_keys_values(
         self, images: Tensor, block: int, *, any_size: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v of one block as they meet (equation 5), (B, heads, T, head_width) each."""
+        """Return q, k, v of a block as they meet (equation 5), (B, heads, T, head_width) each."""
         if block not in range(self.spec.depth):
             raise ModelError(f"Blocks are 0 to {self.spec.depth - 1}; there is no {block}.")
         seen = self.features(images, [block], any_size=any_size)
         attention, x = self._attention(block, seen.per_block[block])
         return attention.project(x, position_context(self.spec, seen.grid, seen.patches))
 
-    def _attention(self, index: int, entered: Tensor) -> tuple[Attention, Tensor]:
-        """The attention of a block, and what it reads of the tokens that entered the block."""
-        block = self.blocks[index]
-        assert isinstance(block, Block)
-        return block.attention, block.norm1(entered)
-
     def resized(self, size: tuple[int, int]) -> "ViT":
-        """A copy for images of another size (height, width); spec.resample moves the positions."""
-        spec, weights = replace(self.spec, size=size), self.state_dict()
-        like = next(self.parameters())
-        position_context(self.spec, spec.grid, like)  # raises where nothing can move them
+        """Return a copy for images of another size (height, width).
+
+        The positions move by the rule of spec.resample; ModelError where nothing can move them.
+        """
+        spec = replace(self.spec, size=size)
+        position_context(self.spec, spec.grid, next(self.parameters()))  # raises
+        weights = self.state_dict()
         if self.positions is not None:
             moved = self.positions.on(spec.grid)
             weights |= {f"positions.{name}": table.detach() for name, table in moved.items()}
@@ -210,10 +245,16 @@ class ViT(nn.Module):
             model.get_parameter(name).requires_grad_(parameter.requires_grad)
         return model.train(self.training)
 
+    def _attention(self, index: int, entered: Tensor) -> tuple[Attention, Tensor]:
+        """The attention of a block, and what it reads of the tokens that entered the block."""
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block.attention, block.norm1(entered)
+
     def _embed(
         self, images: Tensor, any_size: bool, corruption: PatchCorruption | None = None
-    ) -> tuple[Tensor, Tensor | None, PositionContext | None, Grid]:
-        """Equation 1: the tokens; the tables added at blocks; attention's context; the grid."""
+    ) -> Embedded:
+        """Equation 1: z_0 = [x_class; x_p^1 E; ...; x_p^N E] + E_pos."""
         self.spec.check_images(images.shape, any_size)
         maps = self.patches(self.stem(images))
         grid = (maps.shape[2], maps.shape[3])
@@ -226,24 +267,43 @@ class ViT(nn.Module):
             masked = corruption.masked[:, :, None]
             tokens = torch.where(masked, corruption.mask_token.to(tokens), tokens.gather(1, source))
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
-        prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
-        tokens = torch.cat([*prefix, tokens], dim=1) if prefix else tokens
+        if before:
+            prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
+            tokens = torch.cat([*prefix, tokens], dim=1)
         tables = None if self.positions is None else self.positions(grid, tokens)
         if tables is not None and self.spec.positions_at == "stem":
-            tokens, tables = tokens + tables, None
-        tokens = dropped(tokens, self.dropouts.dropout, self.training)
-        return tokens, tables, position_context(self.spec, grid, tokens), grid
+            tokens = tokens + tables
+            tables = None
+        tokens = drop(tokens, self.dropouts.dropout, self.training)
+        return Embedded(tokens, tables, position_context(self.spec, grid, tokens), grid)
 
-    def _run(
+    def _without_some_patches(self, embedded: Embedded, samples: StepSamples | None) -> Embedded:
+        """Patch dropout: each image keeps patches of its own, with their positions."""
+        chosen = self._kept_patches(embedded.tokens, embedded.grid, samples)
+        tokens, tables, context, grid = embedded
+        tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
+        tables = None if tables is None else tables[:, chosen]
+        context = None if context is None else context.select(chosen, self.spec.prefix)
+        return Embedded(tokens, tables, context, grid)
+
+    def _kept_patches(self, tokens: Tensor, grid: Grid, samples: StepSamples | None) -> Tensor:
+        """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
+        count = grid[0] * grid[1]
+        keep = max(1, round(count * (1 - self.dropouts.patch_dropout)))
+        order = uniform(tokens, (count,), samples).argsort(1)
+        patches = order[:, :keep].sort(1).values
+        prefix = torch.arange(self.spec.prefix, device=tokens.device).expand(len(tokens), -1)
+        return torch.cat([prefix, patches + self.spec.prefix], dim=1)
+
+    def _encode(
         self,
-        x: Tensor,
-        tables: Tensor | None,
-        context: PositionContext | None,
+        embedded: Embedded,
         wanted: Collection[int] = (),
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
+        x, tables, context, _ = embedded
         entered: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             x = x if tables is None else x + tables[index % len(tables)]  # its own, or the one
@@ -264,39 +324,27 @@ class ViT(nn.Module):
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
-        """What each head reads, (B, representation or width)."""
-        tokens, tables, context, grid = self._embed(images, any_size)
+        """What each head reads of images."""
+        embedded = self._embed(images, any_size)
         if self.training and self.dropouts.patch_dropout:
-            chosen = self._kept_patches(tokens, grid, samples)
-            tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
-            tables = None if tables is None else tables[:, chosen]
-            context = None if context is None else context.of(chosen, self.spec.prefix)
+            embedded = self._without_some_patches(embedded, samples)
         earlier = range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
-        tokens, entered = self._run(tokens, tables, context, earlier, attention_out, samples)
-        return self._ended((*entered.values(), tokens), attention_out)
+        tokens, entered = self._encode(embedded, earlier, attention_out, samples)
+        return self._head_inputs((*entered.values(), tokens), attention_out)
 
-    def _ended(
+    def _head_inputs(
         self, tokens: tuple[Tensor, ...], attention_out: list[Tensor] | None = None
     ) -> tuple[Tensor, ...]:
         """What each head reads of the tokens after the last blocks, those of the very last last."""
-        vectors = [
-            self._pooled(tokens[max(len(tokens) - 1 - back, 0)], which, attention_out)
-            for back, which in self.spec.readout
-        ]
+        vectors = []
+        for back, which in self.spec.readout:
+            after = tokens[max(len(tokens) - 1 - back, 0)]
+            vectors.append(self._pooled(after, which, attention_out))
         pooled = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
         return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[-1][:, 1]))
 
-    def _kept_patches(self, tokens: Tensor, grid: Grid, samples: StepSamples | None) -> Tensor:
-        """(B, T') indices of the tokens each image keeps: the whole prefix, and some patches."""
-        count, (batch, _, _), device = grid[0] * grid[1], tokens.shape, tokens.device
-        keep = max(1, round(count * (1 - self.dropouts.patch_dropout)))
-        numbers = uniform(tokens, (count,), samples)
-        patches = numbers.argsort(1)[:, :keep].sort(1).values
-        prefix = torch.arange(self.spec.prefix, device=device).expand(batch, -1)
-        return torch.cat([prefix, patches + self.spec.prefix], dim=1)
-
-    def _answers(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _head_logits(self, read: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         heads = (self.head, self.distillation_head)
         return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
 
@@ -325,6 +373,10 @@ class ViT(nn.Module):
             attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
             x = (share[:, 0] @ x)[:, 0]
         return self.norm(x) if self.spec.pool_norm == "after" and which != "cls" else x
+
+
+def _learned_tokens(count: int, width: int) -> nn.Parameter | None:
+    return nn.Parameter(torch.empty(1, count, width)) if count else None
 
 
 def _mean(read: tuple[Tensor, ...]) -> Tensor:

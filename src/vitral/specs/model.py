@@ -158,6 +158,11 @@ class ModelSpec:
         return len(self.readout) * self.width
 
     @property
+    def adds_positions(self) -> bool:
+        """Whether positions are added to the tokens; else attention knows them, if anything."""
+        return self.positions not in ("none", "relative", "rope2d")
+
+    @property
     def position_prefix(self) -> int:
         """How many of the tokens before the patches have a position: the first so many."""
         first = (self.class_token + self.distillation_token) if self.prefix_positions else 0
@@ -291,7 +296,7 @@ class ModelSpec:
         head = self.attention_width // self.heads
         if self.positions == "rope2d" and head % 4:
             raise SpecError(f"positions='rope2d' needs a head width in steps of 4, not {head}.")
-        if self.positions_at != "stem" and self.positions in ("none", "relative", "rope2d"):
+        if self.positions_at != "stem" and not self.adds_positions:
             raise SpecError(
                 f"positions_at='{self.positions_at}' says where positions are added, but "
                 f"positions='{self.positions}' adds none to the tokens; leave it at 'stem'."

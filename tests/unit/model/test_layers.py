@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from vitral.errors import ModelError
 from vitral.model import build
-from vitral.model.layers import LONGEST, LONGEST_AT_ONCE, Attention, Block, attended, fuses
+from vitral.model.layers import LONGEST_ANSWERING, LONGEST_LEARNING, Attention, Block, attend, fuses
 from vitral.model.positions import position_context
 from vitral.specs import Dropouts, ModelSpec
 
@@ -172,7 +172,7 @@ def test_dropout_of_16_bits_drops_weights():
     torch.manual_seed(0)
     q, k = torch.randn(2, 8, 4, 64, 16, dtype=torch.bfloat16)
     each = torch.eye(64, dtype=torch.bfloat16).expand(8, 4, -1, -1)
-    kept, left = attended(q, k, each), attended(q, k, each, dropout=0.25)
+    kept, left = attend(q, k, each), attend(q, k, each, dropout=0.25)
     gone = left == 0
     assert gone.float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert torch.allclose(left[~gone], kept[~gone] / 0.75, rtol=0.01)
@@ -184,24 +184,24 @@ def test_dropout_of_16_bits_drops_weights():
         (torch.float32, 9, True, True, True),
         (torch.float16, 9, True, True, True),
         (torch.bfloat16, 9, True, True, False),
-        (torch.bfloat16, LONGEST, True, True, False),
-        (torch.bfloat16, LONGEST + 1, True, True, True),
-        (torch.bfloat16, LONGEST_AT_ONCE, False, True, False),
-        (torch.bfloat16, LONGEST_AT_ONCE + 1, False, True, True),
-        (torch.bfloat16, LONGEST + 1, True, False, False),
+        (torch.bfloat16, LONGEST_LEARNING, True, True, False),
+        (torch.bfloat16, LONGEST_LEARNING + 1, True, True, True),
+        (torch.bfloat16, LONGEST_ANSWERING, False, True, False),
+        (torch.bfloat16, LONGEST_ANSWERING + 1, False, True, True),
+        (torch.bfloat16, LONGEST_LEARNING + 1, True, False, False),
     ],
 )
 def test_whose_attention_is_left_to_the_kernel(monkeypatch, dtype, tokens, learns, plain, fused):
     called = []
 
-    def kernel(q, k, v, bias, dropout):
+    def kernel(q, k, v, mask, dropout):
         called.append(1)
         return v
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
     q = torch.randn(1, 1, tokens, 8, dtype=dtype)
     with torch.set_grad_enabled(learns):
-        attended(q, q, q, None if plain else torch.zeros(1, 1, tokens, tokens, dtype=dtype))
+        attend(q, q, q, None if plain else torch.zeros(1, 1, tokens, tokens, dtype=dtype))
     assert bool(called) == fused
     assert fuses(q.device, dtype, tokens, learns=learns, plain=plain) == fused
     assert fuses(torch.device("cuda"), dtype, tokens, learns=learns, plain=plain)
