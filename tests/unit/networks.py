@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vitral.model import ViT, build
-from vitral.specs import ModelSpec, ResNetSpec
+from vitral.specs import Dropouts, ModelSpec, ResNetSpec
 
 TINY = ModelSpec(
     name="tiny", size=(32, 48), patch=(16, 16), width=32, depth=2, heads=4, mlp_width=48, classes=5
@@ -38,9 +38,9 @@ def tiny_resnet(**changes: Any) -> ModelSpec:
     return tiny_bit(**({"resnet": ResNetSpec(blocks=(1, 2), width=32)} | changes))
 
 
-def randomised(spec: ModelSpec, seed: int = 0, **noise: Any) -> ViT:
+def randomised(spec: ModelSpec, seed: int = 0, *, checkpointing: bool = False, **rates: Any) -> ViT:
     """In float64, evaluating, every parameter random and of a size that matters."""
-    model = build(spec, **noise).double().eval()
+    model = build(spec, Dropouts(**rates), checkpointing=checkpointing).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What exists, as tables: model("S/16", classes=10) reads a row of models.toml as a ModelSpec."""
+"""The models that exist, as tables: model("S/16", classes=10) reads a row of models.toml."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def _values(name: str) -> dict[str, Any]:
         resnet = ResNetSpec(blocks=tuple(stem["blocks"]))
         return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
     if (found := RESNET.fullmatch(name)) and found["depth"] in table["bit"]:
-        blocks, width = tuple(table["bit"][found["depth"]]), 64 * int(found["factor"])
-        return _resnet(ResNetSpec(blocks=blocks, width=width, **table["resnets"][found["kind"]]))
+        blocks = tuple(table["bit"][found["depth"]])
+        values = table["resnets"][found["kind"]]
+        return _resnet(ResNetSpec(blocks=blocks, width=64 * int(found["factor"]), **values))
     hint = did_you_mean(name, names(), "`vitral models` lists what exists.")
     raise ModelError(f"There is no model '{name}'; {hint}")
 

@@ -1,7 +1,5 @@
 """The network: torch only. It has never heard of files, recipes, HTTP or datasets."""
 
-from typing import Literal
-
 import torch
 
 from vitral.errors import SpecError
@@ -24,29 +22,14 @@ __all__ = [
 ]
 
 
-def build(
-    spec: ModelSpec,
-    *,
-    drop_path: float = 0.0,
-    drop_path_rule: Literal["linear", "constant"] = "linear",
-    dropout: float = 0.0,
-    attention_dropout: float = 0.0,
-    patch_dropout: float = 0.0,
-    checkpointing: bool = False,
-) -> ViT:
-    """The network of a spec, initialised as in the authors' code, on torch's default device.
+def build(spec: ModelSpec, dropouts: Dropouts | None = None, *, checkpointing: bool = False) -> ViT:
+    """Build the network of a spec, initialised as in the authors' code, on torch's default device.
 
-    The spec decides the weights; the rates are `vitral.specs.Dropouts`, for training alone, refused
-    outside [0, 1) and for a BiT. `checkpointing` recomputes blocks in the backward pass. Under
+    The spec decides the weights; the dropouts (none by default) are for training alone, and refused
+    for a ResNet. `checkpointing` recomputes blocks in the backward pass. Under
     `torch.device("meta")` nothing is allocated; `to_empty` and `initialise` make it real.
     """
-    dropouts = Dropouts(
-        drop_path=drop_path,
-        drop_path_rule=drop_path_rule,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
-        patch_dropout=patch_dropout,
-    )
+    dropouts = dropouts or Dropouts()
     if spec.is_resnet and dropouts != Dropouts():
         raise SpecError(
             f"{spec.name} is a ResNet without blocks; it takes no dropout or drop path."

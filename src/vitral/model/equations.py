@@ -18,7 +18,7 @@ Weights = Mapping[str, Tensor]
 
 
 def logits(spec: ModelSpec, w: Weights, images: Tensor) -> Tensor:
-    """(B, classes) of images (B, C, H, W)."""
+    """Return logits (B, classes) of images (B, C, H, W)."""
     plain = spec.positions in ("none", "learned") and spec.positions_at == "stem"
     plain = plain and spec.out_projection and not spec.patch_norms
     plain = plain and spec.pool in ("cls", "mean") and spec.pool_blocks == 1
@@ -53,7 +53,8 @@ def z_0(spec: ModelSpec, w: Weights, images: Tensor) -> Tensor:
 
 def x_p(spec: ModelSpec, images: Tensor) -> Tensor:
     """Patches as rows, (B, N, P^2 C): cut by reshaping, the channels of a pixel together."""
-    (p, q), (rows, columns) = spec.patch, spec.grid
+    p, q = spec.patch
+    rows, columns = spec.grid
     x = images.unflatten(3, (columns, q)).unflatten(2, (rows, p))
     return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # b c r p k q -> b (r k) (p q c)
 

@@ -20,7 +20,7 @@ LONGEST_ANSWERING = 256
 
 
 class StepSamples(NamedTuple):
-    """Which samples of an optimizer step a batch holds.
+    """The samples of an optimizer step that a batch holds.
 
     Drop path and patch dropout are drawn for all `total` samples of the step, and each batch takes
     the numbers at `own`, (B,): so they do not depend on how many micro-batches or processes the
@@ -198,7 +198,7 @@ class AttentionPool(nn.Module):
 def fuses(
     device: torch.device, dtype: torch.dtype, tokens: int, *, learns: bool, plain: bool
 ) -> bool:
-    """Whether attention is left to torch's fused kernel, which keeps no (T, T) matrix.
+    """Say whether attention is left to torch's fused kernel, which keeps no (T, T) matrix.
 
     On CPUs it is slow in bfloat16: with its backward 1.4 (1025 tokens) to 5 times (17 tokens) as
     slow as matrices written out, on an EPYC with avx512_bf16; in float32 it is the faster way.

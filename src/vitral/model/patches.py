@@ -23,7 +23,7 @@ class PatchProjection(nn.Conv2d):
             self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, channels, H, W) to (B, width, rows, columns)."""
+        """Return (B, width, rows, columns) of maps (B, channels, H, W)."""
         if self.norm1 is None or self.norm2 is None:
             return super().forward(maps)
         patch = (self.weight.shape[2], self.weight.shape[3])

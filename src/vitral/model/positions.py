@@ -1,11 +1,12 @@
-"""Where a token stands: tables added to the tokens, rotations and offsets inside attention.
+"""Positions of tokens: tables added to the tokens, rotations and offsets inside attention.
 
 Appendix D.4 of the paper compares them. Tokens are class, distillation, registers, then patches in
 raster order; of those before the patches the first spec.position_prefix have a position.
 
 A new kind of position is an arm of the `match` in each of these: `Positions` if it is added to the
 tokens, `position_context` with `rotate_queries_and_keys` or `attention_bias` if attention knows it.
-Beside this file it needs its name, check and count of parameters in `specs/model.py`.
+Beside this file it needs its name and check in `specs/model.py`, and its count of parameters in
+`specs/counts.py`.
 """
 
 import math
@@ -30,7 +31,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 class PositionContext(NamedTuple):
-    """What attention knows of the places of its tokens, and of which tokens see one another.
+    """The places of a batch's tokens and which of them see one another, as attention knows them.
 
     Attributes:
         cos_sin: (2, N, head_width), cosines and sines that turn the last N queries and keys.

@@ -13,11 +13,12 @@ from vitral.specs.resnet import GROUPS
 
 
 class ResNet(nn.Module):
-    """Root and stages: images (B, channels, H, W) to maps (B, spec.outputs, H / stride, ...)."""
+    """The root and stages of a ResNet: images (B, channels, H, W) become maps."""
 
     def __init__(self, spec: ResNetSpec, channels: int) -> None:
         super().__init__()
-        self.root_pool, norm = spec.root_pool, partial(nn.GroupNorm, GROUPS, eps=spec.norm_eps)
+        norm = partial(nn.GroupNorm, GROUPS, eps=spec.norm_eps)
+        self.root_pool = spec.root_pool
         self.root = StandardisedConv(spec, channels, spec.width, 7, 2)
         self.root_norm = norm(spec.width) if spec.kind == "v1" else None
         self.stages = nn.Sequential()
@@ -29,7 +30,7 @@ class ResNet(nn.Module):
         self.norm = norm(spec.outputs) if spec.kind == "v2" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each halving of the side rounds up."""
+        """Return maps (B, spec.outputs, H / stride, W / stride); each halving rounds up."""
         x = self.root(x)
         x = x if self.root_norm is None else F.relu(self.root_norm(x))
         match self.root_pool:
@@ -50,7 +51,8 @@ class Unit(nn.Module):
 
     def __init__(self, spec: ResNetSpec, inputs: int, middle: int, stride: int) -> None:
         super().__init__()
-        self.kind, outputs = spec.kind, 4 * middle
+        self.kind = spec.kind
+        outputs = 4 * middle
         norm = partial(nn.GroupNorm, GROUPS, eps=spec.norm_eps)
         self.conv1 = StandardisedConv(spec, inputs, middle, 1)
         self.conv2 = StandardisedConv(spec, middle, middle, 3, stride)
@@ -63,7 +65,7 @@ class Unit(nn.Module):
             self.shortcut_norm = norm(outputs) if spec.kind == "v1" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, 4 * middle, H / stride, W / stride)."""
+        """Return (B, 4 * middle, H / stride, W / stride) of (B, inputs, H, W)."""
         if self.kind == "v1":
             y = F.relu(self.norm1(self.conv1(x)))
             y = F.relu(self.norm2(self.conv2(y)))
@@ -81,27 +83,30 @@ class StandardisedConv(nn.Module):
 
     def __init__(self, spec: ResNetSpec, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
-        self.spec, self.kernel, self.stride = spec, kernel, stride
+        self.spec = spec
+        self.kernel = kernel
+        self.stride = stride
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) of (B, inputs, H, W)."""
         padding = self.kernel // 2
         if self.spec.kind == "v1" and self.stride > 1:
-            x, padding = padded_same(x, self.kernel, self.stride, 0.0), 0
+            x = padded_same(x, self.kernel, self.stride, 0.0)
+            padding = 0
         return F.conv2d(x, self.standardised().to(x.dtype), None, self.stride, padding)
 
     def standardised(self) -> Tensor:
-        """The kernel that is applied, in float32 or better."""
-        eps, precise = self.spec.weight_eps, torch.promote_types(self.weight.dtype, torch.float32)
-        weight = self.weight.to(precise)
+        """Return the kernel that is applied, in float32 or better."""
+        eps = self.spec.weight_eps
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
         var, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
         in_std = self.spec.weight_eps_in == "std"
         return (weight - mean) / (var.sqrt() + eps if in_std else (var + eps).sqrt())
 
 
 def padded_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
-    """TensorFlow's SAME: the odd pixel of padding goes below and to the right."""
+    """Return x padded as TensorFlow's SAME: the odd pixel goes below and to the right."""
     border: list[int] = []
     for side in (x.shape[3], x.shape[2]):
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)

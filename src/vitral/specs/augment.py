@@ -82,19 +82,19 @@ class Augment:
 
     @property
     def warps(self) -> bool:
-        """Whether any of rotate, translate, zoom and shear does something."""
+        """True if any of rotate, translate, zoom and shear does something."""
         return bool(self.rotate or self.translate or self.shear) or self.zoom != (1.0, 1.0)
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch are mixed with one another."""
+        """True if images of a batch are mixed with one another."""
         return self.mixup > 0 or self.cutmix > 0
 
     def _interval(self, name: str) -> tuple[float, float]:
         try:
             low, high = (float(value) for value in getattr(self, name))
         except (TypeError, ValueError):
-            low, high = 0.0, 0.0
+            low = high = 0.0
         if not 0 < low <= high:
             raise SpecError(
                 f"Augment.{name} is (smallest, largest) with 0 < smallest <= largest, "

@@ -12,7 +12,7 @@ from vitral.specs.fields import from_mapping
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What was fitted on validation images, after the training and apart from the weights.
+    """Values fitted on validation images, after the training and apart from the weights.
 
     Attributes:
         temperature: probabilities are softmax(logits / temperature).

@@ -32,7 +32,8 @@ def flops(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> int:
     total = spec.resnet.flops(spec.channels, size) if spec.resnet else 0
     if not spec.is_resnet:
         inputs = spec.resnet.outputs if spec.resnet else spec.channels
-        patches, tokens = rows * columns, rows * columns + spec.prefix
+        patches = rows * columns
+        tokens = patches + spec.prefix
         total += 2 * patches * inputs * spec.patch[0] * spec.patch[1] * spec.width
         total += spec.depth * _block_flops(spec, tokens, patches)
         if spec.pool == "map":

@@ -1,4 +1,4 @@
-"""What all settings classes share: building from plain values, closed choices, suggestions."""
+"""Settings classes share these: building from plain values, closed choices, suggestions."""
 
 from __future__ import annotations
 
@@ -68,11 +68,13 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
         if not equals:
             raise SpecError(f"--set needs NAME=VALUE, like optimizer.lr=3e-4, not '{assignment}'.")
         *parents, name = path.strip().split(".")
-        inner, holder = values, owner
+        inner = values
+        holder = owner
         for parent in parents:
             if not isinstance(inner.get(parent), dict):
                 raise SpecError(f"{holder} has no part '{parent}'; {did_you_mean(parent, inner)}")
-            inner, holder = inner[parent], parent
+            inner = inner[parent]
+            holder = parent
         if name not in inner:
             same = [known for known in flat(values) if known.rpartition(".")[2] == name]
             meant = f"did you mean {' or '.join(map(repr, same))}?" if same else None
@@ -102,7 +104,8 @@ def coerce(hint: Any, value: Any, where: str) -> Any:
     JSON has no tuples and does not tell 1 from 1.0, so lists become tuples and ints become floats
     where the field is a float; nothing else is converted silently.
     """
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
+    arguments = get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):

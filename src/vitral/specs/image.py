@@ -63,14 +63,14 @@ class ImageSpec:
 
     @property
     def antialias(self) -> bool:
-        """Whether shrinking averages over all pixels."""
+        """True if shrinking averages over all pixels."""
         return self.resize != "tensorflow"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for model.json."""
+        """Return plain values for model.json."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImageSpec:
-        """The inverse of to_dict; SpecError names an unknown or a missing field."""
+        """Undo to_dict; SpecError names an unknown or a missing field."""
         return from_mapping(cls, values)

@@ -10,7 +10,8 @@ from vitral.errors import ModelError, SpecError
 from vitral.specs.fields import choice, from_mapping, pair
 from vitral.specs.resnet import ResNetSpec
 
-MOST, DEEPEST = 1 << 24, 10_000  # beyond any model; a typing slip would hang the machine
+MOST = 1 << 24  # beyond any model; a typing slip would hang the machine
+DEEPEST = 10_000
 FLAGS = (
     "out_projection",
     "class_token",
@@ -132,7 +133,7 @@ class ModelSpec:
 
     @property
     def is_resnet(self) -> bool:
-        """Whether this is a ResNet alone, with no transformer behind it; BiT always is."""
+        """True for a ResNet alone, with no transformer behind it; BiT always is."""
         return self.resnet is not None and (self.resnet.kind == "v2" or self.depth == 0)
 
     @property
@@ -159,24 +160,24 @@ class ModelSpec:
 
     @property
     def adds_positions(self) -> bool:
-        """Whether positions are added to the tokens; else attention knows them, if anything."""
+        """True if positions are added to the tokens; else attention knows them, if anything."""
         return self.positions not in ("none", "relative", "rope2d")
 
     @property
     def position_prefix(self) -> int:
-        """How many of the tokens before the patches have a position: the first so many."""
+        """Number of the tokens before the patches that have a position: the first so many."""
         first = (self.class_token + self.distillation_token) if self.prefix_positions else 0
         return first + (self.registers if self.register_positions else 0)
 
     @property
     def stride(self) -> tuple[int, int]:
-        """(height, width) in image pixels of the cell that one patch token stands for."""
+        """Size (height, width) in image pixels of the cell that one patch token stands for."""
         step = self.resnet.stride if self.resnet else 1
         return self.patch[0] * step, self.patch[1] * step
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
+        """Number of patches as (rows, columns)."""
         return self.grid_at(self.size)
 
     @property
@@ -185,7 +186,7 @@ class ModelSpec:
         return self.grid[0] * self.grid[1] + self.prefix
 
     def grid_at(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of patches in an image of (height, width); SpecError if none fit."""
+        """Return (rows, columns) of patches at a size (height, width); SpecError if none fit."""
         height, width = self.resnet.map_size(size) if self.resnet else size
         if height % self.patch[0] or width % self.patch[1]:
             below, above = (self._nearest(size, up) for up in (False, True))
@@ -200,13 +201,13 @@ class ModelSpec:
         return height // self.patch[0], width // self.patch[1]
 
     def check_images(self, shape: tuple[int, ...], any_size: bool = False) -> None:
-        """ModelError unless images are (B, channels, H, W), of this size or any that fits."""
+        """Raise ModelError unless images are (B, channels, H, W), of this size or any that fits."""
         if len(shape) != 4 or shape[1] != self.channels:
             raise ModelError(
                 f"{self.name} takes images (B, {self.channels}, height, width), "
                 f"not a tensor of shape {tuple(shape)}."
             )
-        height, width = shape[2], shape[3]
+        _, _, height, width = shape
         if (height, width) == self.size:
             return
         if not any_size:
@@ -344,10 +345,10 @@ class ModelSpec:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for model.json."""
+        """Return plain values for model.json."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """The inverse of to_dict; SpecError names an unknown or a missing field."""
+        """Undo to_dict; SpecError names an unknown or a missing field."""
         return from_mapping(cls, values)

@@ -77,23 +77,24 @@ class ResNetSpec:
 
     @property
     def stride(self) -> int:
-        """Pixels of the image per pixel of the last map."""
+        """Number of pixels of the image per pixel of the last map, along a side."""
         return 4 * 2 ** max(len(self.blocks) - 1, 0)
 
     @property
     def outputs(self) -> int:
-        """Channels of the last map."""
+        """Number of channels of the last map."""
         return self.width * 2 ** (len(self.blocks) + 1) if self.blocks else self.width
 
     def map_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the last map; each halving rounds up."""
+        """Return (height, width) of the last map; each halving rounds up."""
         height, width = size
         return -(-height // self.stride), -(-width // self.stride)
 
     def convolutions(self, channels: int, size: tuple[int, int]) -> Iterator[Convolution]:
-        """Every convolution from the root on, for an image of that many channels and size."""
+        """Yield every convolution from the root on, for an image of these channels and size."""
         yield Convolution(7, channels, self.width, _divided(size, 2))
-        size, inputs = _divided(size, 4), self.width
+        size = _divided(size, 4)
+        inputs = self.width
         for stage, units in enumerate(self.blocks):
             middle = self.width * 2**stage
             for unit in range(units):
@@ -106,8 +107,8 @@ class ResNetSpec:
                 inputs = 4 * middle
 
     def parameters(self, channels: int) -> int:
-        """Kernels, and two numbers per channel of each norm."""
-        kernels, normed = 0, 0
+        """Count the kernels' values, and two per channel of each norm."""
+        kernels = normed = 0
         for kernel, inputs, outputs, _ in self.convolutions(channels, (1, 1)):
             kernels += kernel**2 * inputs * outputs
             normed += outputs  # v1: every convolution is followed by a norm
@@ -121,19 +122,19 @@ class ResNetSpec:
         return kernels + 2 * normed
 
     def flops(self, channels: int, size: tuple[int, int]) -> int:
-        """Two per multiplication of the convolutions, for one image of that size."""
+        """Count the operations on one image of that size: two per multiplication."""
         return sum(
             2 * kernel**2 * inputs * outputs * height * width
             for kernel, inputs, outputs, (height, width) in self.convolutions(channels, size)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for model.json."""
+        """Return plain values for model.json."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ResNetSpec:
-        """The inverse of to_dict; SpecError names an unknown field."""
+        """Undo to_dict; SpecError names an unknown field."""
         return from_mapping(cls, values)
 
 

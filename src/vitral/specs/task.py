@@ -13,7 +13,7 @@ TaskKind = Literal["single_label", "multi_label"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a classifier says of an image, and so what its logits mean.
+    """The kind of answer that a classifier gives of an image, and so the meaning of its logits.
 
     Attributes:
         kind: "single_label", where the classes exclude each other, or "multi_label", where an image
@@ -26,7 +26,7 @@ class Task:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may have any number of the classes."""
+        """True if an image may have any number of the classes."""
         return self.kind == "multi_label"
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from vitral.errors import SpecError
 from vitral.model import ViT, build
+from vitral.specs import Dropouts
 from vitral.training.recipe import Recipe, tuning_of
 
 SCALE = 2.0  # of the update: alpha / rank of the paper, with alpha = 2 * rank
@@ -48,8 +48,8 @@ class LowRank(nn.Linear):
 
 def untuned(recipe: Recipe) -> ViT:
     """The network of a recipe with new weights, on torch's default device; all of it learns."""
-    noise = {} if recipe.model.is_resnet else asdict(recipe.noise)
-    return build(recipe.model, checkpointing=recipe.checkpointing, **noise)
+    dropouts = Dropouts() if recipe.model.is_resnet else recipe.noise
+    return build(recipe.model, dropouts, checkpointing=recipe.checkpointing)
 
 
 def prepare(model: ViT, tune: str) -> None:

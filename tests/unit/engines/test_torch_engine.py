@@ -7,6 +7,7 @@ from vitral import catalog
 from vitral.engines.torch_engine import NARROW, TorchEngine, autocast, best_device, uses_bf16
 from vitral.errors import MachineError
 from vitral.model import build
+from vitral.specs import Dropouts
 
 CPU = torch.device("cpu")
 
@@ -14,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def engine() -> TorchEngine:
     torch.manual_seed(0)
-    model = build(catalog.model("mu/16", size=32, classes=3), dropout=0.5)
+    model = build(catalog.model("mu/16", size=32, classes=3), Dropouts(dropout=0.5))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)

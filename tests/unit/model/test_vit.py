@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitral.catalog import model
 from vitral.errors import ModelError, SpecError
 from vitral.model import StepSamples, ViT, build
-from vitral.specs import ModelSpec, counts
+from vitral.specs import Dropouts, ModelSpec, counts
 
 POSITIONS = ("none", "learned", "learned2d", "sincos2d", "sincos2d_mae", "relative", "rope2d")
 PLACES = ("stem", "every", "shared")
@@ -39,7 +39,7 @@ OTHERS = [  # taken in turn, so that each meets every position and every end
 ]
 NOISES = [
     {},
-    {"drop_path": 0.2, "dropout": 0.1, "checkpointing": True},
+    {"drop_path": 0.2, "dropout": 0.1},
     {"patch_dropout": 0.5, "attention_dropout": 0.1},
 ]
 
@@ -77,7 +77,8 @@ def check_combinations(positions: str, *, all_of_them: bool) -> None:
                 tiny(positions=positions, positions_at=at)
             continue
         spec = tiny(positions=positions, positions_at=at, **ENDS[end], **changes)
-        model, images = build(spec, **noise), pictures(spec).float()
+        model = build(spec, Dropouts(**noise), checkpointing="dropout" in noise)
+        images = pictures(spec).float()
         before = model.head.weight.clone()
         train_two_steps(model, images)
         assert not torch.equal(before, model.head.weight)
@@ -486,7 +487,7 @@ def test_a_resized_copy_stays_frozen():
 
 def test_a_bit_takes_no_noise():
     with pytest.raises(SpecError, match="no dropout or drop path"):
-        build(model("BiT-R26x1", size=64, classes=2), drop_path=0.1)
+        build(model("BiT-R26x1", size=64, classes=2), Dropouts(drop_path=0.1))
 
 
 @pytest.mark.parametrize("positions", ["sincos2d", "learned", "none", "rope2d"])

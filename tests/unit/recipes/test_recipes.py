@@ -21,7 +21,7 @@ from vitral.planning.choose import Facts
 from vitral.planning.plan import plan, train
 from vitral.planning.request import Request
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
-from vitral.specs import ImageSpec, counts
+from vitral.specs import Dropouts, ImageSpec, counts
 from vitral.training import objectives, optimizer, schedule
 from vitral.training.objectives import StepPosition, classification, distillation
 from vitral.training.recipe import MaskedPatches, Recipe, epochs, steps
@@ -145,7 +145,8 @@ def losses(recipe: Recipe, count: int) -> tuple[ViT, list[float]]:
     torch.manual_seed(0)
     if isinstance(recipe.objective, MaskedPatches):
         return masked_patch_losses(recipe, count)
-    model = build(recipe.model, drop_path=recipe.noise.drop_path, dropout=recipe.noise.dropout)
+    rates = Dropouts(drop_path=recipe.noise.drop_path, dropout=recipe.noise.dropout)
+    model = build(recipe.model, rates)
     assert model.head is not None
     nn.init.constant_(model.head.bias, recipe.objective.head_bias)
     model.train()
