@@ -30,8 +30,9 @@ from vitral.explanation.attention import (
 )
 from vitral.explanation.figures import model as model_figures
 from vitral.explanation.image_analysis import as_pictures
-from vitral.model import ViT, position_context
+from vitral.model import ViT
 from vitral.model.layers import Block
+from vitral.model.positions import position_context
 from vitral.model.resnet import ResNet
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.storage import files

@@ -4,22 +4,11 @@ import torch
 
 from vitral.errors import SpecError
 from vitral.model.initialise import initialise
-from vitral.model.layers import StepSamples, fuses
-from vitral.model.positions import position_context, sincos2d
+from vitral.model.layers import StepSamples
 from vitral.model.vit import Features, PatchCorruption, ViT
 from vitral.specs import Dropouts, ModelSpec
 
-__all__ = [
-    "Features",
-    "PatchCorruption",
-    "StepSamples",
-    "ViT",
-    "build",
-    "fuses",
-    "initialise",
-    "position_context",
-    "sincos2d",
-]
+__all__ = ["Features", "PatchCorruption", "StepSamples", "ViT", "build"]
 
 
 def build(spec: ModelSpec, dropouts: Dropouts | None = None, *, checkpointing: bool = False) -> ViT:

@@ -47,15 +47,11 @@ class Attention(nn.Module):
         self.dropout = dropouts.attention_dropout
         self.positions = "none" if pooling else spec.positions
         self.qkv = nn.Linear(spec.width, 3 * self.width, bias=spec.biases == "all")
-        self.out: nn.Module = nn.Identity()
-        if spec.out_projection:
-            bias = spec.biases in ("all", "no_qkv")
-            self.out = nn.Linear(self.width, spec.width, bias=bias)
-        self.q_norm: nn.LayerNorm | None = None
-        self.k_norm: nn.LayerNorm | None = None
-        if spec.qk_norm and not pooling:
-            self.q_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
-            self.k_norm = nn.LayerNorm(head_width, eps=spec.norm_eps)
+        out = nn.Linear(self.width, spec.width, bias=spec.biases in ("all", "no_qkv"))
+        self.out = out if spec.out_projection else nn.Identity()
+        normed = spec.qk_norm and not pooling
+        self.q_norm = nn.LayerNorm(head_width, eps=spec.norm_eps) if normed else None
+        self.k_norm = nn.LayerNorm(head_width, eps=spec.norm_eps) if normed else None
         self.relative = None if pooling else relative_table(spec)
 
     def forward(
@@ -136,11 +132,9 @@ class Block(nn.Module):
         self.attention = Attention(spec, dropouts)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec, dropouts)
-        self.scale1: nn.Parameter | None = None
-        self.scale2: nn.Parameter | None = None
-        if spec.layer_scale is not None:
-            self.scale1 = nn.Parameter(torch.empty(spec.width))
-            self.scale2 = nn.Parameter(torch.empty(spec.width))
+        scaled = spec.layer_scale is not None
+        self.scale1 = nn.Parameter(torch.empty(spec.width)) if scaled else None
+        self.scale2 = nn.Parameter(torch.empty(spec.width)) if scaled else None
         self.dropout = dropouts.dropout
         self.drop_path = dropouts.drop_path_of(index, spec.depth)
 

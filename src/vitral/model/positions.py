@@ -58,9 +58,7 @@ class PositionContext(NamedTuple):
         index = self.relative_index
         if index is not None:
             index = index[chosen[:, None, :, None], chosen[:, None, None, :]]
-        ids = self.sequence_ids
-        if ids is not None:
-            ids = ids.gather(1, chosen)
+        ids = None if self.sequence_ids is None else self.sequence_ids.gather(1, chosen)
         return PositionContext(cos_sin, index, self.causal, ids)
 
     def visible(self, like: Tensor) -> Tensor | None:
@@ -110,9 +108,7 @@ def rotate_queries_and_keys(
     if positions != "rope2d":
         return q, k
     if context is None or context.cos_sin is None:
-        raise ModelError(
-            "Rotated attention needs position_context(spec, grid, tokens) of its tokens."
-        )
+        raise ModelError("Rotated attention needs position_context(spec, grid, tokens).")
     return rotate(q, context.cos_sin), rotate(k, context.cos_sin)
 
 
@@ -126,9 +122,7 @@ def attention_bias(
     if positions != "relative" or table is None:
         return None
     if context is None or context.relative_index is None:
-        raise ModelError(
-            "Relative attention needs position_context(spec, grid, tokens) with the tokens."
-        )
+        raise ModelError("Relative attention needs position_context(spec, grid, tokens).")
     index = context.relative_index.clamp(min=0).expand(*q.shape[:2], -1, -1)
     logits = (q @ table.T * scale).gather(-1, index)
     return logits.masked_fill(context.relative_index < 0, 0)

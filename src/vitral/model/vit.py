@@ -100,15 +100,11 @@ class ViT(nn.Module):
         self.positions = Positions(spec) if spec.adds_positions else None
         self.blocks = nn.ModuleList(Block(spec, dropouts, index) for index in range(spec.depth))
         self.pool = AttentionPool(spec) if spec.pool == "map" else None
-        read = spec.pooled_width
-        self.pre_logits: nn.Linear | None = None
-        if spec.representation:
-            self.pre_logits = nn.Linear(read, spec.representation)
-            read = spec.representation
-        self.head = nn.Linear(read, spec.classes) if spec.classes else None
-        self.distillation_head: nn.Linear | None = None
-        if spec.distillation_token:
-            self.distillation_head = nn.Linear(spec.width, spec.classes)
+        hidden = spec.representation
+        distilled = spec.distillation_token
+        self.pre_logits = nn.Linear(spec.pooled_width, hidden) if hidden else None
+        self.head = nn.Linear(hidden or spec.pooled_width, spec.classes) if spec.classes else None
+        self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
 
     def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Return the logits (B, classes) of images (B, channels, H, W).
@@ -267,9 +263,8 @@ class ViT(nn.Module):
             masked = corruption.masked[:, :, None]
             tokens = torch.where(masked, corruption.mask_token.to(tokens), tokens.gather(1, source))
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
-        if before:
-            prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
-            tokens = torch.cat([*prefix, tokens], dim=1)
+        prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
+        tokens = torch.cat([*prefix, tokens], dim=1) if prefix else tokens
         tables = None if self.positions is None else self.positions(grid, tokens)
         if tables is not None and self.spec.positions_at == "stem":
             tokens = tokens + tables

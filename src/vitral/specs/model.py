@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from vitral.errors import ModelError, SpecError
@@ -12,16 +12,6 @@ from vitral.specs.resnet import ResNetSpec
 
 MOST = 1 << 24  # beyond any model; a typing slip would hang the machine
 DEEPEST = 10_000
-FLAGS = (
-    "out_projection",
-    "class_token",
-    "distillation_token",
-    "prefix_positions",
-    "register_positions",
-    "patch_norms",
-    "qk_norm",
-)
-CHOICES = ("positions", "positions_at", "pool", "pool_norm", "gelu", "biases", "resample")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +111,9 @@ class ModelSpec:
         object.__setattr__(self, "patch", pair("ModelSpec.patch", self.patch))
         if not isinstance(self.resnet, ResNetSpec | None):
             raise SpecError(f"ModelSpec.resnet is a ResNetSpec or None, not {self.resnet!r}.")
-        for name in CHOICES:
-            choice(self, name, ModelSpec)
+        for field in fields(self):
+            if str(field.type).startswith("Literal"):
+                choice(self, field.name, ModelSpec)
         self._check_numbers()
         if self.is_resnet:
             self._check_resnet()
@@ -191,12 +182,10 @@ class ModelSpec:
         if height % self.patch[0] or width % self.patch[1]:
             below, above = (self._nearest(size, up) for up in (False, True))
             fit = [f"{h}x{w}" for h, w in (below, above) if h and w]
+            nearest = f"fit are {' and '.join(fit)}" if len(fit) > 1 else f"fits is {fit[0]}"
             raise SpecError(
                 f"Size {size[0]}x{size[1]} is not a multiple of the patch "
-                f"{self.stride[0]}x{self.stride[1]}; the nearest that fit are {' and '.join(fit)}."
-                if len(fit) > 1
-                else f"Size {size[0]}x{size[1]} is not a multiple of the patch "
-                f"{self.stride[0]}x{self.stride[1]}; the nearest that fits is {fit[0]}."
+                f"{self.stride[0]}x{self.stride[1]}; the nearest that {nearest}."
             )
         return height // self.patch[0], width // self.patch[1]
 
@@ -239,7 +228,7 @@ class ModelSpec:
                 )
         if self.depth > DEEPEST:
             raise SpecError(f"ModelSpec.depth is at most {DEEPEST:,}, not {self.depth:,}.")
-        for name in FLAGS:
+        for name in (field.name for field in fields(self) if field.type == "bool"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"ModelSpec.{name} is true or false, not {getattr(self, name)!r}.")
         for name in ("norm_eps", "rope_base", "layer_scale"):

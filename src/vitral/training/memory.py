@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from vitral.model import ViT, fuses
+from vitral.model import ViT
+from vitral.model.layers import fuses
 from vitral.training import finetuning
 from vitral.training.recipe import Recipe
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from vitral.errors import WeightsError
-from vitral.model import sincos2d
+from vitral.model.positions import sincos2d
 from vitral.specs import ModelSpec
 from vitral.weights import formats
 from vitral.weights.read import Weights

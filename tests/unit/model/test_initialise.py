@@ -7,7 +7,8 @@ import torch
 from networks import STEM, pictures, tiny, tiny_bit
 
 from vitral.catalog import model
-from vitral.model import build, initialise
+from vitral.model import build
+from vitral.model.initialise import initialise
 from vitral.specs import ResNetSpec
 
 WIDE = tiny(width=256, heads=4, mlp_width=512, depth=1, positions="learned2d", registers=2)
