@@ -108,6 +108,14 @@ def peak_memory(device: torch.device) -> int:
     return _resident("VmHWM")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether memory ran out; on a CPU torch says so in words alone."""
+    import torch
+
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+
+
 def die_with_parent() -> None:
     """Lets the system kill this process when its parent ends, where the system can (Linux)."""
     if sys.platform == "linux":

@@ -68,5 +68,14 @@ for module in pkgutil.walk_packages(vitral.__path__, "vitral."):
 """
 
 
+def test_only_words_about_memory_are_taken_for_its_end() -> None:
+    assert machine.is_out_of_memory(MemoryError())
+    assert machine.is_out_of_memory(torch.OutOfMemoryError())
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert machine.is_out_of_memory(error.value)
+    assert not machine.is_out_of_memory(RuntimeError("shapes do not match"))
+
+
 def test_every_module_imports_without_what_unix_alone_has() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)

@@ -77,7 +77,7 @@ From = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="Such as Ti/16 or S/16; see models.")]
 RecipeName = Annotated[str | None, typer.Option(help="A recipe by name, or a run's recipe.json.")]
-Tune = Annotated[str | None, typer.Option(help="full, probe, last:N, lora or lora:RANK.")]
+TuneText = Annotated[str | None, typer.Option(help="full, probe, last:N, lora or lora:RANK.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the images.")]
 Batch = Annotated[
     str | None, typer.Option(help="Images per step; auto: in the parts measured to be fastest.")
@@ -100,15 +100,25 @@ Log = Annotated[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Where:
-    """Where a run computes and writes, which changes nothing of what it learns."""
+    """Where a run computes and writes, which changes nothing of what it learns.
+
+    Attributes:
+        out: the run folder.
+        device: that of --device.
+        devices: the number of processes to start.
+        shard: whether they share the network out.
+        log: further places for the record.
+        fastest: whether the micro-batches of a step are measured (--batch auto).
+        started: whether this process is one that torchrun, or --devices, has started.
+    """
 
     out: Path | None
     device: str | None
     devices: int | None
     shard: bool
     log: list[str]
-    fastest: bool  # the parts of a step are measured
-    started: bool  # by torchrun, or by ourselves
+    fastest: bool
+    started: bool
 
 
 @app.command()
@@ -117,7 +127,7 @@ def train(
     from_: From = None,
     model: Model = None,
     recipe: RecipeName = None,
-    tune: Tune = None,
+    tune: TuneText = None,
     epochs: Epochs = None,
     size: Size = None,
     batch: Batch = None,
@@ -135,13 +145,14 @@ def train(
     """Train a model on a folder of images; makes a run folder with weights and a report."""
     from vitral.planning.request import Request
     from vitral.training.distributed import launch
+    from vitral.training.recipe import Tune
 
     asked = Request(
         data=data or "",
         start=from_,
         recipe=recipe,
         model=model,
-        tune=tune,
+        tune=None if tune is None else Tune.parse(tune, "--tune"),
         size=pixels(size),
         epochs=epochs,
         batch=None if batch in (None, "auto") else _count(batch),
@@ -184,7 +195,7 @@ def _go_on(run: Path, where: Where) -> None:
 
 def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
     """A new run: planned, then shown (a dry run), started in several processes, or trained."""
-    from vitral.planning.dry_run import check
+    from vitral.planning.dry_run import check_steps
     from vitral.planning.plan import plan
     from vitral.training import loop
     from vitral.training.loggers import Loggers
@@ -211,11 +222,12 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         return
     path = where.out or default_path(recipe.data.source, recipe.model.name)
     if where.devices is not None and not where.started:
-        check(recipe, planned.data, where.devices)
+        check_steps(recipe, planned.data, where.devices)
         planned = replace(planned, weights=None)  # each process reads its own
-        words = _words("--devices", *["--batch"] * where.fastest)  # auto has been measured
-        words += [f"--set=accumulate={recipe.accumulate}"] * where.fastest
-        _launched(where, path, words if where.out else [*words, "--out", str(path)])
+        words = _words("--devices", "--batch") if where.fastest else _words("--devices")
+        words += [f"--set=accumulate={recipe.accumulate}"] if where.fastest else []
+        words += [] if where.out else ["--out", str(path)]
+        _launched(where, path, words)
     run = loop.train(
         recipe,
         planned.data,
@@ -228,10 +240,11 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     )
     _summary(run)
     if first_process():
-        place, source = shlex.quote(str(path)), shlex.quote(recipe.data.source)
-        following = f"vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}"
-        if not recipe.labelled:
-            following = f"vitral train PHOTOS/ --from {place}"
+        place = shlex.quote(str(path))
+        following = f"vitral train PHOTOS/ --from {place}"
+        if recipe.labelled:
+            source = shlex.quote(recipe.data.source)
+            following = f"vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}"
         out.print(f"next: {following}", markup=False)
 
 
@@ -243,7 +256,8 @@ def _count(batch: str | None) -> int:
 
 def _words(*dropped: str) -> list[str]:
     """The command as it was typed, without these options and their values."""
-    words, typed = list[str](), iter(sys.argv[1:])
+    words = list[str]()
+    typed = iter(sys.argv[1:])
     for word in typed:
         if word in dropped:
             next(typed, None)
@@ -253,8 +267,10 @@ def _words(*dropped: str) -> list[str]:
 
 
 def _launched(where: Where, run: Path, words: list[str]) -> None:
-    """The command in several processes, again as often as memory asks for smaller parts; never
-    returns."""
+    """Run the command in several processes, again as often as memory asks for smaller parts.
+
+    Never returns: it ends with the exit code of the processes.
+    """
     from vitral.training.distributed import launch
     from vitral.training.run_folder import requested_accumulation
 
@@ -263,15 +279,15 @@ def _launched(where: Where, run: Path, words: list[str]) -> None:
         code = launch.launch(where.devices or 1, words, device=where.device)
         if code != MachineError.exit_code or requested_accumulation(run) <= asked:
             raise typer.Exit(code)
-        words = ["train", "--resume", str(run), *["--shard"] * where.shard]
-        words += [f"--log={name}" for name in where.log]
-        words += [f"--device={where.device}"] * (where.device is not None)
+        words = ["train", "--resume", str(run), *(f"--log={name}" for name in where.log)]
+        words += ["--shard"] if where.shard else []
+        words += [f"--device={where.device}"] if where.device else []
 
 
 def _fastest(recipe: Recipe, where: Where) -> Recipe:
-    """The recipe with its steps in the parts that this machine computes fastest."""
+    """The recipe with its steps in the micro-batches that this machine computes fastest."""
     from vitral.engines.torch_engine import best_device
-    from vitral.planning.dry_run import fastest_micro_batch
+    from vitral.planning.benchmark import fastest_micro_batch
 
     most = max(1, recipe.data.batch // (where.devices or 1))
     part = fastest_micro_batch(recipe, best_device(where.device), most)
@@ -285,20 +301,19 @@ def _fastest(recipe: Recipe, where: Where) -> Recipe:
 def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
     from vitral.cli.tables import origin_lines
     from vitral.engines.torch_engine import best_device
-    from vitral.planning import dry_run
+    from vitral.planning.dry_run import dry_run, summary_lines
     from vitral.training.run_folder import with_data
 
-    device, recipe = best_device(where.device), with_data(planned.recipe, planned.data)
+    recipe = with_data(planned.recipe, planned.data)
     origins = {**planned.origins, "model.classes": "the data"}
-    found = dry_run.dry_run(
-        recipe, planned.data, device, where.devices or 1, out=where.out or Path(), shard=where.shard
-    )
+    device = best_device(where.device)
+    processes = where.devices or 1
+    result = dry_run(recipe, planned.data, device, processes, out=where.out, shard=where.shard)
+    values = {"recipe": recipe.to_dict(), "origins": origins}
     if as_json:
-        values = {"recipe": recipe.to_dict(), "origins": origins}
-        print_json({"name": planned.name, "reason": planned.reason, **values, **found.to_dict()})
+        print_json({"name": planned.name, "reason": planned.reason, **values, **result.to_dict()})
         return
-    lines = [planned.line, *origin_lines(recipe.to_dict(), origins)]
-    for line in [*lines, *dry_run.lines(found)]:
+    for line in (planned.line, *origin_lines(values["recipe"], origins), *summary_lines(result)):
         out.print(line, markup=False)
 
 

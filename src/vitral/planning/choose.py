@@ -87,9 +87,10 @@ def choose(request: Request, facts: Facts | None = None, start: ModelSpec | None
 
 
 def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None) -> Choice:
-    if request.tune == "probe":
+    kind = None if request.tune is None else request.tune.kind
+    if kind == "probe":
         return Choice("probe", "--tune probe solves for a head on the weights of --from")
-    if (request.tune or "").startswith("lora"):
+    if kind == "lora":
         return Choice("lora", "--tune lora learns low-rank updates of the weights of --from")
     if start is not None and start.is_resnet:
         return Choice("bit-hyperrule", "the weights of --from are a ResNet's")

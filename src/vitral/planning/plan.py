@@ -101,7 +101,7 @@ def refuse_labels(recipe: Recipe, data: Dataset) -> None:
     goal = recipe.objective
     if not isinstance(goal, Classification):
         return
-    if data.multi_label and (goal.loss == "softmax" or recipe.tune == "probe"):
+    if data.multi_label and (goal.loss == "softmax" or recipe.tune.kind == "probe"):
         raise DataError(
             f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
             f"class for itself: --set objective.loss=bce (and without --tune probe)."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitral.errors import UsageError
-from vitral.training.recipe import tuning_of
+from vitral.training.recipe import Tune
 
 NOT_SET = {
     "data.source": "the images are named by themselves, vitral train PHOTOS/",
@@ -29,7 +29,7 @@ class Request:
         size: pixels, or (height, width).
         epochs: passes over the images.
         batch: images per optimizer step.
-        tune: see `Recipe.tune`.
+        tune: what learns.
         seed: of the weights, the order and every augmentation.
         changes: assignments of --set, such as "optimizer.lr=3e-4".
 
@@ -43,7 +43,7 @@ class Request:
     size: int | tuple[int, int] | None = None
     epochs: float | None = None
     batch: int | None = None
-    tune: str | None = None
+    tune: Tune | None = None
     seed: int | None = None
     changes: Sequence[str] = ()
 
@@ -53,8 +53,6 @@ class Request:
             raise UsageError("The weights of --from bring their model; leave --model out.")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise UsageError(f"--epochs is passes over the images, above 0, not {self.epochs}.")
-        if self.tune is not None:
-            tuning_of(self.tune)
         if isinstance(self.changes, str):
             raise UsageError("Changes are a list like ['optimizer.lr=3e-4'], not a text.")
         for field, why in NOT_SET.items():

@@ -24,9 +24,9 @@ from vitral.training.recipe import (
     Data,
     Recipe,
     Schedule,
+    Tune,
     assigned,
     override,
-    tuning_of,
 )
 from vitral.weights.artifact import Card
 
@@ -66,7 +66,7 @@ def draft(request: Request) -> Draft:
         catalog.model(request.model, size=request.size or recipe.images.size)
     values = recipe.to_dict()
     values["start"] = request.start or values["start"]
-    values["tune"] = request.tune or values["tune"]
+    values["tune"] = str(request.tune or recipe.tune)
     values["data"]["source"] = request.data or values["data"]["source"]
     values = assigned(values, request.changes)
     if not values["data"]["source"]:
@@ -114,7 +114,7 @@ def resolve(
     stages.append(Stage("--epochs", recipe))
     recipe = override(recipe, request.changes) if request.changes else recipe
     stages.append(Stage("--set", recipe))
-    if recipe.tune == "probe":
+    if recipe.tune.kind == "probe":
         recipe = _solved(recipe)
     stages.append(Stage("--tune", recipe))
     return stages
@@ -190,8 +190,7 @@ def _refuse_gaps(values: Mapping[str, Any], name: str) -> None:
             f"The recipe {name} learns from a teacher: --set objective.teacher=WEIGHTS, a run, an "
             f"artifact or an id that knows these classes."
         )
-    kind, _ = tuning_of(str(values["tune"]))
-    if kind != "full" and values["start"] is None:
+    if Tune.parse(str(values["tune"])).kind != "full" and values["start"] is None:
         raise UsageError(
             f"--tune {values['tune']} keeps most weights as they are, so name some: --from WEIGHTS."
         )
@@ -206,18 +205,16 @@ def _network(
     recipe: Recipe, request: Request, card: Card | None, own_size: bool
 ) -> tuple[ModelSpec, ImageSpec]:
     """The network and its preprocessing: of --from, else of --model, else of the recipe."""
+    usual = recipe.images.size if card is None or own_size else card.model.size
+    size = pair("--size", request.size or usual)
     if card is None:
-        size = request.size if request.size is not None else recipe.images.size
+        model = replace(recipe.model, size=size)
         if request.model is not None:
             model = catalog.model(request.model, size=size)
-        else:
-            model = replace(recipe.model, size=(size, size) if isinstance(size, int) else size)
-        return model, replace(recipe.images, size=model.size)
-    size = request.size or (recipe.images.size if own_size else card.model.size)
+        return model, replace(recipe.images, size=size)
     # the pre-logits layer is dropped and the head new (section 3.2 of the paper); training is RGB
-    square = (size, size) if isinstance(size, int) else size
-    model = replace(card.model, size=square, representation=0, channels=3)
-    images = replace(card.images, size=model.size)
+    model = replace(card.model, size=size, representation=0, channels=3)
+    images = replace(card.images, size=size)
     if own_size:
         images = replace(images, fit=recipe.images.fit, crop=recipe.images.crop)
     if len(images.mean) != 3:

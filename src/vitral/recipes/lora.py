@@ -12,12 +12,12 @@ Result: that.
 from dataclasses import replace
 
 from vitral.recipes import finetune
-from vitral.training.recipe import Recipe
+from vitral.training.recipe import LORA_RANK, Recipe, Tune
 
 
 def _tuned(full: Recipe) -> Recipe:
     optimizer = replace(full.optimizer, lr=10 * full.optimizer.lr, layer_decay=1.0)
-    return replace(full, tune="lora", optimizer=optimizer)
+    return replace(full, tune=Tune("lora", rank=LORA_RANK), optimizer=optimizer)
 
 
 recipe = _tuned(finetune.recipe)

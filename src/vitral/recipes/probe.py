@@ -10,7 +10,7 @@ Result: see the README's table.
 from vitral import catalog
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
-from vitral.training.recipe import Recipe, Schedule, epochs
+from vitral.training.recipe import Recipe, Schedule, Tune, epochs
 
 recipe = Recipe(
     model=catalog.model("S/16"),
@@ -18,7 +18,7 @@ recipe = Recipe(
     start="WEIGHTS",
     augment=Augment(crop="none", flip=0.0),
     schedule=Schedule(kind="constant", warmup=epochs(0)),
-    tune="probe",
+    tune=Tune("probe"),
     length=epochs(1),
     select="last",
 )

@@ -1,6 +1,6 @@
 """Training less than everything: the head, the last blocks, or low-rank updates (LoRA).
 
-prepare(model, "lora:4")     after the first weights are loaded; freezes what is not to learn
+prepare(model, recipe.tune)  after the first weights are loaded; freezes what is not to learn
 plain(model)                 the tensors of the untouched network, the updates merged into them
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitral.errors import SpecError
 from vitral.model import ViT, build
 from vitral.specs import Dropouts
-from vitral.training.recipe import Recipe, tuning_of
+from vitral.training.recipe import Recipe, Tune
 
 SCALE = 2.0  # of the update: alpha / rank of the paper, with alpha = 2 * rank
 _HEADS = ("head", "distillation_head")
@@ -52,38 +52,37 @@ def untuned(recipe: Recipe) -> ViT:
     return build(recipe.model, dropouts, checkpointing=recipe.checkpointing)
 
 
-def prepare(model: ViT, tune: str) -> None:
+def prepare(model: ViT, tune: Tune) -> None:
     """Freeze, in place, what `tune` leaves alone, and add what it learns.
 
     Args:
         model: with the weights that it starts from.
-        tune: "full" trains everything; "probe" the head(s); "last:N" also the last N blocks and
-            what stands between them and the head (norm, pool, pre_logits); "lora:RANK" ("lora" is
-            lora:8) the head(s) and low-rank updates of the qkv and out of every block. The rest is
-            frozen, norms and embeddings included.
+        tune: "full" trains everything; "probe" the head(s); "last" also its number of blocks and
+            what stands between them and the head (norm, pool, pre_logits); "lora" the head(s) and
+            low-rank updates of the qkv and out of every block. The rest is frozen, norms and
+            embeddings included.
 
     New values come from torch's global seed. Raises SpecError for what this network cannot do.
     """
-    kind, number = tuning_of(tune)
-    _check(tune, number, model)
-    depth = model.spec.depth
-    match kind:
+    _check(tune, model)
+    frozen = model.spec.depth - tune.blocks
+    match tune.kind:
         case "full":
             return
         case "probe" | "lora":
             learning: tuple[str, ...] = _HEADS
         case "last":
-            learning = (*_TOP, *(f"blocks.{i}" for i in range(depth - number, depth)))
+            learning = (*_TOP, *(f"blocks.{i}" for i in range(frozen, model.spec.depth)))
         case _:
             raise SpecError(f"There is no way to tune '{tune}'.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(f"{part}." for part in learning)))
-    for block in model.blocks[: depth - number] if kind == "last" else ():
+    for block in model.blocks[:frozen] if tune.kind == "last" else ():
         for part in block.modules():  # what cannot learn from noise only suffers it
             for rate in {"drop_path", "dropout"} & vars(part).keys():
                 setattr(part, rate, 0.0)
-    for block in model.blocks if kind == "lora" else ():
-        _add_low_rank(block.get_submodule("attention"), number)
+    for block in model.blocks if tune.kind == "lora" else ():
+        _add_low_rank(block.get_submodule("attention"), tune.rank)
 
 
 def _add_low_rank(attention: nn.Module, rank: int) -> None:
@@ -124,16 +123,15 @@ def merged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _check(tune: str, number: int, model: ViT) -> None:
+def _check(tune: Tune, model: ViT) -> None:
     """Raise SpecError for blocks that this network does not have."""
-    depth = model.spec.depth
-    width = model.spec.width
-    name = model.spec.name
-    kind = tune.partition(":")[0]
-    if kind in ("last", "lora") and depth == 0:
+    spec = model.spec
+    if tune.kind in ("last", "lora") and spec.depth == 0:
         raise SpecError(
-            f"tune is 'full' or 'probe' for {name}, a ResNet without blocks, not {tune!r}."
+            f"tune is 'full' or 'probe' for {spec.name}, a ResNet without blocks, not '{tune}'."
         )
-    most = {"last": depth, "lora": width}.get(kind, number)
-    if number > most:
-        raise SpecError(f"tune is '{kind}:1' to '{kind}:{most}' for {name}, not {tune!r}.")
+    if tune.blocks > spec.depth or tune.rank > spec.width:
+        most = spec.depth if tune.kind == "last" else spec.width
+        raise SpecError(
+            f"tune is '{tune.kind}:1' to '{tune.kind}:{most}' for {spec.name}, not '{tune}'."
+        )

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 
+from vitral import machine
 from vitral.data.datasets import Dataset
 from vitral.data.loader import View
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
-from vitral.training import linear_probe, memory, run_folder, sample_sheet, state, validation
+from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import initialised
 from vitral.training.interrupts import interrupts
@@ -175,7 +176,7 @@ def fit(session: Session) -> Run:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if session.run.group.lost(error):
                     raise MachineError("Another process of this run has stopped.") from None
-                if not memory.ended(error):
+                if not machine.is_out_of_memory(error):
                     raise
                 split_further(session)
 
@@ -187,7 +188,7 @@ def _show_data(session: Session) -> None:
     with run.group.on_main() as main:
         if main:
             run_folder.list_problems(run.out, run.data.problems)
-            if run.recipe.tune != "probe" and not sheet.exists():  # a probe sees no views
+            if run.recipe.tune.kind != "probe" and not sheet.exists():  # a probe sees no views
                 view = View(run.recipe.augment, run.recipe.images)
                 sample_sheet.write(sheet, run.data.train, view, seed=run.recipe.seed)
 
@@ -203,7 +204,7 @@ def run_steps(session: Session, asked: list[int]) -> None:
         save_state(session)
     with contextlib.closing(steps_left(session)) as steps:
         while not session.finished:
-            if recipe.tune == "probe":
+            if recipe.tune.kind == "probe":
                 result = linear_probe.solve(session)
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds

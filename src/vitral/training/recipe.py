@@ -179,6 +179,44 @@ class Classification:
         positive("Objective.temperature", self.temperature)
 
 
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """What of a network learns; as text (in JSON, after --tune) full, probe, last:N or lora:RANK.
+
+    Attributes:
+        kind: "full", everything; "probe", the head; "last", the last blocks and the head; "lora",
+            the head and low-rank additions, merged at the end.
+        blocks: of "last".
+        rank: of "lora".
+    """
+
+    kind: Literal["full", "probe", "last", "lora"] = "full"
+    blocks: int = 0
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse unknown kinds, and a number that is missing or of another kind."""
+        choice(self, "kind", Tune)
+        if (self.kind == "last") != (self.blocks > 0) or (self.kind == "lora") != (self.rank > 0):
+            raise SpecError(f"Tune.blocks is for last, Tune.rank for lora, each above 0: {self}.")
+
+    @classmethod
+    def parse(cls, text: str, where: str = "Recipe.tune") -> Tune:
+        """Read 'full', 'probe', 'last:2', 'lora:4', or 'lora' for a rank of LORA_RANK."""
+        match = re.fullmatch(r"(full|probe|lora)|(last|lora):0*([1-9]\d{0,5})", text)
+        if match is None:
+            raise SpecError(
+                f"{where} is full, probe, last:N (blocks), lora or lora:RANK, not {text!r}."
+            )
+        kind: Any = match[1] or match[2]
+        number = int(match[3] or LORA_RANK)
+        return cls(kind, *{"last": (number, 0), "lora": (0, number)}.get(kind, ()))
+
+    def __str__(self) -> str:
+        number = self.blocks or self.rank
+        return f"{self.kind}:{number}" if number else self.kind
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedPatches:
     """Learning the colours of corrupted patches, without labels (appendix B.1.2 of the paper).
@@ -226,8 +264,7 @@ class Recipe:
         start: the weights to start from: a run, an artifact, a checkpoint or an id; None draws new
             ones.
         data, augment, optimizer, schedule, objective, noise: see there.
-        tune: what learns: "full", "probe" (the head), "last:N" (the last N blocks and the head),
-            "lora" or "lora:RANK" (low-rank additions, merged at the end).
+        tune: what learns.
         length: of the run, warm-up and cooldown included.
         evaluate_every: how often the validation images are counted.
         ema: decay per step of the averaged weights that are evaluated and kept; 0 keeps the raw.
@@ -252,7 +289,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     objective: Objective = field(default_factory=Classification)
     noise: Dropouts = field(default_factory=Dropouts)
-    tune: str = "full"
+    tune: Tune = field(default=Tune())
     length: Duration = field(default=epochs(20))
     evaluate_every: Duration = field(default=epochs(1))
     ema: float = 0.0
@@ -269,7 +306,6 @@ class Recipe:
         """Refuse parts that contradict each other."""
         choice(self, "select", Recipe)
         choice(self, "precision", Recipe)
-        tuning_of(self.tune)
         fraction("Recipe.ema", self.ema)
         at_least("Recipe.save_seconds", self.save_seconds, 0)
         at_least("Recipe.accumulate", self.accumulate, 1)
@@ -332,27 +368,6 @@ def assigned(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return assign(values, assignments, "Recipe")
 
 
-def tuning_of(text: str) -> tuple[Literal["full", "probe", "last", "lora"], int]:
-    """Return the kind that `Recipe.tune` names, and its blocks (last) or rank (lora), else 0.
-
-    Raises SpecError for anything else.
-    """
-    match = re.fullmatch(r"(full|probe|lora)|(last|lora):0*([1-9]\d{0,5})", text)
-    match match and (match[1] or match[2]):
-        case "full":
-            return "full", 0
-        case "probe":
-            return "probe", 0
-        case "last" if match:
-            return "last", int(match[3])
-        case "lora" if match:
-            return "lora", int(match[3] or LORA_RANK)
-        case _:
-            raise SpecError(
-                f"Recipe.tune is full, probe, last:N (blocks), lora or lora:RANK, not {text!r}."
-            )
-
-
 def _refuse_moved(names: Iterable[str]) -> None:
     for name in names:
         if name in MOVED:
@@ -384,8 +399,8 @@ def share(name: str, value: float) -> None:
 
 
 def plain(value: Any) -> Any:
-    """JSON values of a setting: durations as text, tuples as lists, settings as objects."""
-    if isinstance(value, Duration):
+    """JSON values of a setting: what has a text of its own as that, tuples as lists."""
+    if isinstance(value, Duration | Tune):
         return str(value)
     if hasattr(value, "to_dict"):
         return plain(value.to_dict())

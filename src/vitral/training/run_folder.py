@@ -327,7 +327,7 @@ def summary_lines(
         kinds += ", several to an image"
     many = f" x {group.world_size}" if group.world_size > 1 else ""
     how = f"{recipe.length}, batch {recipe.data.batch}, peak lr {recipe.optimizer.lr:g}"
-    if recipe.tune == "probe":  # nothing comes of a batch or a rate
+    if recipe.tune.kind == "probe":  # nothing comes of a batch or a rate
         how = "one pass and a solver"
     return [
         f"data   {data.source}: {len(data.train):,} train, {len(data.val):,} {data.val.name}, "

@@ -19,7 +19,7 @@ from vitral.errors import MachineError
 from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration, counts
-from vitral.training import finetuning, memory, objectives, run_folder, schedule, state
+from vitral.training import finetuning, objectives, run_folder, schedule, state
 from vitral.training.display import Display
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import ProcessGroup
@@ -127,7 +127,7 @@ class Session:
     @property
     def total(self) -> int:
         """Optimizer steps of the whole run; a probe solves for its head in one."""
-        if self.run.recipe.tune == "probe":
+        if self.run.recipe.tune.kind == "probe":
             return 1
         return max(1, self.run.recipe.length.in_steps(self.epoch_steps))
 
@@ -196,7 +196,7 @@ def begin_run(run: RunContext) -> Session:
         optimizer=build_optimizer(objective, recipe.optimizer),
         progress=state.Progress(),
     )
-    if recipe.tune != "probe":
+    if recipe.tune.kind != "probe":
         schedule.check(recipe.schedule, session.total, session.epoch_steps)
     for line in run_folder.summary_lines(
         recipe, run.data, backbone, run.group, started=run.weights is not None, bf16=bf16
@@ -218,7 +218,7 @@ def _network(run: RunContext) -> ViT:
         finetuning.prepare(model, recipe.tune)
         return model.to(run.group.device).train()
     except (RuntimeError, MemoryError) as error:
-        if not memory.ended(error):
+        if not machine.is_out_of_memory(error):
             raise
         billions = counts.parameters(recipe.model) / 1e9
         raise MachineError(

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from vitral import machine
 from vitral.data.loader import Batch, View, seed_of, train_batches
 from vitral.data.order import share
 from vitral.data.problems import refuse_many_unreadable
 from vitral.data.sources import Problem
 from vitral.errors import MachineError, ModelError
 from vitral.model import StepSamples
-from vitral.training import memory, run_folder, schedule
+from vitral.training import run_folder, schedule
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Loss, StepPosition, short_name
@@ -129,7 +130,7 @@ def _update(session: Session) -> None:
     try:
         session.optimizer.step()
     except (RuntimeError, MemoryError) as error:
-        if not memory.ended(error):
+        if not machine.is_out_of_memory(error):
             raise
         raise MachineError(
             f"The memory of {session.device} ended in the optimizer's own step, which smaller "

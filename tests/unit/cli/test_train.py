@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from vitral.cli import train
-from vitral.planning import dry_run
+from vitral.planning import benchmark
 from vitral.training import run_folder
 from vitral.training.distributed import launch
 
@@ -56,7 +56,7 @@ def test_the_processes_get_what_was_measured(
     launched: list[list[str]],
     batch: list[str],
 ) -> None:
-    monkeypatch.setattr(dry_run, "fastest_micro_batch", lambda *_: 4)
+    monkeypatch.setattr(benchmark, "fastest_micro_batch", lambda *_: 4)
     words = ["--set", "data.batch=24", "--model", "mu/8", "--size=32", "--out", str(tmp_path / "r")]
     asked = ["train", str(photos), *batch, *words]
     code, _, err = vitral(*asked, "--devices", 2)

@@ -13,13 +13,14 @@ from vitral.data.datasets import open_dataset
 from vitral.errors import MachineError
 from vitral.planning import benchmark
 from vitral.planning.benchmark import Benchmark, fastest_micro_batch, measure
+from vitral.planning.memory import estimate
 from vitral.specs import Dropouts, ImageSpec, counts
-from vitral.training import memory
-from vitral.training.recipe import Classification, Data, Optimizer, Recipe
+from vitral.training.recipe import Classification, Data, Optimizer, Recipe, Tune
 
 CPU = torch.device("cpu")
+DIGITS = open_dataset("digits")
 RECIPE = Recipe(
-    model=replace(TINY, size=(32, 32)),
+    model=replace(TINY, size=(32, 32), classes=10),
     images=ImageSpec(size=(32, 32)),
     data=Data(source="digits", batch=16),
     noise=Dropouts(drop_path=0.1),
@@ -34,25 +35,25 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "REPEATS", 1)
 
 
-def test_a_trial_learns_and_validates() -> None:
+def test_a_benchmark_learns_and_validates() -> None:
     tried = Benchmark.begun(RECIPE, CPU)
     assert tried is not None
     before = {name: p.detach().clone() for name, p in tried.objective.named_parameters()}
     tried.learn(3)
     tried.validate(2)
-    assert tried.model.training
+    assert tried.objective.training
     tried.update()
     after = dict(tried.objective.named_parameters())
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    assert all(not torch.equal(tried.average.tensors[name], p) for name, p in after.items())
+    assert all(not torch.equal(tried.ema.tensors[name], p) for name, p in after.items())
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         RECIPE,
-        replace(RECIPE, tune="probe"),
-        replace(RECIPE, tune="lora:2", precision="bf16"),
+        replace(RECIPE, tune=Tune("probe")),
+        replace(RECIPE, tune=Tune("lora", rank=2), precision="bf16"),
         replace(RECIPE, checkpointing=True, optimizer=Optimizer(kind="lamb", clip=0.0)),
         replace(RECIPE, objective=Classification(loss="bce"), ema=0.0),
         replace(RECIPE, model=tiny_bit(size=(32, 32)), noise=Dropouts()),
@@ -60,9 +61,8 @@ def test_a_trial_learns_and_validates() -> None:
     ids=["full", "probe", "lora", "lamb", "bce", "bit"],
 )
 def test_every_kind_of_run_is_measured(recipe: Recipe) -> None:
-    data = open_dataset("digits")
     recipe = replace(recipe, model=replace(recipe.model, classes=10))
-    found = measure(recipe, data, CPU, 5)
+    found = measure(recipe, DIGITS, CPU, 5)
     assert found is not None
     assert found.images == 5
     assert min(found.forward, found.backward, found.update, found.reading) > 0
@@ -71,22 +71,22 @@ def test_every_kind_of_run_is_measured(recipe: Recipe) -> None:
 
 def test_a_large_network_is_measured_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "SECONDS", 0.0)
-    found = measure(RECIPE, open_dataset("digits"), CPU, 8)
+    found = measure(RECIPE, DIGITS, CPU, 8)
     assert found is not None
     assert found.images == 1
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = memory.arithmetic(RECIPE, 1, CPU, bf16=False)
+    needed = estimate(RECIPE, 1, CPU)
     room = needed.total + 3.5 * needed.activations
     recipe = replace(RECIPE, precision="fp32")
     monkeypatch.setattr(benchmark, "USABLE", 1.0)
     monkeypatch.setattr(machine, "free_memory", lambda device: int(room))
-    found = measure(recipe, open_dataset("digits"), CPU, 8)
+    found = measure(recipe, DIGITS, CPU, 8)
     assert found is not None
     assert found.images == 4
     monkeypatch.setattr(machine, "free_memory", lambda device: needed.total - 1)
-    assert measure(recipe, open_dataset("digits"), CPU, 8) is None
+    assert measure(recipe, DIGITS, CPU, 8) is None
     huge = replace(recipe, model=replace(RECIPE.model, width=1 << 23, heads=1, mlp_width=1 << 23))
     assert Benchmark.begun(huge, CPU) is None
     with pytest.raises(MachineError, match="does not fit into the memory of cpu"):
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None
         ({1: 1.0}, 1, 1),
     ],
 )
-def test_the_fastest_part(
+def test_the_fastest_micro_batch(
     seconds: dict[int, float | None], most: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(self: Benchmark, part: partial[None], most: float) -> list[float]:
@@ -127,9 +127,10 @@ def test_the_end_of_memory_is_an_answer_and_other_errors_are_not() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_measured(tmp_path: Path) -> None:
     device = torch.device("cuda")
-    found = measure(replace(RECIPE, precision="bf16"), open_dataset("digits"), device, 64)
+    recipe = replace(RECIPE, precision="bf16")
+    found = measure(recipe, DIGITS, device, 64)
     assert found is not None
-    needed = memory.arithmetic(RECIPE, 64, device, bf16=True)
+    needed = estimate(recipe, 64, device)
     assert found.images == 64
     assert 0.5 * needed.total < found.memory < 2 * needed.total
     assert fastest_micro_batch(RECIPE, device, 256) >= 64

@@ -278,5 +278,5 @@ def test_fine_tuning_as_the_issue_wants_it() -> None:
     assert recipe.noise.drop_path > 0
     assert recipe.ema > 0
     probe = recipes.named("probe")
-    assert (probe.tune, probe.length, probe.augment.crop) == ("probe", epochs(1), "none")
+    assert (probe.tune.kind, probe.length, probe.augment.crop) == ("probe", epochs(1), "none")
     assert probe.augment.flip == 0

@@ -24,7 +24,7 @@ from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
 from vitral.specs import Dropouts, ImageSpec, counts
 from vitral.training import objectives, optimizer, schedule
 from vitral.training.objectives import StepPosition, classification, distillation
-from vitral.training.recipe import MaskedPatches, Recipe, epochs, steps
+from vitral.training.recipe import MaskedPatches, Recipe, Tune, epochs, steps
 from vitral.weights import artifact
 
 FOLDER = Path(recipes.__file__).parent
@@ -278,8 +278,10 @@ def test_weights_choose_too(tmp_path: Path) -> None:
     shallow = Request(data="x", start=str(saved(tmp_path / "shallow", depth=7)))
     name, reason = choose(shallow, facts(5000))
     assert (name, "7 blocks, for 5,000 images" in reason) == ("finetune-small", True)
-    assert choose(replace(shallow, tune="last:1"), facts(99, 10))[0] == "finetune-small"
-    assert choose(replace(shallow, tune="lora"), facts(5000))[0] == "lora"
+    assert (
+        choose(replace(shallow, tune=Tune("last", blocks=1)), facts(99, 10))[0] == "finetune-small"
+    )
+    assert choose(replace(shallow, tune=Tune("lora", rank=8)), facts(5000))[0] == "lora"
     bold, careful = recipes.named("finetune-small"), recipes.named("finetune")
     assert resolve(shallow).optimizer == bold.optimizer
     assert bold.optimizer.lr == pytest.approx(3 * careful.optimizer.lr)
@@ -290,11 +292,13 @@ def test_weights_choose_too(tmp_path: Path) -> None:
         name, reason = choose(asked, few)
         assert (name, "--tune probe is much quicker" in reason) == ("finetune", True)
     assert "probe" not in choose(asked, facts(999))[1]
-    assert choose(replace(asked, tune="probe"), facts(5000))[0] == "probe"
-    for tune in ("lora", "lora:4"):
-        assert choose(replace(asked, tune=tune), facts(5000))[0] == "lora"
-    assert resolve(replace(asked, tune="lora:4"), facts(5000)).tune == "lora:4"
-    assert choose(replace(asked, tune="last:1"), facts(5000))[0] == "finetune"
+    assert choose(replace(asked, tune=Tune("probe")), facts(5000))[0] == "probe"
+    for rank in (8, 4):
+        assert choose(replace(asked, tune=Tune("lora", rank=rank)), facts(5000))[0] == "lora"
+    assert resolve(replace(asked, tune=Tune("lora", rank=4)), facts(5000)).tune == Tune(
+        "lora", rank=4
+    )
+    assert choose(replace(asked, tune=Tune("last", blocks=1)), facts(5000))[0] == "finetune"
     resnet = bit(tmp_path / "bit")
     assert choose(Request(data="x", start=str(resnet)), facts(5000))[0] == "bit-hyperrule"
     recipe = resolve(Request(data="x", start=str(resnet)), facts(5000))
@@ -310,7 +314,7 @@ def test_a_recipe_for_weights_says_at_what_size(tmp_path: Path) -> None:
     assert paper.model.width == 32
     asked = resolve(Request(data="x", start=weights, recipe="paper-finetune", size=64))
     assert asked.images.size == (64, 64)
-    for tune in (None, "lora", "probe"):
+    for tune in (None, Tune("lora", rank=8), Tune("probe")):
         found = resolve(Request(data="x", start=weights, tune=tune))
         assert found.images.size == found.model.size == (32, 32)
 
@@ -318,9 +322,9 @@ def test_a_recipe_for_weights_says_at_what_size(tmp_path: Path) -> None:
 def test_a_probe_needs_no_warm_up(tmp_path: Path) -> None:
     weights = str(saved(tmp_path / "w"))
     for recipe in ("probe", "finetune"):
-        resolved = resolve(Request(data="x", start=weights, recipe=recipe, tune="probe"))
+        resolved = resolve(Request(data="x", start=weights, recipe=recipe, tune=Tune("probe")))
         schedule.check(resolved.schedule, 1, 13)
-        assert resolved.tune == "probe"
+        assert resolved.tune.kind == "probe"
 
 
 def test_small_pictures_get_a_finer_map_unless_somebody_chose() -> None:
@@ -360,7 +364,7 @@ def test_every_value_has_an_origin(tmp_path: Path) -> None:
     assert (found["seed"], found["ema"], found["data.source"]) == ("--seed", "--set", "DATA")
     assert found["noise.dropout"] == "--set"  # asked for, though it was 0 before
     weights = str(saved(tmp_path / "w", depth=8))
-    found = origins(Request(data="x", start=weights, tune="last:1", batch=4))
+    found = origins(Request(data="x", start=weights, tune=Tune("last", blocks=1), batch=4))
     assert (found["start"], found["model.width"], found["images.mean"]) == (
         "--from",
         "the weights",
@@ -418,8 +422,8 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, words: str) -> N
         ({"recipe": "paper-finetune-cifar"}, "starts from weights: --from WEIGHTS"),
         ({"recipe": "bit-hyperrule"}, "starts from weights: --from WEIGHTS"),
         ({"recipe": "deit-distilled"}, "--set objective.teacher=WEIGHTS"),
-        ({"tune": "last:2"}, "--tune last:2 keeps most weights"),
-        ({"tune": "nearly"}, "full, probe, last:N"),
+        ({"tune": Tune("last", blocks=2)}, "--tune last:2 keeps most weights"),
+        ({"changes": ["tune=nearly"]}, "full, probe, last:N"),
         ({"data": ""}, "Say what to train on"),
     ],
 )

@@ -12,6 +12,7 @@ from vitral.model import ViT, build
 from vitral.specs import counts
 from vitral.training.ema import EMA
 from vitral.training.finetuning import plain, prepare, trainable
+from vitral.training.recipe import Tune
 
 SPECS = {
     "cls": tiny(),
@@ -42,7 +43,7 @@ def moved(model: ViT, seed: int = 3) -> ViT:
 def test_full_leaves_the_network_alone(spec) -> None:
     model = build(spec)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    prepare(model, "full")
+    prepare(model, Tune.parse("full"))
     assert learning(model) == set(dict(model.named_parameters()))
     assert trainable(model) == counts.parameters(spec)
     found = plain(model)
@@ -53,7 +54,7 @@ def test_full_leaves_the_network_alone(spec) -> None:
 @ALL
 def test_a_probe_is_the_heads(spec) -> None:
     model = build(spec)
-    prepare(model, "probe")
+    prepare(model, Tune.parse("probe"))
     expected = {name for name in dict(model.named_parameters()) if "head." in name}
     assert learning(model) == expected
     heads = 1 + spec.distillation_token
@@ -64,7 +65,7 @@ def test_a_probe_is_the_heads(spec) -> None:
 def test_the_last_blocks_take_everything_above_with_them(spec) -> None:
     for count in (1, 2):
         model = build(spec)
-        prepare(model, f"last:{count}")
+        prepare(model, Tune.parse(f"last:{count}"))
         below = r"(stem|patches|cls|distillation|registers|positions)\b.*"
         frozen = below if count == 2 else rf"{below}|blocks\.0\..*"
         names = set(dict(model.named_parameters()))
@@ -74,7 +75,7 @@ def test_the_last_blocks_take_everything_above_with_them(spec) -> None:
 
 def test_the_tenth_block_is_not_the_first() -> None:
     model = build(tiny(depth=12))
-    prepare(model, "last:2")
+    prepare(model, Tune.parse("last:2"))
     blocks = {name.split(".")[1] for name in learning(model) if name.startswith("blocks.")}
     assert blocks == {"10", "11"}
 
@@ -82,10 +83,12 @@ def test_the_tenth_block_is_not_the_first() -> None:
 @ALL
 def test_the_first_outputs_with_low_ranks_are_bit_equal(spec) -> None:
     model, images = randomised(spec).float(), pictures(spec).float()
-    prepare(model, "probe")  # torch's kernels may round differently where weights are frozen
+    prepare(
+        model, Tune.parse("probe")
+    )  # torch's kernels may round differently where weights are frozen
     with torch.no_grad():
         before = model(images)
-        prepare(model, "lora")
+        prepare(model, Tune.parse("lora"))
         assert torch.equal(model(images), before)
     grown = {n for n in learning(model) if n.rpartition(".")[2] in ("up", "down")}
     assert grown == {
@@ -101,7 +104,7 @@ def test_the_rank_decides_how_much_learns() -> None:
     width, heads = 32, 5 * 33  # of qkv rank x (32 + 96), of out rank x (32 + 32), in two blocks
     for tune, rank in (("lora", 8), ("lora:1", 1), ("lora:32", 32)):
         model = build(tiny())
-        prepare(model, tune)
+        prepare(model, Tune.parse(tune))
         assert trainable(model) == heads + 2 * rank * (4 * width + 2 * width)
 
 
@@ -109,7 +112,7 @@ def test_the_rank_decides_how_much_learns() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_was_tuned_merges_into_the_plain_network(spec, dtype) -> None:
     model = randomised(spec).to(dtype)
-    prepare(model, "lora:3")
+    prepare(model, Tune.parse("lora:3"))
     moved(model)
     untouched = build(spec).to(dtype).eval()
     found, expected = plain(model), untouched.state_dict()
@@ -131,7 +134,7 @@ def test_an_update_is_the_papers() -> None:
     """W + (alpha / r) B A of section 4.1, with alpha / r = 2."""
     model = randomised(tiny())
     kernel = model.blocks[1].attention.out.weight.detach().numpy().copy()
-    prepare(model, "lora:2")
+    prepare(model, Tune.parse("lora:2"))
     moved(model)
     layer = model.blocks[1].attention.out
     expected = kernel + 2 * layer.up.detach().numpy() @ layer.down.detach().numpy()
@@ -142,7 +145,7 @@ def test_an_update_is_the_papers() -> None:
 
 def test_training_moves_only_what_learns_and_copies_are_their_own() -> None:
     model, images = build(tiny()).train(), pictures(tiny()).float()
-    prepare(model, "lora:2")
+    prepare(model, Tune.parse("lora:2"))
     twin = copy.deepcopy(model)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     parts = [p for p in model.parameters() if p.requires_grad]
@@ -160,7 +163,7 @@ def test_under_autocast_and_with_recomputed_blocks() -> None:
     spec = tiny()
     images = pictures(spec).float()
     model = randomised(spec, checkpointing=True).float().train()
-    prepare(model, "lora:2")
+    prepare(model, Tune.parse("lora:2"))
     moved(model)
     exact = model(images)
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,7 +176,7 @@ def test_under_autocast_and_with_recomputed_blocks() -> None:
 
 def test_an_average_of_what_learns_merges_too() -> None:
     model = build(tiny())
-    prepare(model, "lora:2")
+    prepare(model, Tune.parse("lora:2"))
     average = EMA(model, 0.9)
     assert set(average.tensors) == learning(model)
     first = plain(copy.deepcopy(model))
@@ -196,16 +199,16 @@ def test_an_average_of_what_learns_merges_too() -> None:
 )
 def test_what_this_network_cannot_do(tune: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        prepare(build(tiny()), tune)
+        prepare(build(tiny()), Tune.parse(tune))
 
 
 @pytest.mark.parametrize("tune", ["last:1", "lora", "lora:4"])
 def test_a_resnet_has_no_blocks_to_choose(tune: str) -> None:
     with pytest.raises(SpecError, match="'full' or 'probe' for tiny, a ResNet without blocks"):
-        prepare(build(tiny_bit()), tune)
+        prepare(build(tiny_bit()), Tune.parse(tune))
 
 
 def test_a_resnet_can_be_probed() -> None:
     model = build(tiny_bit())
-    prepare(model, "probe")
+    prepare(model, Tune.parse("probe"))
     assert learning(model) == {"head.weight", "head.bias"}

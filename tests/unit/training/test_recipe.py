@@ -11,10 +11,10 @@ from vitral.training.recipe import (
     Optimizer,
     Recipe,
     Schedule,
+    Tune,
     epochs,
     override,
     steps,
-    tuning_of,
 )
 
 
@@ -30,7 +30,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         schedule=Schedule(kind="rsqrt", warmup=steps(5), cooldown=epochs(1.5)),
         objective=Classification(loss="bce", teacher="runs/large", distill="soft"),
         noise=Dropouts(drop_path=0.2, drop_path_rule="constant"),
-        tune="lora:4",
+        tune=Tune("lora", rank=4),
         patience=3,
         accumulate=2,
         compile=True,
@@ -53,7 +53,11 @@ def test_override(recipe: Recipe) -> None:
     changes = ["schedule.kind=staircase", "schedule.drops=[0.5]", "schedule.warmup=5 steps"]
     changed = override(recipe, [*changes, "noise.dropout=0.1", "patience=2", "tune=last:1"])
     assert changed.schedule == Schedule(kind="staircase", drops=(0.5,), warmup=steps(5))
-    assert (changed.noise, changed.patience, changed.tune) == (Dropouts(dropout=0.1), 2, "last:1")
+    assert (changed.noise, changed.patience, changed.tune) == (
+        Dropouts(dropout=0.1),
+        2,
+        Tune("last", 1),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,11 +130,16 @@ def test_a_run_folder_of_before_names_the_new_place(recipe: Recipe) -> None:
 
 def test_what_to_tune_is_a_kind_and_a_number() -> None:
     texts = ("full", "probe", "last:1", "last:12", "lora", "lora:4")
-    kinds = [("full", 0), ("probe", 0), ("last", 1), ("last", 12), ("lora", 8), ("lora", 4)]
-    assert [tuning_of(text) for text in texts] == kinds
+    tunes = [Tune.parse(text) for text in texts]
+    kinds = [("full", 0, 0), ("probe", 0, 0), ("last", 1, 0), ("last", 12, 0), ("lora", 0, 8)]
+    assert [(tune.kind, tune.blocks, tune.rank) for tune in tunes] == [*kinds, ("lora", 0, 4)]
+    assert [Tune.parse(str(tune)) for tune in tunes] == tunes
+    for numbers in ({"blocks": 1}, {"rank": 4}):
+        with pytest.raises(SpecError, match="is for last"):
+            Tune("probe", **numbers)
     for bad in ("", "last", "last:0", "last:-1", "last:x", "lora:0", "lora:", "probe:1", "FULL"):
         with pytest.raises(SpecError, match="is full, probe, last:N"):
-            tuning_of(bad)
+            Tune.parse(bad)
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -14,7 +14,7 @@ from vitral.model import build
 from vitral.specs import ImageSpec
 from vitral.training import run_folder
 from vitral.training.distributed.process_group import ProcessGroup
-from vitral.training.recipe import Data, Recipe
+from vitral.training.recipe import Data, Recipe, Tune
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_created_and_read_back(recipe: Recipe, tmp_path: Path) -> None:
     lines = run_folder.summary_lines(complete, data, model, group, started=False, bf16=False)
     assert "2 classes" in lines[0]
     assert lines[-1].endswith("batch 64, peak lr 0.001, fp32 on cpu")
-    probe = dataclasses.replace(complete, tune="probe")
+    probe = dataclasses.replace(complete, tune=Tune("probe"))
     lines = run_folder.summary_lines(probe, data, model, group, started=False, bf16=False)
     assert lines[-1] == "plan   one pass and a solver, fp32 on cpu"
 
