@@ -99,18 +99,18 @@ class Classifier:
         return self.card.task
 
     def logits(self, images: Tensor) -> Tensor:
-        """Computes the logits of ready images, normalised (B, C, H, W): float32 (B, classes)."""
+        """Compute the logits of ready images, normalised (B, C, H, W): float32 (B, classes)."""
         return self.engine.logits(images)
 
     def predict(self, image: Picture, *, top: int = 5) -> Answer:
-        """Answers for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
+        """Answer for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
 
         Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
         """
         return self.answers(self.logits(self.prepare(image)[None]), [_name(image)], top=top)[0]
 
     def prepare(self, image: Picture) -> Tensor:
-        """Reads a picture as the network wants it: normalised, float32 (channels, height, width).
+        """Read a picture as the network wants it: normalised, float32 (channels, height, width).
 
         Raises DataError when it cannot be read.
         """
@@ -128,7 +128,7 @@ class Classifier:
         return preprocess.tensor(image, self.card.images)
 
     def answers(self, logits: Tensor, names: Sequence[str], *, top: int = 5) -> list[Answer]:
-        """Turns logits (B, classes) into the answers for B images of these names."""
+        """Turn logits (B, classes) into the answers for B images of these names."""
         self._refuse_without_head()
         if top < 1:
             raise UsageError(f"top is at least 1, not {top}.")
@@ -208,7 +208,7 @@ class Classifier:
     def evaluate(
         self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
     ) -> Evaluation:
-        """Scores a folder, a built-in source, or what `find` or `labelled` gave.
+        """Score a folder, a built-in source, or what `find` or `labelled` gave.
 
         A multi-label model scores images that have one each as well. Raises DataError for
         multi-label images where the model names one, and where none can be read.
@@ -223,7 +223,7 @@ class Classifier:
         workers: int = 0,
         tick: Tick | None = None,
     ) -> tuple[Evaluation, tuple[Problem, ...]]:
-        """Evaluates, and names the images that are not in it as they could not be read.
+        """Evaluate, and name the images that are not in it as they could not be read.
 
         `tick` is called with (images seen, images in all).
         """
@@ -257,7 +257,7 @@ class Classifier:
         return evaluation, outputs.failed
 
     def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:
-        """Explains one picture: the patches that the answer needs, and whether that is true.
+        """Explain one picture: the patches that the answer needs, and whether that is true.
 
         Raises DataError when it cannot be read, and what explanation.explain raises;
         `explain_files` takes many and goes on instead.

@@ -18,7 +18,7 @@ NARROW = 96  # with avx512_bf16 a step takes 0.6 to 0.7 of float32's; at 64, dig
 
 
 def best_device(name: str | None = None) -> torch.device:
-    """Finds the device called `name`, or the fastest one; MachineError if it is not there."""
+    """Find the device called `name`, or the fastest one; MachineError if it is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,7 +36,7 @@ def best_device(name: str | None = None) -> torch.device:
 
 
 def uses_bf16(precision: Precision, device: torch.device, width: int) -> bool:
-    """Decides on bfloat16; 'auto' asks for hardware that multiplies it fast.
+    """Decide on bfloat16; 'auto' asks for hardware that multiplies it fast.
 
     On a CPU 'auto' also asks for a network of at least NARROW `width`: a narrower one spends more
     on the casts than its products save.

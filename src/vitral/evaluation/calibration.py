@@ -71,7 +71,7 @@ class ReliabilityReport:
     curve: tuple[tuple[float, float, float], ...]
 
     def lines(self) -> Iterator[str]:
-        """Writes for a terminal how far from the truth they are, and how many are confident."""
+        """Write for a terminal how far from the truth they are, and how many are confident."""
         before = f"ECE        {100 * self.before.ece:.2f}"
         unit = "points between the probabilities and the truth"
         fitted = self.calibration
@@ -140,13 +140,13 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     others = (scores.sum(axis=1) - own) / max(count - 1, 1)
     doubt = 1 / (samples + 2) if (own == scores.max(axis=1)).all() else 0.0
     wanted = ((1 - doubt) * own + doubt * others).mean()
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda power: normaliser(scores, math.exp(power)).mean() - wanted / math.exp(power),
         bounds=(math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])),
         method="bounded",
         options={"xatol": 1e-4},
     )
-    return round(math.exp(found.x), 4)
+    return round(math.exp(best.x), 4)
 
 
 def probabilities(logits: Floats, classes: NDArray[np.int64], temperature: float = 1.0) -> Floats:
@@ -270,7 +270,7 @@ def report(
     *,
     cross_fit: bool = False,
 ) -> ReliabilityReport:
-    """Measures what the calibration of a model is worth on these images.
+    """Measure what the calibration of a model is worth on these images.
 
     Args:
         logits: (N, K); labels: (N,) indices of the true class; keys: N names, which decide the

@@ -1,7 +1,7 @@
 """A comparison of two models on the same images: is one better, or only luckier?
 
-found = compare(first, second)                     # evaluations of two models on the same images
-found.verdict, found.p                             # "not distinguishable", 0.36
+comparison = compare(first, second)           # evaluations of two models on the same images
+comparison.verdict, comparison.p              # "not distinguishable", 0.36
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Comparison:
         return "first is better" if self.difference > 0 else "second is better"
 
     def lines(self, first: str, second: str) -> Iterator[str]:
-        """Writes for a terminal both accuracies, where they differ, and what that means.
+        """Write for a terminal both accuracies, where they differ, and what that means.
 
         `first` and `second` are the names of the models.
         """
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare(first: Score, second: Score) -> Comparison:
-    """Compares two evaluations of the same images, paired by key; classes are compared by name.
+    """Compare two evaluations of the same images, paired by key; classes are compared by name.
 
     Raises DataError when they are not of the same images with the same labels.
     """

@@ -3,8 +3,8 @@
 Each class is a question of its own, and named where its probability (the sigmoid of its logit) is
 at least 0.5.
 
-found = evaluate_multi_label(logits, labels, classes, keys)  # (N, K), bool (N, K), K names, N paths
-found.score, found.interval, found.headline                 # 0.71, (0.69, 0.73), "mean average ..."
+evaluation = evaluate_multi_label(logits, labels, classes, keys)    # (N, K), bool (N, K), K, N
+evaluation.score, evaluation.interval                               # 0.71, (0.69, 0.73)
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class MultiLabelEvaluation:
             yield answer.key, *names, *(f"{score:.6g}" for score in scores.tolist())
 
     def lines(self) -> Iterator[str | Table]:
-        """Writes for a terminal the scores, and each class (the worst of many)."""
+        """Write for a terminal the scores, and each class (the worst of many)."""
         scored = len(self.classes) - len(self.without_positives)
         average = share_line("mean average precision", self.score, self.interval, 22)
         yield f"{average}  over {scored} of {len(self.classes)} classes"

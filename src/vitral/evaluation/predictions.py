@@ -58,8 +58,8 @@ def read_predictions(path: Path) -> PredictionTable:
         raise DataError(f"{path} cannot be read ({error}); evaluate again to write it.") from None
     header = tuple(rows[0]) if rows else ()
     if header[:3] == multi_label.COLUMNS and len(rows) > 1:
-        found = _read_multi_label(path, header, rows[1:])
-        return PredictionTable(predictions=found.predictions, multi_label=found)
+        evaluation = _read_multi_label(path, header, rows[1:])
+        return PredictionTable(predictions=evaluation.predictions, multi_label=evaluation)
     columns = single_label.COLUMNS
     if header not in (columns, columns[:4]):  # older files have no `given`
         raise DataError(f"{path} does not start with the columns {', '.join(columns)}.")

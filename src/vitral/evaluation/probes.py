@@ -98,7 +98,7 @@ class ProbeResult:
 
 
 def probe_lines(result: ProbeResult) -> Iterator[str]:
-    """Writes the result of a probe for a terminal."""
+    """Write the result of a probe for a terminal."""
     yield (
         f"{result.kind:<9} {result.classes:,} classes, {result.support:,} training images, "
         f"{result.samples:,} test images"
@@ -163,7 +163,7 @@ def possible_shots(
 def supports(
     labels: Labels, classes: int, shots: Sequence[int], seed: int
 ) -> dict[int, NDArray[np.int64]]:
-    """Draws, for each number of shots, the rows of so many images of each class.
+    """Draw, for each number of shots, the rows of so many images of each class.
 
     Each class is permuted once and its first images are taken, so that more shots hold the fewer.
     A label below 0 is never drawn.
@@ -219,8 +219,8 @@ def nearest(support: Features, labels: Labels, test: Features) -> Labels:
     model = KNeighborsClassifier(
         min(NEIGHBOURS, len(support)), weights=_votes, metric="cosine", algorithm="brute"
     )
-    found: Labels = model.fit(support, labels).predict(test)
-    return found
+    answered: Labels = model.fit(support, labels).predict(test)
+    return answered
 
 
 def _votes(distances: NDArray[Any]) -> NDArray[Any]:

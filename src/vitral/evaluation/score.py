@@ -151,7 +151,7 @@ class Score(Protocol):
         """Plain JSON values, without the predictions."""
 
     def lines(self) -> Iterator[str | Table]:
-        """Writes for a terminal what was found."""
+        """Write for a terminal what was found."""
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
         """The header and the rows of predictions.csv."""

@@ -109,7 +109,7 @@ class SingleLabelEvaluation:
         return csv_rows(self.predictions)
 
     def lines(self) -> Iterator[str | Table]:
-        """Writes for a terminal the scores, each class (the worst of many), and the confusions."""
+        """Write for a terminal the scores, each class (the worst of many), and the confusions."""
         accuracy = share_line("accuracy", self.accuracy, self.interval, 9)
         yield f"{accuracy}  {self.correct:,} of {self.samples:,}"
         if self.top5 is not None and self.top5_interval is not None:

@@ -48,7 +48,7 @@ def most_confused(matrix: Matrix) -> list[int]:
 
 
 def cells(matrix: Matrix, shown: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """Describes each cell: place, count, share of its row, and colours; an empty one has none."""
+    """Describe each cell: place, count, share of its row, and colours; an empty one has none."""
     rows = []
     for truth in shown:
         total = max(int(matrix[truth].sum()), 1)
@@ -81,7 +81,7 @@ def pairs(classes: Sequence[str], matrix: Matrix, most: int) -> list[dict[str, A
 def images(
     predictions: Sequence[Prediction], classes: Sequence[str], places: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """Lists the images behind each place "truth,answer", with their probabilities in %.
+    """List the images behind each place "truth,answer", with their probabilities in %.
 
     The images that the model was surest of come first. Of one cell 200 are named, and of all
     together as many as a page can bear, the confusions before the right answers.
