@@ -215,9 +215,8 @@ class ModelSpec:
 
     def _check_numbers(self) -> None:
         minimum = 0 if self.is_resnet else 1
-        least = {"channels": 1, "width": 1, "depth": minimum, "heads": minimum}
+        least = {"channels": 1, "width": 1, "depth": minimum, "heads": minimum, "pool_blocks": 1}
         least |= {"mlp_width": minimum, "classes": 0, "registers": 0, "representation": 0}
-        least["pool_blocks"] = 1
         if self.head_width is not None:
             least["head_width"] = 1
         for name, bound in least.items():

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vitral.errors import ModelError, SpecError
+from vitral.errors import SpecError
 from vitral.model.patches import resample_patches
+from vitral.model.positions import position_context
 from vitral.specs import ModelSpec
 from vitral.weights import artifact
 from vitral.weights.read import Weights
@@ -59,8 +60,8 @@ def adapt(
         notes.append(
             f"patches of {_by(old.patch)} became {_by(spec.patch)} (FlexiViT's resampling)"
         )
-    if spec.grid != old.grid and old.positions == "relative":
-        raise ModelError("Relative positions are offsets in one raster and cannot be resized.")
+    if spec.grid != old.grid:
+        position_context(old, spec.grid, next(iter(tensors.values())))  # raises if nothing can move
     tables = None if spec.grid == old.grid else artifact.network(weights.tensors, old).positions
     if tables is not None:
         moved = {
