@@ -191,8 +191,8 @@ class ViT(nn.Module):
         """
         embedded = self._embed(images, any_size=False, corruption=corruption)
         tokens, _ = self._encode(embedded, samples=samples)
-        normed: Tensor = self.norm(tokens)
-        return normed[:, self.spec.prefix :]
+        normed: Tensor = self.norm(tokens[:, self.spec.prefix :])
+        return normed
 
     def attention_weights(
         self, images: Tensor, blocks: Collection[int] | None = None, *, any_size: bool = False

@@ -40,7 +40,7 @@ def solve(session: Session) -> StepResult:
 @torch.no_grad()
 def _put(session: Session, weight: np.ndarray, bias: np.ndarray) -> None:
     """The head into the network, sharded or not, and into its average."""
-    wrap.reshard(session.backbone)
+    wrap.reshard(session.objective)
     for head in (session.backbone.head, session.backbone.distillation_head):
         if isinstance(head, nn.Linear):
             for parameter, value in ((head.weight, weight), (head.bias, bias)):

@@ -18,6 +18,7 @@ from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration
 from vitral.training import finetuning, run_folder
+from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Observed
 from vitral.training.run_folder import Run
@@ -87,6 +88,7 @@ def observe(session: Session, backbone: ViT | None = None) -> Observed:
     compute = partial(objective.observe, backbone=backbone)
     values, labels, indices = outputs_of(session, split, compute)
     objective.train()
+    wrap.reshard(objective)  # before the raw weights come back into the place of the averaged ones
     session.run.display.pause()
     return Observed(values, labels, [split.key(int(index)) for index in indices])
 

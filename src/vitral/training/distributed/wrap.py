@@ -65,8 +65,9 @@ def sync_gradients(forward: nn.Module, yes: bool) -> None:
             set_sync(yes)
 
 
-def reshard(network: nn.Module) -> None:
-    """The pieces that a forward pass gathered, back to where they belong; whole weights stay."""
-    of_fsdp = getattr(network, "reshard", None)
-    if of_fsdp is not None:
-        of_fsdp()
+def reshard(objective: Objective) -> None:
+    """Put the pieces that a forward pass gathered back; parameters held whole stay as they are."""
+    for part in objective.children():
+        of_fsdp = getattr(part, "reshard", None)
+        if of_fsdp is not None:
+            of_fsdp()

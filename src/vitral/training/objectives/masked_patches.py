@@ -120,10 +120,10 @@ class MaskedPatchObjective(Objective):
             corruption = corrupt(numbers, self.settings, self.mask_token())
             tokens = backbone.forward_patches(images, corruption=corruption, samples=samples)
             read = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
-            logits = self.answer(read)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        right = (logits.detach().argmax(2) == targets).float()
-        return losses.view(targets.shape), right
+            logits = self.answer(read.flatten(0, 1))
+        losses = F.cross_entropy(logits.float(), targets.flatten(), reduction="none")
+        right = (logits.detach().argmax(1) == targets.flatten()).float()
+        return losses.view(targets.shape), right.view(targets.shape)
 
     def _targets(self, batch: Batch) -> Tensor:
         """The colours (B, N) of all patches, of the pixels before they are normalised."""
