@@ -36,7 +36,8 @@ def initialise(network: ViT, *, head_bias: float = 0.0, generator: Generator | N
         r"(distillation_)?head\.bias": partial(init.constant_, val=head_bias),
         r"stem\..*norm3\.weight": init.zeros_ if zero_branches else init.ones_,
         r".*norm\d?\.weight": init.ones_,
-        r".*\.qkv\.weight": lambda qkv: [xavier(w) for w in qkv.chunk(3)],  # each for itself
+        # q, k and v are three matrices in the authors' code; Xavier's bound of all together is less
+        r".*\.qkv\.weight": lambda qkv: [xavier(w) for w in qkv.chunk(3)],
         r".*\.(out|fc1|fc2)\.weight": xavier,
         r".*\.(fc1|fc2)\.bias": partial(normal, std=1e-6),
         r"(patches|pre_logits|stem\..*)\.weight": lecun_normal,

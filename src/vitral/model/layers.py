@@ -43,6 +43,7 @@ class Attention(nn.Module):
         head_width = spec.attention_width // spec.heads
         self.heads = spec.heads
         self.width = spec.attention_width
+        # a sum of D_h products of unit variance has variance D_h; the softmax wants it near 1
         self.scale = head_width**-0.5
         self.dropout = dropouts.attention_dropout
         self.positions = "none" if pooling else spec.positions
@@ -65,7 +66,7 @@ class Attention(nn.Module):
         With `attention_out`, the softmax that the tokens go through is appended to it.
         """
         q, k, v = self.project(x, context)
-        if attention_out is not None:  # a fused kernel has no softmax to differentiate by
+        if attention_out is not None:  # a fused kernel keeps no softmax to differentiate by
             weights = self._softmax(q, k, context)
             attention_out.append(weights)
             mixed = weights.to(v.dtype) @ v
@@ -88,7 +89,8 @@ class Attention(nn.Module):
         self, x: Tensor, context: PositionContext | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values as they meet, (B, heads, T, head_width) each."""
-        parts = self.qkv(without_padding(x, context)).chunk(3, dim=-1)  # each b t (h d) -> b h t d
+        # one product for q, k and v of all heads, then each b t (h d) -> b h t d
+        parts = self.qkv(without_padding(x, context)).chunk(3, dim=-1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             q = self.q_norm(q)
@@ -146,7 +148,9 @@ class Block(nn.Module):
         samples: StepSamples | None = None,
     ) -> Tensor:
         """Return the tokens (B, T, width) that leave the block; arguments as in `Attention`."""
-        x = without_padding(x, context)  # also from the gradients of norms and MLP
+        # Pre-norm: the branches read normed tokens, the residual stream x itself is never normed
+        # before the end. Padding is cleared here too, for the gradients of the norms and the MLP.
+        x = without_padding(x, context)
         mixed = self.attention(self.norm1(x), context, attention_out)
         x = x + self._branch(mixed, self.scale1, samples)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)

@@ -229,7 +229,8 @@ class ViT(nn.Module):
         The positions move by the rule of spec.resample; ModelError where nothing can move them.
         """
         spec = replace(self.spec, size=size)
-        position_context(self.spec, spec.grid, next(self.parameters()))  # raises
+        # raises where attention's positions belong to one grid
+        position_context(self.spec, spec.grid, next(self.parameters()))
         weights = self.state_dict()
         if self.positions is not None:
             moved = self.positions.on(spec.grid)
@@ -262,6 +263,7 @@ class ViT(nn.Module):
             source = corruption.source[:, :, None].expand(-1, -1, tokens.shape[2])
             masked = corruption.masked[:, :, None]
             tokens = torch.where(masked, corruption.mask_token.to(tokens), tokens.gather(1, source))
+        # The same class token for every image: what it becomes is up to attention.
         before = [x for x in (self.cls, self.distillation, self.registers) if x is not None]
         prefix = [x.expand(tokens.shape[0], -1, -1) for x in before]
         tokens = torch.cat([*prefix, tokens], dim=1) if prefix else tokens
@@ -286,7 +288,7 @@ class ViT(nn.Module):
         count = grid[0] * grid[1]
         keep = max(1, round(count * (1 - self.dropouts.patch_dropout)))
         order = uniform(tokens, (count,), samples).argsort(1)
-        patches = order[:, :keep].sort(1).values
+        patches = order[:, :keep].sort(1).values  # in raster order: no block minds, but readers do
         prefix = torch.arange(self.spec.prefix, device=tokens.device).expand(len(tokens), -1)
         return torch.cat([prefix, patches + self.spec.prefix], dim=1)
 
@@ -304,6 +306,8 @@ class ViT(nn.Module):
             x = x if tables is None else x + tables[index % len(tables)]  # its own, or the one
             if index in wanted:
                 entered[index] = x
+            # Checkpointing keeps x alone and computes the block again in the backward pass; torch
+            # brings the random state back, so that the same branches are dropped.
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, context, None, samples, use_reentrant=False)
             else:
@@ -362,7 +366,7 @@ class ViT(nn.Module):
             x = self.pool(x, attention_out)
         elif attention_out is None:
             x = x[:, tokens].mean(1)
-        else:  # attention whose weights are all the same
+        else:  # the same mean, as attention whose weights are all equal: d logits / d A exists
             share = x.new_zeros(len(x), 1, 1, x.shape[1])
             share[..., tokens] = 1 / x[0, tokens].shape[0]
             attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
