@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -20,24 +21,12 @@ from vitral.wording import byte_size
 if TYPE_CHECKING:
     import torch  # imported where it is needed: a broken one must be reported
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "safetensors",
-    "scikit-learn",
-    "matplotlib",
-    "jinja2",
-    "typer",
-    "rich",
-)
 NEEDED_DISK = 1 << 30  # one run of a small model with its two resume slots
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Holds facts by name, and what stands in the way (empty: ready)."""
+    """Facts by name, and what stands in the way (empty: ready)."""
 
     facts: dict[str, str]
     problems: list[str]
@@ -48,21 +37,21 @@ class Survey:
 
 
 def cores() -> int:
-    """Counts the cores that this process may use."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def total_memory() -> int | None:
-    """Counts the bytes of memory in this machine; None where the system does not say."""
+    """Count the bytes of memory in this machine; None where the system does not say."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_memory(device: torch.device) -> int:
-    """Counts the bytes that are free on a device; of the CPU's, those that its container leaves."""
+    """Count the bytes that are free on a device; of the CPU's, those that its container leaves."""
     if device.type == "cuda":
         import torch
 
@@ -79,7 +68,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def used_memory() -> int:
-    """Counts the bytes that tensors took on the GPUs at most, or that the process takes now."""
+    """Count the bytes that tensors took on the GPUs at most, or that the process takes now."""
     import torch
 
     if torch.cuda.is_initialized():  # asking would begin to use a GPU that the run leaves alone
@@ -90,7 +79,7 @@ def used_memory() -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Lets `peak_memory` begin anew."""
+    """Let `peak_memory` begin anew."""
     if device.type == "cuda":
         import torch
 
@@ -100,7 +89,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Counts the bytes that tensors took on a GPU, or the process, at most since forget_peak."""
+    """Count the bytes that tensors took on a GPU, or the process, at most since forget_peak."""
     if device.type == "cuda":
         import torch
 
@@ -117,20 +106,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def die_with_parent() -> None:
-    """Lets the system kill this process when its parent ends, where the system can (Linux)."""
+    """Let the system kill this process when its parent ends, where the system can (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def survey() -> Survey:
-    """Looks at versions, devices, memory and disk; nothing is changed."""
+    """Look at versions, devices, memory and disk; nothing is changed."""
     problems: list[str] = []
     facts = {
         "vitral": VERSION,
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-    for package in PACKAGES:
+    for package in _packages():
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -140,8 +129,17 @@ def survey() -> Survey:
     return Survey(facts, problems)
 
 
+def _packages() -> list[str]:
+    """Name the packages that Vitral asks for; none if it was never installed."""
+    try:
+        asked = metadata.requires("vitral") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [re.split(r"[^\w.-]", one)[0] for one in asked if "extra ==" not in one]
+
+
 def _resident(name: str) -> int:
-    """Reads a line of /proc/self/status in bytes."""
+    """Read a line of /proc/self/status in bytes."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return 1024 * int(status.split(f"{name}:")[1].split()[0])

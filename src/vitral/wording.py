@@ -9,37 +9,36 @@ from rich import filesize
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:
-    """Joins the first names with commas and says how many more there are; '' for none."""
+    """Join the first names with commas and say how many more there are; '' for none."""
     words = [str(name) for name in names]
     more = len(words) - most
     return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def first_lines(lines: Iterable[str], most: int = 5, what: str = "") -> list[str]:
-    """Keeps the first lines of a list, and adds one that counts the rest: '... and 3 more'."""
+    """Keep the first lines of a list, and add one that counts the rest: '... and 3 more'."""
     shown = list(lines)
     more = len(shown) - most
     return [*shown[:most], f"... and {more:,} more{what}"] if more > 0 else shown
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Finds the known name that is most like `name`, whatever the case of its letters."""
+    """Find the known name that is most like `name`, whatever the case of its letters."""
     folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return folded[near[0]] if near else None
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """Suggests the closest known name; says `otherwise`, or all that is known, if none is close."""
+    """Suggest the closest known name; say `otherwise`, or all that is known, if none is close."""
     known = sorted(known)
-    near = closest(name, known)
-    if near is not None:
+    if near := closest(name, known):
         return f"did you mean '{near}'?"
     return f"known: {', '.join(known)}." if otherwise is None else otherwise
 
 
 def byte_size(count: float, digits: int | None = None) -> str:
-    """Says how much so many bytes are, to read: '40 kB', '850 MB', '1.2 GB'.
+    """Say how much so many bytes are, to read: '40 kB', '850 MB', '1.2 GB'.
 
     With two digits, 12.34 GB that are needed are not told as the 12.31 GB that are free.
     """
@@ -49,7 +48,7 @@ def byte_size(count: float, digits: int | None = None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Writes a duration as a clock shows it: '1:02:03', or '2:03' below an hour."""
+    """Write a duration as a clock shows it: '1:02:03', or '2:03' below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -23,7 +23,7 @@ def test_a_working_environment_is_ready() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "not-a-package"))
+    monkeypatch.setattr(machine, "_packages", lambda: ("numpy", "not-a-package"))
     monkeypatch.setattr(machine, "NEEDED_DISK", 1 << 80)
     problems = " ".join(machine.survey().problems)
     assert "not-a-package is not installed" in problems

@@ -1,4 +1,4 @@
-"""One verb = one function. These files parse and print; everything else lives below.
+"""The command `vitral`: one verb = one file. They parse and print; everything else lives below.
 
 Torch is imported by the verb that needs it, so that `vitral --help` answers at once.
 """
@@ -10,17 +10,21 @@ import io
 import os
 import sys
 
-# in the order of `vitral --help`: importing a file of verbs hangs them on the application
-from vitral.cli import train, evaluate, explain, embed, report  # noqa: F401
-from vitral.cli import check, convert, models  # noqa: F401
-from vitral.cli.app import app, complain, first_process
+# in the order of `vitral --help`: importing a verb hangs it on the application
+from vitral.cli import demo, train  # noqa: F401
+from vitral.cli import predict, embed  # noqa: F401
+from vitral.cli import check, models, doctor  # noqa: F401
+from vitral.cli import convert, shard  # noqa: F401
+from vitral.cli import evaluate, explain, report  # noqa: F401
+from vitral.cli.app import app
+from vitral.cli.printing import is_first_process, print_error
 from vitral.errors import Interrupted, MachineError, VitralError
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """The `vitral` command: runs a verb, and turns errors into one sentence and an exit code."""
+    """Run the verb that was typed, and turn errors into one sentence and an exit code."""
     # Torch's CPU threads spin while they wait, which beside one busy process made a step of the
     # digits 6 to 13 times slower. Not to spin at all costs it 1.4 times on an idle machine; a
     # thousand turns cost nothing there, and 1.4 times beside a busy process.
@@ -36,7 +40,7 @@ def main() -> None:
     except SystemExit as stop:
         at_once = isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt)
         if stop.code == Interrupted.exit_code and at_once:
-            complain("Stopped at once. A run that has begun goes on: vitral train --resume RUN")
+            print_error("Stopped at once. A run that has begun goes on: vitral train --resume RUN")
         raise
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,7 +48,9 @@ def main() -> None:
     except (VitralError, OSError) as error:
         if debug:
             raise
-        number = "" if first_process() else f"process {os.environ['RANK']}: "
-        if first_process() or isinstance(error, MachineError):  # what one says, all would repeat
-            complain(f"{number}{error}")
+        # what one process says, all would repeat; their machines alone may differ
+        if is_first_process():
+            print_error(str(error))
+        elif isinstance(error, MachineError):
+            print_error(f"process {os.environ['RANK']}: {error}")
         sys.exit(error.exit_code if isinstance(error, VitralError) else MachineError.exit_code)

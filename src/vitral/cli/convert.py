@@ -1,4 +1,4 @@
-"""The verb that moves weights between formats: convert."""
+"""vitral convert: weights of any format into Vitral, and back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitral.cli.app import AsJson, Size, app, complain, out, pixels, print_json
+from vitral.cli.app import MOVE, AsJson, Size, app, parse_size
+from vitral.cli.printing import print_json, print_lines, print_note
 from vitral.weights import formats
 
 if TYPE_CHECKING:
     from vitral.weights.convert import ConversionReport
 
 
-@app.command()
+@app.command(rich_help_panel=MOVE)
 def convert(
     source: Annotated[
         str,
@@ -38,18 +39,18 @@ def convert(
     """Bring weights from any format into Vitral, or back, and prove that nothing changed."""
     from vitral.weights.convert import convert as convert_weights
 
-    side = pixels(size)
-    shape = (side, side) if isinstance(side, int) else side
-    done = convert_weights(source, target, to=to, size=shape, changes=set_ or (), announce=complain)
+    pixels = parse_size(size)
+    report = convert_weights(
+        source, target, to=to, size=pixels, changes=set_ or (), announce=print_note
+    )
     if as_json:
-        print_json(done.to_dict())
+        print_json(report.to_dict())
     else:
-        for line in _lines(done):
-            out.print(line, markup=False)
+        print_lines(_lines(report))
 
 
 def _lines(report: ConversionReport) -> Iterator[str]:
-    """What was checked."""
+    """Yield what was read, what was checked and what was written."""
     yield f"read      {report.source}: {report.model} from {report.format}"
     yield f"tensors   {report.tensors:,}, {report.bytes / 1e6:.1f} MB; {report.left_over} left over"
     if report.exact is not None:

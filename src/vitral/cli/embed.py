@@ -1,23 +1,21 @@
-"""The verb that writes what the head reads of images: embed."""
+"""vitral embed: what the head reads of images, as numbers."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import AsJson, Device, RunArgument, app, complain, out, print_json, progress
+from vitral.cli.app import USE, AsJson, Device, RunArgument, app, refuse_part_of
+from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from vitral.features import Embedding
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def embed(
     run: RunArgument,
     data: Annotated[
@@ -34,64 +32,61 @@ def embed(
     F.npy holds the rows (float32), F.csv their paths and labels in the same order; F.parquet holds
     both, in the columns path, label and embedding.
     """
-    _refuse_place(out_, data)
+    _check_target(out_, data)
     from vitral import features
     from vitral.classifier import load
 
-    classifier = load(run, device=device, announce=complain)
+    classifier = load(run, device=device, announce=print_note)
     with progress("embedding") as tick:
-        found = features.embed(classifier, data, batch=batch, tick=tick)
-    for problem in found.failed:
-        complain(f"{problem.path}: {problem.reason}")
+        embedding = features.embed(classifier, data, batch=batch, tick=tick)
+    for problem in embedding.failed:
+        print_error(f"{problem.path}: {problem.reason}")
     if out_.suffix == ".npy":
-        _write_array(out_, found)
+        _write_array(out_, embedding)
     else:
-        _write_parquet(out_, found)
-    rows, width = found.vectors.shape
+        _write_parquet(out_, embedding)
+    rows, width = embedding.vectors.shape
     if as_json:
         print_json({"rows": rows, "width": width, "out": str(out_)})
     else:
-        out.print(f"written: {out_}: {rows:,} images, {width:,} numbers each", markup=False)
+        print_lines([f"written: {out_}: {rows:,} images, {width:,} numbers each"])
 
 
-def _refuse_place(target: Path, data: list[str]) -> None:
-    """Refuse another suffix, and to write over what may be the user's own."""
-    if target.suffix not in (".npy", ".parquet"):
-        raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")
-    if target.suffix == ".parquet":
-        _arrow()
-    # Path.resolve() would raise for a link that leads to itself
-    beside, sources = target.with_suffix(".csv"), [Path(os.path.realpath(name)) for name in data]
-    if target.suffix == ".npy":
-        theirs = beside.exists() and (not target.exists() or beside.resolve() in sources)
-    else:  # a data set may be a folder of such files
-        beside = target
-        theirs = target.exists() and any(map(target.resolve().is_relative_to, sources))
-    if theirs:
-        raise UsageError(f"{beside} is there already and may be yours; write somewhere else.")
+def _check_target(target: Path, data: list[str]) -> None:
+    """Raise UsageError for another suffix, and for a file that may be the user's own."""
+    match target.suffix:
+        case ".npy":
+            beside = target.with_suffix(".csv")
+            if beside.exists() and not target.exists():  # else both are an earlier embed's
+                raise UsageError(
+                    f"{beside} is there already and may be yours; write somewhere else."
+                )
+            refuse_part_of(beside, *(name for name in data if not Path(name).is_dir()))
+        case ".parquet":
+            _arrow()  # told before the work
+            refuse_part_of(target, *data)  # a data set may be a folder of such files
+        case _:
+            raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")
 
 
-def _write_array(path: Path, found: Embedding) -> None:
+def _write_array(path: Path, embedding: Embedding) -> None:
     from vitral.storage import files
 
-    text = io.StringIO()
-    writer = csv.writer(text)
-    if found.labels is None:
-        writer.writerows([["path"], *([name] for name in found.paths)])
-    else:
-        writer.writerows([("path", "label"), *zip(found.paths, found.labels, strict=True)])
-    files.write_arrays(path, found.vectors)
-    files.write_text(path.with_suffix(".csv"), text.getvalue())
+    rows: Any = [("path",), *((name,) for name in embedding.paths)]
+    if embedding.labels is not None:
+        rows = [("path", "label"), *zip(embedding.paths, embedding.labels, strict=True)]
+    files.write_arrays(path, embedding.vectors)
+    files.write_csv(path.with_suffix(".csv"), rows)
 
 
-def _write_parquet(path: Path, found: Embedding) -> None:
+def _write_parquet(path: Path, embedding: Embedding) -> None:
     arrow, parquet = _arrow()
     from vitral.storage import files
 
-    rows, width = found.vectors.shape
-    values = arrow.array(found.vectors.ravel())
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in found.paths]
-    labels = [None] * rows if found.labels is None else found.labels
+    rows, width = embedding.vectors.shape
+    values = arrow.array(embedding.vectors.ravel())
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in embedding.paths]
+    labels = [None] * rows if embedding.labels is None else embedding.labels
     table = arrow.table(
         {
             "path": arrow.array(names, arrow.string()),
@@ -103,6 +98,7 @@ def _write_parquet(path: Path, found: Embedding) -> None:
 
 
 def _arrow() -> tuple[Any, Any]:
+    """Import pyarrow and pyarrow.parquet, or raises MachineError."""
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet

@@ -1,26 +1,15 @@
-"""The verb that looks inside: explain, of images or of the model itself."""
+"""vitral explain: what an answer rests on, or what the model itself has learnt."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import (
-    AsJson,
-    Device,
-    RunArgument,
-    app,
-    complain,
-    out,
-    print_json,
-    progress,
-    spare,
-)
+from vitral.cli.app import UNDERSTAND, AsJson, Device, RunArgument, app, refuse_overwrite
+from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.errors import DataError, UsageError, VitralError
 
 if TYPE_CHECKING:
@@ -46,7 +35,7 @@ Query = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=UNDERSTAND)
 def explain(
     run: RunArgument,
     images: Annotated[
@@ -84,17 +73,16 @@ def explain(
         method=named, target=target, query=_query(query), layer=layer, head=head
     )
     files = list(dict.fromkeys(find_images(images or [])))
-    spare(out_, files)
+    refuse_overwrite(files, out_)
     one = len(files) == 1 and files == images  # named by itself, not found in a folder
     _check_place(out_, one=one)
     if data is not None and files:
         raise UsageError("--data is for the model's own figures; leave it or the images out.")
-    classifier = load(run, device=device, announce=complain)
+    classifier = load(run, device=device, announce=print_note)
     if not files:
         if request != ExplainRequest():
             raise UsageError("A method, query, layer, head or class needs an image to explain.")
-        written = [str(path) for path in _of_model(classifier, out_, data)]
-        results: dict[str, Any] = {"written": written}
+        results: Any = {"written": list(map(str, _of_model(classifier, out_, data)))}
     elif one:
         results = {"results": [_of_image(classifier, files[0], out_, request)]}
     else:
@@ -102,8 +90,7 @@ def explain(
     if as_json:
         print_json(results)
     elif not files:
-        for name in results["written"]:
-            out.print(f"written: {name}", markup=False)
+        print_lines(f"written: {name}" for name in results["written"])
     elif one:
         _print_answer(results["results"][0])
 
@@ -121,7 +108,7 @@ def _of_image(
 ) -> dict[str, Any]:
     from vitral.explanation import save
 
-    _refuse_inputs(place, [path], save.file_names())
+    refuse_overwrite([path], *(place / name for name in save.file_names()))
     with progress("explaining"):
         explanation = classifier.explain(path, request)
     explanation.save(place)
@@ -131,21 +118,21 @@ def _of_image(
 def _of_images(
     classifier: Classifier, paths: list[Path], place: Path, request: ExplainRequest, *, quiet: bool
 ) -> list[dict[str, Any]]:
-    """A folder for each, and the table; what cannot be read is named and left out."""
+    """Explain images in a folder each, with a table; what cannot be read is named and left out."""
     from vitral.explanation import Explanation
     from vitral.explanation.figures import overview
     from vitral.storage import files
 
     folders = dict(zip(paths, _folders(paths), strict=True))
     for name in folders.values():
-        _refuse_inputs(place / name, paths, ("overlay.png", "overview.png"))
+        refuse_overwrite(paths, place / name / "overlay.png", place / name / "overview.png")
     results: list[dict[str, Any]] = []
     with progress("explaining") as tick:
         explained = zip(paths, classifier.explain_files(paths, request), strict=True)
         for done, (path, result) in enumerate(explained, start=1):
             tick(done, len(paths))
             if not isinstance(result, Explanation):
-                complain(f"{path} cannot be read: {result[1]}")
+                print_error(f"{path} cannot be read: {result[1]}")
                 entry = {"code": "unreadable", "message": str(result[1])}
                 results.append({"path": str(path), "error": entry})
                 continue
@@ -158,7 +145,7 @@ def _of_images(
         raise DataError(f"None of the {len(paths)} files could be read as an image.")
     _write_table(place / TABLE, good)
     if not quiet:
-        _summary(good, place)
+        _print_summary(good, place)
     return results
 
 
@@ -166,15 +153,18 @@ def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Pat
     from vitral.explanation.model_analysis import explain_model
 
     batches = _own_images(classifier, data)
-    spec, model = classifier.card.images, classifier.model
     with progress("looking") as tick:
         return explain_model(
-            model, place, batches, image_spec=spec, progress=lambda done: tick(done, MAX_IMAGES)
+            classifier.model,
+            place,
+            batches,
+            image_spec=classifier.card.images,
+            progress=lambda done: tick(done, MAX_IMAGES),
         )
 
 
 def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
-    """Up to MAX_IMAGES images, ready for the model: of `data`, or of what it was trained on."""
+    """Load up to MAX_IMAGES images for the model: of `data`, or of what it was trained on."""
     import numpy as np
 
     from vitral.data.loader import eval_batches
@@ -183,25 +173,28 @@ def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | 
     trained: Any = classifier.card.made_by.get("data")
     source = data or (trained.get("source") if isinstance(trained, dict) else None)
     if not isinstance(source, str):
-        complain("No images: attention distances need --data, since the weights do not say theirs.")
+        print_error(
+            "No images: attention distances need --data, since the weights do not say theirs."
+        )
         return None
     try:
         split = classifier.labelled(source)
     except (VitralError, OSError) as error:
         if data is not None:
             raise
-        complain(f"The training data cannot be opened again, so no attention distances: {error}")
+        print_error(f"The training data cannot be opened again, so no attention distances: {error}")
         return None
     chosen = np.unique(
         np.linspace(0, len(split) - 1, min(MAX_IMAGES, len(split))).round().astype(int)
     )
-    spec, device = classifier.card.images, classifier.engine.device
+    spec = classifier.card.images
+    device = classifier.engine.device
     batches = eval_batches(split.select(chosen), spec, batch=16, workers=0)
     return (normalise(batch.images.to(device), spec) for batch in batches if len(batch.images))
 
 
 def _query(text: str | None) -> Any:
-    """What --query says; whether there is such a patch only the model knows."""
+    """Read --query; whether there is such a patch only the model knows."""
     if text is None or text == "cls":
         return text
     parts = text.split(",")
@@ -211,7 +204,7 @@ def _query(text: str | None) -> Any:
 
 
 def _folders(paths: list[Path]) -> list[str]:
-    """A folder name for each image, all distinct on any disk, none the table's."""
+    """Name a folder for each image, all distinct on any disk, none the table's."""
     taken = {TABLE}
     names = []
     for path in paths:
@@ -224,11 +217,6 @@ def _folders(paths: list[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _refuse_inputs(place: Path, images: list[Path], names: tuple[str, ...]) -> None:
-    for name in names:
-        spare(place / name, images)
 
 
 def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
@@ -251,32 +239,27 @@ def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
 def _print_answer(result: dict[str, Any]) -> None:
     for answer in result["top"]:
         unsure = "unsure:  " if result["unsure"] and answer is result["top"][0] else ""
-        out.print(f"{unsure}{answer['label']}  {answer['score']:.3f}", markup=False)
+        print_lines([f"{unsure}{answer['label']}  {answer['score']:.3f}"])
     if result["told"]:
-        out.print(f"{result['method']} for {result['target']}: {result['told']}", markup=False)
-    out.print(f"written: {result['written']}", markup=False)
+        print_lines([f"{result['method']} for {result['target']}: {result['told']}"])
+    print_lines([f"written: {result['written']}"])
 
 
-def _summary(results: list[dict[str, Any]], place: Path) -> None:
+def _print_summary(results: list[dict[str, Any]], place: Path) -> None:
     tests = [result["faithfulness"] for result in results if result["faithfulness"]]
     for part, doing in (("deletion", "taken away first"), ("insertion", "shown first")):
         if tests:
             good = sum(test[f"{part}_verdict"].startswith("better") for test in tests)
             mean = sum(test[f"{part}_score"] for test in tests) / len(tests)
-            out.print(
-                f"{doing}: better than random order on {good} of {len(tests)} images, "
-                f"mean score {mean:+.3f}",
-                markup=False,
-            )
-    out.print(f"written: {place / TABLE} and {len(results)} folders", markup=False)
+            of_all = f"on {good} of {len(tests)} images"
+            print_lines([f"{doing}: better than random order {of_all}, mean score {mean:+.3f}"])
+    print_lines([f"written: {place / TABLE} and {len(results)} folders"])
 
 
 def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
     from vitral.storage import files
 
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[object]] = [COLUMNS]
     for result in results:
         best = result["top"][0] if result["top"] else {"label": "", "score": ""}
         test = result["faithfulness"] or {}
@@ -284,5 +267,5 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
         unsure = str(result["unsure"]).lower()  # as in predict's table
         target = result["target"] or ""
         answer = [best["label"], best["score"], target]
-        writer.writerow([result["path"], *answer, *scores, result["written"], unsure])
-    files.write_text(path, text.getvalue())
+        rows.append([result["path"], *answer, *scores, result["written"], unsure])
+    files.write_csv(path, rows)

@@ -1,19 +1,21 @@
-"""The verbs that show what there is: models, doctor."""
+"""vitral models: what exists."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli import tables
-from vitral.cli.app import AsJson, app, out, print_json
+from vitral.cli.app import LOOK, AsJson, app
+from vitral.cli.printing import print_json, print_lines
+from vitral.cli.tables import models_table, weights_table
 
 if TYPE_CHECKING:
     from vitral.specs import ModelSpec
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def models(
     weights: Annotated[
         bool, typer.Option("--weights", help="List published weights instead: ids for RUN, --from.")
@@ -25,46 +27,25 @@ def models(
     from vitral.catalog.checkpoints import checkpoints
 
     if weights:
-        listed = [row.to_dict() for row in checkpoints()]
-        if as_json:
-            print_json(listed)
-        else:
-            out.print(tables.weights_table(listed))
-        return
-    rows = [_row(catalog.model(name)) for name in catalog.names()]
+        # "home" is what the key was first called
+        rows = [asdict(row) | {"home": row.format} for row in checkpoints()]
+    else:
+        rows = [_row(catalog.model(name)) for name in catalog.names()]
     if as_json:
         print_json(rows)
     else:
-        out.print(tables.models_table(rows))
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show what Vitral finds on this machine, and whether it is ready."""
-    from vitral import machine
-
-    found = machine.survey()
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        for name, value in found.facts.items():
-            out.print(f"{name:<12} {value}", markup=False)
-        for problem in found.problems:
-            out.print(f"problem      {problem}", markup=False)
-        out.print("ready" if not found.problems else "not ready")
-    if found.problems:
-        raise typer.Exit(5)
+        print_lines([weights_table(rows) if weights else models_table(rows)])
 
 
 def _row(spec: ModelSpec) -> dict[str, Any]:
     from vitral.specs import counts
 
-    numbers = {"width": spec.width, "depth": spec.depth, "heads": spec.heads}
-    gflops = round(counts.flops(spec) / 1e9, 3)
     return {
         "name": spec.name,
-        **numbers,
+        "width": spec.width,
+        "depth": spec.depth,
+        "heads": spec.heads,
         "parameters": counts.parameters(spec),
-        "gflops": gflops,
+        "gflops": round(counts.flops(spec) / 1e9, 3),
         "size": list(spec.size),
     }

@@ -1,16 +1,15 @@
-"""The verb that writes the page of a run once more: report."""
-
-from __future__ import annotations
+"""vitral report: the page of a run once more."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vitral.cli.app import Device, app, complain, out
+from vitral.cli.app import UNDERSTAND, Device, app
+from vitral.cli.printing import print_error, print_lines
 
 
-@app.command()
+@app.command(rich_help_panel=UNDERSTAND)
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, as `vitral train` made it.")],
     lang: Annotated[str, typer.Option(help="Language of the page: en or ko.")] = "en",
@@ -22,5 +21,5 @@ def report(
     """Write report.html of a run again: in another language, or after Vitral was updated."""
     from vitral.report import rerender
 
-    path = rerender(run, lang, out_, device=device, announce=complain)
-    out.print(f"written: {path}", markup=False)
+    path = rerender(run, lang, out_, device=device, announce=print_error)
+    print_lines([f"written: {path}"])

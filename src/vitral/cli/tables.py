@@ -1,4 +1,4 @@
-"""What the verbs show on a terminal: tables of models and of an evaluation."""
+"""Results of the verbs as rich tables and lines of text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from vitral.data.check import Check
     from vitral.evaluation import Score
     from vitral.evaluation import Table as PlainTable
+    from vitral.training.run_folder import Run
 
-MOST_COLUMNS = 20  # classes that a table on a terminal lists
+MOST_CLASSES = 20  # of the data
 MOST_EXAMPLES = 3  # of a problem with the data
 
 
 def models_table(rows: list[dict[str, Any]]) -> Table:
-    """Name, width, depth, heads, parameters and GFLOPs of each model."""
+    """List models: name, width, depth, heads, parameters and GFLOPs."""
     note = "One multiply-add counts as two FLOPs; one image, forward."
     table = Table(title="Models (1000 classes)", header_style="bold", caption=note)
     for column in ("name", "width", "depth", "heads", "M params", "GFLOPs", "at size"):
@@ -39,7 +40,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def weights_table(rows: list[dict[str, Any]]) -> Table:
-    """Id, model, size, licence and published accuracy of each checkpoint."""
+    """List checkpoints: id, model, size, licence and published accuracy."""
     table = Table(title="Published weights", header_style="bold")
     for column in ("id", "model", "px", "MB", "classes", "top-1 %", "licence"):
         table.add_column(column, justify="right" if column in ("px", "MB", "top-1 %") else "left")
@@ -57,21 +58,23 @@ def evaluation_lines(
     *,
     both: bool = False,
 ) -> Iterator[str | Table]:
-    """The headlines with their intervals, each class (the worst of many), then the confusions.
+    """Yield the headlines with their intervals, each class (the worst of many), the confusions.
 
-    `unknown` are the images that were left out, by their class; of `both` models, where one of two
-    that are compared does not know it.
+    Args:
+        evaluation: of a model.
+        unknown: how many images were left out, by their class.
+        both: whether two models are compared, one of which does not know those classes.
     """
     if unknown:
         who = "that not both models know" if both else "it does not know"
         counts = (f"{name} ({count:,})" for name, count in sorted(unknown.items()))
-        told = listed(counts, MOST_EXAMPLES)
-        yield f"left out   {sum(unknown.values()):,} images of classes {who}: {told}"
+        classes = listed(counts, MOST_EXAMPLES)
+        yield f"left out   {sum(unknown.values()):,} images of classes {who}: {classes}"
     for line in evaluation.lines():
-        yield line if isinstance(line, str) else _drawn(line)
+        yield line if isinstance(line, str) else _rich(line)
 
 
-def _drawn(table: PlainTable) -> Table:
+def _rich(table: PlainTable) -> Table:
     drawn = Table(title=table.title, header_style="bold")
     for heading in table.headings:
         first = not drawn.columns
@@ -81,8 +84,19 @@ def _drawn(table: PlainTable) -> Table:
     return drawn
 
 
+def run_lines(run: Run) -> Iterator[str]:
+    """Yield what a finished run amounts to: its headline with the interval, and its report."""
+    evaluation = run.evaluation
+    low, high = evaluation.interval
+    yield (
+        f"{evaluation.headline:12} {100 * evaluation.score:.2f} %  (95 %: {100 * low:.1f} to "
+        f"{100 * high:.1f}, {evaluation.samples} images that were not trained on)"
+    )
+    yield f"report       {run.path / 'report.html'}"
+
+
 def origin_lines(recipe: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
-    """Each value of a resolved recipe, in the words of --set, and where it comes from."""
+    """Yield each value of a resolved recipe as --set takes it, and where it comes from."""
     for name, origin in origins.items():
         value: Any = recipe
         for part in name.split("."):
@@ -92,20 +106,18 @@ def origin_lines(recipe: Mapping[str, Any], origins: Mapping[str, str]) -> Itera
 
 
 def check_lines(check: Check) -> Iterator[str]:
-    """What `vitral check` found: layout, classes, sizes, split, problems, and whether to train."""
-    kinds = f"{len(check.classes)} class{'es' * (len(check.classes) != 1)}"
-    yield f"{check.source}: {check.images:,} images, {kinds}, {check.layout}"
-    shown = list(check.classes.items())[:MOST_COLUMNS]
-    more = len(check.classes) - len(shown)
-    names = ", ".join(f"{name} {count:,}" for name, count in shown)
-    yield f"classes   {names}{f' and {more} more' if more else ''}"
+    """Yield what a check found: layout, classes, sizes, split, problems, whether to train."""
+    classes = "1 class" if len(check.classes) == 1 else f"{len(check.classes)} classes"
+    yield f"{check.source}: {check.images:,} images, {classes}, {check.layout}"
+    counts = (f"{name} {count:,}" for name, count in check.classes.items())
+    yield f"classes   {listed(counts, MOST_CLASSES)}"
     yield f"balance   {check.balance:.1f} images of the largest class for one of the smallest"
     if check.sizes is not None:
         least, median, most = (f"{height}x{width}" for height, width in check.sizes)
         yield f"sizes     smallest {least}, median {median}, largest {most} (height x width)"
     if check.train is not None and check.val is not None:
-        train, val = check.train.images, check.val.images
-        yield f"split     {train:,} to train, {val:,} held out: {check.how}"
+        held_out = f"{check.val.images:,} held out: {check.how}"
+        yield f"split     {check.train.images:,} to train, {held_out}"
     if not check.problems:
         yield "problems  none" if check.full else "problems  none (--full decodes every image)"
     for code, found in check.problems.items():

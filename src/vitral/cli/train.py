@@ -1,4 +1,4 @@
-"""The verbs that change weights: demo, train."""
+"""vitral train: a run, new or resumed, in one process or several."""
 
 from __future__ import annotations
 
@@ -6,71 +6,21 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from vitral.cli.app import (
-    AsJson,
-    Device,
-    Size,
-    app,
-    complain,
-    first_process,
-    out,
-    pixels,
-    print_json,
-)
+from vitral.cli.app import DATA, LEARN, AsJson, Device, Size, app, parse_size
+from vitral.cli.printing import is_first_process, print_json, print_lines, print_note
+from vitral.cli.tables import origin_lines, run_lines
 from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from vitral.planning.plan import Plan
     from vitral.planning.request import Request
     from vitral.training.recipe import Recipe
-    from vitral.training.run_folder import Run
 
 
-@app.command()
-def demo(
-    out_: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
-    device: Device = None,
-) -> None:
-    """Train on the built-in handwritten digits, write a report, explain one image."""
-    from vitral.classifier import load
-    from vitral.images.decode import decode
-    from vitral.planning.plan import plan
-    from vitral.planning.request import Request
-    from vitral.training import loop
-    from vitral.training.run_folder import default_path
-
-    planned = plan(Request(data="digits"))
-    path = out_ or default_path("digits", planned.recipe.model.name)
-    run = loop.train(planned.recipe, planned.data, planned.weights, path, device=device)
-    image = decode(planned.data.val.read(0))
-    image.save(path / "digit.png")
-    answer = load(path).predict(path / "digit.png")
-    load(path).explain(path / "digit.png").save(path / "explained.png")
-    _summary(run)
-    out.print(
-        f"\none digit    {path / 'digit.png'} is {answer.label} ({answer.score:.3f}), "
-        f"explained in {path / 'explained.png'}",
-        markup=False,
-    )
-    place = shlex.quote(str(path))
-    out.print("\nNow type:")
-    for line in (
-        f"vitral predict {place} {place}/digit.png --top 3",
-        f"vitral evaluate {place} digits",
-        f"vitral explain {place} {place}/digit.png --out {place}/explained",
-        "vitral train YOUR_PHOTOS/        # a folder with one folder of images per class",
-    ):
-        out.print(f"  {line}", markup=False)
-
-
-Source = Annotated[
-    str | None,
-    typer.Argument(help="Class folders, a CSV, tar shards, parquet, hf:NAME, digits or shapes."),
-]
 From = Annotated[
     str | None,
     typer.Option("--from", help="Weights to fine-tune: a run, a checkpoint, an id: timm/NAME."),
@@ -100,16 +50,13 @@ Log = Annotated[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Where:
-    """Where a run computes and writes, which changes nothing of what it learns.
+    """Places where a run computes and writes, which change nothing of what it learns.
 
     Attributes:
-        out: the run folder.
-        device: that of --device.
-        devices: the number of processes to start.
-        shard: whether they share the network out.
-        log: further places for the record.
-        fastest: whether the micro-batches of a step are measured (--batch auto).
-        started: whether this process is one that torchrun, or --devices, has started.
+        out: the run folder; None for one named after the day, the data and the model.
+        device, devices, shard, log: the options of these names.
+        fastest: whether the parts of a step are to be measured (--batch auto).
+        started: whether torchrun, or we ourselves, started this process.
     """
 
     out: Path | None
@@ -121,9 +68,9 @@ class Where:
     started: bool
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def train(
-    data: Source = None,
+    data: Annotated[str | None, DATA] = None,
     from_: From = None,
     model: Model = None,
     recipe: RecipeName = None,
@@ -153,9 +100,9 @@ def train(
         recipe=recipe,
         model=model,
         tune=None if tune is None else Tune.parse(tune, "--tune"),
-        size=pixels(size),
+        size=parse_size(size),
         epochs=epochs,
-        batch=None if batch in (None, "auto") else _count(batch),
+        batch=None if batch in (None, "auto") else _batch_size(batch),
         seed=seed,
         changes=tuple(set_ or ()),
     )
@@ -173,28 +120,30 @@ def train(
     if devices is not None and devices < 1:
         raise UsageError(f"--devices is the number of processes, from 1, not {devices}.")
     if resume is None:
-        _begin(asked, where, dry_run=dry_run, as_json=json_)
+        _start(asked, where, dry_run=dry_run, as_json=json_)
         return
     if asked != Request() or where.fastest or out_ is not None or dry_run:
         raise UsageError(
             "--resume goes on exactly as the run began, so it takes no data or settings: "
             f"vitral train --resume {resume}"
         )
-    _go_on(resume, where)
+    _resume(resume, where)
 
 
-def _go_on(run: Path, where: Where) -> None:
+def _resume(run: Path, where: Where) -> None:
     from vitral.planning.plan import resume
     from vitral.training.run_folder import read
 
     if where.devices is not None and not where.started:
         read(run)  # a wrong folder is told before processes start
-        _launched(where, run, _words("--devices"))
-    _summary(resume(run, device=where.device, shard=where.shard, log=where.log))
+        _launch(where, run, _typed_without("--devices"))
+    finished = resume(run, device=where.device, shard=where.shard, log=where.log)
+    if is_first_process():
+        print_lines(run_lines(finished))
 
 
-def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
-    """A new run: planned, then shown (a dry run), started in several processes, or trained."""
+def _start(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
+    """Plan a new run, then show it (a dry run), or train it in one process or several."""
     from vitral.planning.dry_run import check_steps
     from vitral.planning.plan import plan
     from vitral.training import loop
@@ -224,10 +173,13 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     if where.devices is not None and not where.started:
         check_steps(recipe, planned.data, where.devices)
         planned = replace(planned, weights=None)  # each process reads its own
-        words = _words("--devices", "--batch") if where.fastest else _words("--devices")
-        words += [f"--set=accumulate={recipe.accumulate}"] if where.fastest else []
-        words += [] if where.out else ["--out", str(path)]
-        _launched(where, path, words)
+        words = _typed_without("--devices")
+        if where.fastest:  # what auto stands for has been measured
+            words = _typed_without("--devices", "--batch")
+            words.append(f"--set=accumulate={recipe.accumulate}")
+        if where.out is None:
+            words += ["--out", str(path)]
+        _launch(where, path, words)
     run = loop.train(
         recipe,
         planned.data,
@@ -238,25 +190,29 @@ def _begin(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
         shard=where.shard,
         log=where.log,
     )
-    _summary(run)
-    if first_process():
-        place = shlex.quote(str(path))
-        following = f"vitral train PHOTOS/ --from {place}"
-        if recipe.labelled:
-            source = shlex.quote(recipe.data.source)
-            following = f"vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}"
-        out.print(f"next: {following}", markup=False)
+    if is_first_process():
+        print_lines([*run_lines(run), f"next: {_following(path, recipe)}"])
 
 
-def _count(batch: str | None) -> int:
+def _following(run: Path, recipe: Recipe) -> str:
+    """Say what may be typed next."""
+    place = shlex.quote(str(run))
+    if not recipe.labelled:
+        return f"vitral train PHOTOS/ --from {place}"
+    source = shlex.quote(recipe.data.source)
+    return f"vitral predict {place} PHOTO.jpg   vitral evaluate {place} {source}"
+
+
+def _batch_size(batch: str | None) -> int:
+    """Read --batch where it is a number."""
     if batch is None or not batch.isdecimal() or int(batch) < 1:
         raise UsageError(f"--batch is images per step, at least 1, or auto, not '{batch}'.")
     return int(batch)
 
 
-def _words(*dropped: str) -> list[str]:
-    """The command as it was typed, without these options and their values."""
-    words = list[str]()
+def _typed_without(*dropped: str) -> list[str]:
+    """Return the words of the command as typed, without these options and their values."""
+    words: list[str] = []
     typed = iter(sys.argv[1:])
     for word in typed:
         if word in dropped:
@@ -266,11 +222,8 @@ def _words(*dropped: str) -> list[str]:
     return words
 
 
-def _launched(where: Where, run: Path, words: list[str]) -> None:
-    """Run the command in several processes, again as often as memory asks for smaller parts.
-
-    Never returns: it ends with the exit code of the processes.
-    """
+def _launch(where: Where, run: Path, words: list[str]) -> NoReturn:
+    """Run a command in several processes, again as often as memory asks for smaller parts."""
     from vitral.training.distributed import launch
     from vitral.training.run_folder import requested_accumulation
 
@@ -279,27 +232,28 @@ def _launched(where: Where, run: Path, words: list[str]) -> None:
         code = launch.launch(where.devices or 1, words, device=where.device)
         if code != MachineError.exit_code or requested_accumulation(run) <= asked:
             raise typer.Exit(code)
-        words = ["train", "--resume", str(run), *(f"--log={name}" for name in where.log)]
-        words += ["--shard"] if where.shard else []
-        words += [f"--device={where.device}"] if where.device else []
+        words = ["train", "--resume", str(run)]
+        if where.shard:
+            words.append("--shard")
+        words += [f"--log={name}" for name in where.log]
+        if where.device is not None:
+            words.append(f"--device={where.device}")
 
 
 def _fastest(recipe: Recipe, where: Where) -> Recipe:
-    """The recipe with its steps in the micro-batches that this machine computes fastest."""
+    """Return the recipe with its steps in the parts that this machine computes fastest."""
     from vitral.engines.torch_engine import best_device
     from vitral.planning.benchmark import fastest_micro_batch
 
     most = max(1, recipe.data.batch // (where.devices or 1))
     part = fastest_micro_batch(recipe, best_device(where.device), most)
-    complain(
-        f"batch  {recipe.data.batch} in parts of {part} per process, the fastest measured here",
-        plain=True,
+    print_note(
+        f"batch  {recipe.data.batch} in parts of {part} per process, the fastest measured here"
     )
     return replace(recipe, accumulate=-(-most // part))
 
 
 def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
-    from vitral.cli.tables import origin_lines
     from vitral.engines.torch_engine import best_device
     from vitral.planning.dry_run import dry_run, summary_lines
     from vitral.training.run_folder import with_data
@@ -313,17 +267,4 @@ def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
     if as_json:
         print_json({"name": planned.name, "reason": planned.reason, **values, **result.to_dict()})
         return
-    for line in (planned.line, *origin_lines(values["recipe"], origins), *summary_lines(result)):
-        out.print(line, markup=False)
-
-
-def _summary(run: Run) -> None:
-    if not first_process():
-        return
-    evaluation = run.evaluation
-    low, high = evaluation.interval
-    out.print(
-        f"{evaluation.headline:12} {100 * evaluation.score:.2f} %  (95 %: {100 * low:.1f} to "
-        f"{100 * high:.1f}, {evaluation.samples} images that were not trained on)"
-    )
-    out.print(f"report       {run.path / 'report.html'}", markup=False)
+    print_lines([planned.line, *origin_lines(values["recipe"], origins), *summary_lines(result)])

@@ -7,7 +7,6 @@ path,labels,predicted,score of cat,...  multi-label: names with | between, a pro
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +40,7 @@ def write_predictions(path: Path, evaluation: Score) -> None:
     A file name that is not valid text keeps its stray bytes as \\udcXX escapes.
     Raises MachineError when `path` cannot be written; it is then as before.
     """
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file).writerows(evaluation.csv_rows())
-
-    files.write_file(path, write)
+    files.write_csv(path, evaluation.csv_rows())
 
 
 def read_predictions(path: Path) -> PredictionTable:
@@ -116,5 +110,4 @@ def write_evaluation(path: Path, evaluation: Score) -> None:
     Raises MachineError when `path` cannot be written; it is then as before.
     """
     values = {name: value for name, value in evaluation.to_dict().items() if name != "confusion"}
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    files.write_text(path, text)
+    files.write_json(path, values)

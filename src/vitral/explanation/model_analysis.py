@@ -8,7 +8,6 @@ which are streamed: the attention of one block for a few images is all that is e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,7 +260,7 @@ def _write_numbers(out: Path, facts: dict[str, Any], arrays: dict[str, Array]) -
             facts[name]["values"] = array.tolist()
 
     files.write_arrays(out / "model.npz", arrays)
-    files.write_text(out / "model.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    files.write_json(out / "model.json", facts)
     return [out / "model.npz", out / "model.json"]
 
 

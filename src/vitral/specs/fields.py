@@ -1,4 +1,4 @@
-"""Settings classes share these: building from plain values, closed choices, suggestions."""
+"""Settings classes from plain values: types, closed choices, and the assignments of --set."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _hints(owner: Any) -> dict[str, Any]:  # a millisecond each time otherwise
 
 
 def choice(settings: object, name: str, owner: type) -> None:
-    """Refuse a value that is not among the Literal options of a field."""
+    """Refuse a value that is not among the Literal options of a field, with a SpecError."""
     coerce(_hints(owner)[name], getattr(settings, name), f"{owner.__name__}.{name}")
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
-    """(height, width) from an int or a pair of positive ints."""
+    """Read (height, width) from an int or a pair of positive ints; SpecError for anything else."""
     values = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(values) != 2 or not all(type(v) is int and v > 0 for v in values):
         raise SpecError(f"{name} is a positive number or (height, width), not {value!r}.")
@@ -57,7 +57,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> dict[str, Any]:
-    """Nested settings with 'a.b=value' assignments applied; values are JSON, or text if not.
+    """Return nested settings with 'a.b=value' assignments applied; values are JSON, else text.
 
     Raises SpecError with 'did you mean' for a name that does not exist; `owner` is what the
     message calls the outermost settings.
@@ -90,7 +90,7 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings as dotted fields, the names that `assign` takes."""
+    """Write nested settings as dotted fields, the names that `assign` takes."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, Mapping)
@@ -99,7 +99,7 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def coerce(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that `hint` asks for, or a SpecError that says what is expected.
+    """Return a value as the type that `hint` asks for, or raises SpecError with what that is.
 
     JSON has no tuples and does not tell 1 from 1.0, so lists become tuples and ints become floats
     where the field is a float; nothing else is converted silently.

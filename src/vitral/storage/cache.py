@@ -1,4 +1,4 @@
-"""What was found out once and may be forgotten at any time: a folder of the user's cache.
+"""A folder of what was found out once and may be forgotten at any time.
 
 It is ~/.cache/vitral, or VITRAL_CACHE. Nothing here is ever needed: deleting it costs time only.
 """
@@ -18,7 +18,7 @@ from vitral.storage import files
 
 
 def folder() -> Path:
-    """Where the cache is."""
+    """Name the folder of the cache."""
     named = os.environ.get("VITRAL_CACHE")
     if named:
         return Path(named)
@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 def key_of(parts: Iterable[object]) -> str:
-    """A name for what was found out from these parts."""
+    """Make a name for what was found out from these parts: a digest of them."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part).encode("utf-8", "surrogateescape") + b"\0")
@@ -35,7 +35,7 @@ def key_of(parts: Iterable[object]) -> str:
 
 
 def load(kind: str, key: str) -> Any:
-    """The JSON value that was stored, or None."""
+    """Read the JSON value that was stored; None without one."""
     try:
         return json.loads((folder() / kind / f"{key}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

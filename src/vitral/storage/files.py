@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ _WRITING = ".writing"  # how the temporary neighbours of files end
 
 
 def write_file(path: Path, write: Callable[[Path], object], needed: int = 0) -> None:
-    """Lets `write` fill a temporary neighbour of `path`, flushes it to the disk and renames it.
+    """Let `write` fill a temporary neighbour of `path`, flush it to the disk and rename it.
 
     `needed`: the bytes of the content, where they are known, for the sentence about a full disk.
 
@@ -50,19 +53,31 @@ def write_file(path: Path, write: Callable[[Path], object], needed: int = 0) -> 
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes bytes as a whole file or not at all; raises as write_file does."""
+    """Write bytes as a whole file or not at all; raise as write_file does."""
     write_file(path, lambda temporary: temporary.write_bytes(content), needed=len(content))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text as a whole UTF-8 file or not at all; what UTF-8 cannot hold is escaped."""
+    """Write text as a whole UTF-8 file or not at all; what UTF-8 cannot hold is escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as a whole, indented JSON file or not at all; raise as write_file."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as a whole CSV file (RFC 4180) or not at all; raise as write_file does."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_arrays(
     path: Path, arrays: np.ndarray | Mapping[str, np.ndarray], *, compressed: bool = True
 ) -> None:
-    """Writes one array as a whole .npy file, or named arrays as a whole .npz file.
+    """Write one array as a whole .npy file, or named arrays as a whole .npz file.
 
     Nothing is pickled. Raises as write_file does.
     """
@@ -83,7 +98,7 @@ def write_arrays(
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes one safetensors file in place: for use inside write_file and write_folder."""
+    """Write one safetensors file in place: for use inside write_file and write_folder."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(ready, path, metadata=dict(metadata or {}))
@@ -94,7 +109,7 @@ def write_tensors(
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) -> None:
-    """Lets `fill` make a new folder beside `folder`, then puts it in its place.
+    """Let `fill` make a new folder beside `folder`, then put it in its place.
 
     A folder cannot be replaced in one step, so a kill between the two renames leaves the old one
     under `.NAME.old`; `recover` puts it back. Several processes that fill it together call `clear`,
@@ -113,20 +128,21 @@ def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) 
 
 
 def fresh(folder: Path) -> Path:
-    """Names the neighbour where the next content of `folder` is made."""
+    """Name the neighbour where the next content of `folder` is made."""
     return folder.with_name(f".{folder.name}.new")
 
 
 def clear(folder: Path) -> None:
-    """Makes an empty place for the next content of `folder`."""
+    """Make an empty place for the next content of `folder`."""
     recover(folder)
     shutil.rmtree(fresh(folder), ignore_errors=True)
     fresh(folder).mkdir(parents=True)
 
 
 def publish(folder: Path) -> None:
-    """Puts what was made at `fresh` in the place of `folder`."""
-    made, old = fresh(folder), folder.with_name(f".{folder.name}.old")
+    """Put what was made at `fresh` in the place of `folder`."""
+    made = fresh(folder)
+    old = folder.with_name(f".{folder.name}.old")
     for file in made.iterdir():
         _flush(file)
     _flush(made)
@@ -138,7 +154,7 @@ def publish(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Undoes a write_folder that was killed between its two renames."""
+    """Undo a write_folder that was killed between its two renames."""
     old = folder.with_name(f".{folder.name}.old")
     if old.exists():
         if folder.exists():
@@ -148,12 +164,12 @@ def recover(folder: Path) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is what a kill left of a write_file."""
+    """Tell whether a file is what a kill left of a write_file."""
     return path.name.startswith(".") and path.name.endswith(_WRITING)
 
 
 def refuse_existing(target: Path, ignored: Callable[[Path], bool] | None = None) -> None:
-    """Raises UsageError if there is a file, or a folder with anything in it but what is `ignored`.
+    """Raise UsageError if there is a file, or a folder with anything in it but what is `ignored`.
 
     What is there is never written over: an empty folder will do, another must be named otherwise.
     """
@@ -165,27 +181,27 @@ def refuse_existing(target: Path, ignored: Callable[[Path], bool] | None = None)
 
 
 def refuse_inside(target: Path, source: str) -> None:
-    """Raises UsageError if `target` lies in the folder `source` of images, or is that folder."""
+    """Raise UsageError if `target` lies in the folder `source` of images, or is that folder."""
     data = Path(source)
     if data.is_dir() and target.resolve().is_relative_to(data.resolve()):
         raise UsageError(
             f"{target} lies inside the images in {data}, where it would become a class. Choose a "
-            f"place outside of it."
+            f"place outside of it (--out)."
         )
 
 
 def nearest_parent(path: Path) -> Path:
-    """Finds the folder, or the file itself, on whose disk `path` is or would be."""
+    """Find the folder, or the file itself, on whose disk `path` is or would be."""
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:
-    """Counts the bytes that tensors take in a file; of sharded ones, all pieces together."""
+    """Count the bytes that tensors take in a file; of sharded ones, all pieces together."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def write_error(error: OSError, path: Path, needed: int = 0, written: int = 0) -> MachineError:
-    """Makes the sentence for an OSError met while writing `path`.
+    """Make the sentence for an OSError met while writing `path`.
 
     `needed`: the bytes of all that was to be written, or 0; `written`: those that still found room.
     """
@@ -211,7 +227,7 @@ def write_error(error: OSError, path: Path, needed: int = 0, written: int = 0) -
 
 
 def _bytes_on_disk(path: Path) -> int:
-    """Counts the bytes of a file, or of all files in a folder; 0 where there is none."""
+    """Count the bytes of a file, or of all files in a folder; 0 where there is none."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 

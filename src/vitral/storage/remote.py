@@ -38,12 +38,12 @@ _versions: dict[str, str] = {}  # of each file that this process has asked for
 
 
 def is_remote(path: str) -> bool:
-    """Tells whether a path names a file elsewhere."""
+    """Tell whether a path names a file elsewhere."""
     return bool(_SCHEME.match(path)) and not path.startswith("file://")
 
 
 def local(path: str) -> Path:
-    """Finds a file on this machine; one that lies elsewhere is fetched, once for all processes.
+    """Find a file on this machine; one that lies elsewhere is fetched, once for all processes.
 
     Which version of it there is, is asked once in a process, or after `forget`. Where the place
     cannot be reached, the version that was fetched last will do.
@@ -67,7 +67,7 @@ def fetch(
     accept: Callable[[int], None],
     check: Callable[[Path], None] | None = None,
 ) -> None:
-    """Downloads a file to `place`, whole or not at all, in one process while others wait for it.
+    """Download a file to `place`, whole or not at all, in one process while others wait for it.
 
     What a kill or a broken connection left of a file of the web is continued.
 
@@ -103,13 +103,13 @@ def fetch(
 
 
 def forget(paths: Iterable[str]) -> None:
-    """Lets the version of these files be asked again, the next time that they are wanted."""
+    """Let the version of these files be asked again, the next time that they are wanted."""
     for path in paths:
         _versions.pop(path, None)
 
 
 def opened(path: str) -> BinaryIO:
-    """Opens a file to read; it is fetched again if it has just left the cache."""
+    """Open a file to read; it is fetched again if it has just left the cache."""
     try:
         return local(path).open("rb")
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def opened(path: str) -> BinaryIO:
 
 
 def text(path: str) -> str | None:
-    """Reads a small text file; None if it is not there."""
+    """Read a small text file; None if it is not there."""
     with translating_errors(path):
         try:
             with _open_url(path) if _WEB.match(path) else fsspec.open(path, "rb") as file:
@@ -129,7 +129,7 @@ def text(path: str) -> str | None:
 
 
 def list_files(folder: str, suffix: str) -> list[str]:
-    """Lists the files with this suffix directly in a folder elsewhere, sorted; [] without one."""
+    """List the files with this suffix directly in a folder elsewhere, sorted; [] without one."""
     with translating_errors(folder):
         system, inside = fsspec.url_to_fs(folder)
         try:
@@ -140,7 +140,7 @@ def list_files(folder: str, suffix: str) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Writes '{a,b}-{08..10}.tar' out as a-08.tar, a-09.tar and so on, as webdataset does."""
+    """Write '{a,b}-{08..10}.tar' out as a-08.tar, a-09.tar and so on, as webdataset does."""
     if choice := _CHOICE.search(pattern):
         ends = pattern[: choice.start()], pattern[choice.end() :]
         return [path for word in choice[1].split(",") for path in expand_braces(word.join(ends))]
@@ -161,7 +161,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def translating_errors(path: str) -> Iterator[None]:
-    """Turns what is raised on the way to a remote file into a sentence.
+    """Turn what is raised on the way to a remote file into a sentence.
 
     Raises DataError, or MachineError where this machine lacks what it takes; an OSError that says
     that the disk is full is left as it is.
@@ -179,7 +179,7 @@ def translating_errors(path: str) -> Iterator[None]:
 
 
 def _place(path: str) -> Path:
-    """Names the place in the cache where this version of a file is or will be."""
+    """Name the place in the cache where this version of a file is or will be."""
     folder = cache.folder() / "fetched"
     key = cache.key_of([path])
     if path not in _versions:
@@ -194,7 +194,7 @@ def _place(path: str) -> Path:
 
 
 def _version(path: str) -> str:
-    """Digests what is said of a file without reading it: another content, another digest.
+    """Digest what is said of a file without reading it: another content, another digest.
 
     Not fsspec's `ukey`: that of the web is the address alone, and those of sftp and smb change
     when a file is read.
@@ -212,7 +212,7 @@ def _version(path: str) -> str:
 
 
 def _open_url(path: str, start: int = 0) -> Any:
-    """Opens an address of the web from byte `start` on; FileNotFoundError where there is none."""
+    """Open an address of the web from byte `start` on; FileNotFoundError where there is none."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         request = urllib.request.Request(path, headers=headers)
@@ -224,7 +224,7 @@ def _open_url(path: str, start: int = 0) -> Any:
 
 
 def _download(path: str, part: Path, accept: Callable[[int], None]) -> None:
-    """Completes `part`; from the web it continues what is there, where the server can."""
+    """Complete `part`; from the web it continues what is there, where the server can."""
     if not _WEB.match(path):
         system, inside = fsspec.url_to_fs(path)
         size = system.size(inside) or 0
@@ -265,7 +265,7 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Removes the least recently used files, so that `size` more bytes stay within the limit."""
+    """Remove the least recently used files, so that `size` more bytes stay within the limit."""
     limit = float(os.environ.get("VITRAL_CACHE_GB", "64")) * 1e9
     kept = sorted(
         (path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")),

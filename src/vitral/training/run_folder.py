@@ -25,10 +25,9 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ def create(out: Path, recipe: Recipe, data: Dataset) -> None:
         "command": shlex.join(["vitral", *sys.argv[1:]]),
         "environment": environment(),
     }
-    files.write_text(out / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
+    files.write_json(out / "recipe.json", content)
 
 
 def list_problems(out: Path, problems: Iterable[Problem]) -> None:
@@ -145,12 +144,7 @@ def list_problems(out: Path, problems: Iterable[Problem]) -> None:
         told = [t.encode("utf-8", "backslashreplace").decode() for t in texts]  # names may be bytes
         rows[tuple(told)] = None
     if len(rows) > known:
-        files.write_file(path, partial(_write_rows, [("path", "code", "reason"), *rows]))
-
-
-def _write_rows(rows: Iterable[Sequence[str]], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+        files.write_csv(path, [("path", "code", "reason"), *rows])
 
 
 @contextlib.contextmanager

@@ -114,14 +114,13 @@ def save(
     `kept` are tensors for the way back to the format of converted weights.
     """
     check(tensors, card.model, folder)
-    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def fill(fresh: Path) -> None:
         files.write_tensors(fresh / TENSORS, tensors)
         if kept:
             files.write_tensors(fresh / KEPT, kept)
         # a name that is no valid text keeps its stray bytes as JSON escapes
-        (fresh / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
+        files.write_json(fresh / CARD, card.to_dict())
 
     needed = files.bytes_of(tensors) + files.bytes_of(kept or {})
     files.write_folder(folder, fill, needed)

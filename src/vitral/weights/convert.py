@@ -5,7 +5,6 @@ convert(SRC, DST) writes an artifact or another format's files, and says what wa
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -199,10 +198,9 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
     spec, same = weights.card.model, weights.layout and weights.layout.table == table.name
     layout = weights.layout if same and weights.layout else layout_for(table, spec)
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
-    text = json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if target.suffix in checkpoint_files.SUFFIXES:
         _write_tensors(target, tensors)
-        files.write_text(target.with_name(target.name + ".proof.json"), text)
+        files.write_json(target.with_name(target.name + ".proof.json"), done.to_dict())
         return
     suffix = formats.named(table.format).suffixes[0]
     written = formats.named(table.format).config_files(weights.card, table)
@@ -210,15 +208,14 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
     def fill(fresh: Path) -> None:
         _write_tensors(fresh / f"model{suffix}", tensors)
         for name, values in written.items():
-            content = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-            (fresh / name).write_text(content, encoding="utf-8")
-        (fresh / "proof.json").write_text(text, encoding="utf-8")
+            files.write_json(fresh / name, values)
+        files.write_json(fresh / "proof.json", done.to_dict())
 
     files.write_folder(target, fill, needed=files.bytes_of(tensors))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a whole file in the format that its suffix names."""
+    """Write a whole file in the format that its suffix names."""
     needed = files.bytes_of(tensors)
     match path.suffix:
         case ".npz":

@@ -43,7 +43,7 @@ OF_THE_DISK = (*files.NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENO
 
 
 def is_id(text: str) -> bool:
-    """Whether the text means published weights and not a path.
+    """Tell whether a text means published weights and not a path.
 
     A row of weights.toml or a `hf-hub:` prefix always does; `org/name` does unless there is such
     a file here or a folder `org`, so that a mistyped path is not looked for on the network.
@@ -58,7 +58,7 @@ def is_id(text: str) -> bool:
 
 
 def fetch(id: str, *, announce: Callable[[str], None], offline: bool | None = None) -> Path:
-    """A local folder with the weights file (or its shards) of an id and its small config files.
+    """Return a local folder with the weights of an id, a file or shards, and its config files.
 
     The cache is asked first. Before a download `announce` gets one line: id, file, size, licence.
     `offline` forbids the network; None asks HF_HUB_OFFLINE.
@@ -77,7 +77,7 @@ def fetch(id: str, *, announce: Callable[[str], None], offline: bool | None = No
 
 
 def hub_cache() -> Path:
-    """Where the hub keeps its files: HF_HUB_CACHE, or HF_HOME/hub, as they are now."""
+    """Name the hub's own folder of files: HF_HUB_CACHE, or HF_HOME/hub, as they are now."""
     home = os.environ.get("HF_HOME")
     place = os.environ.get("HF_HUB_CACHE") or (home and f"{home}/hub") or constants.HF_HUB_CACHE
     return Path(os.path.expandvars(place)).expanduser()
@@ -87,7 +87,8 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
     found = HUB_ID.fullmatch(id)
     if found is None:
         raise WeightsError(f"'{id}' is no id of published weights; ids look like timm/NAME.")
-    repo, revision = found["repo"], found["revision"] or constants.DEFAULT_REVISION
+    repo = found["repo"]
+    revision = found["revision"] or constants.DEFAULT_REVISION
     folder = _cached(repo, revision)
     if folder and (offline or _is_complete(repo, folder)):
         return folder
@@ -128,7 +129,7 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
 
 
 def _cached(repo: str, revision: str) -> Path | None:
-    """The snapshot that has all weights of the repository, if it is in the cache."""
+    """Find the snapshot with all weights of a repository in the cache; None if it is not there."""
     try:
         folder = Path(
             HfApi().snapshot_download(
@@ -146,14 +147,14 @@ def _cached(repo: str, revision: str) -> Path | None:
 
 
 def _is_complete(repo: str, folder: Path) -> bool:
-    """Whether config.json is here too, or known not to exist, or not needed (npz)."""
+    """Tell whether config.json is here too, or known not to exist, or not needed (npz)."""
     if any(folder.glob("*.npz")):
         return True
     return try_to_load_from_cache(repo, SMALL[0], hub_cache(), revision=folder.name) is not None
 
 
 def _weights(names: Iterable[str]) -> list[str]:
-    """Of the files of a repository, those that hold its weights; a pickle only without others."""
+    """Pick the files of a repository that hold its weights; a pickle only without others."""
     present = set(names)
     if "model.safetensors" in present:
         return ["model.safetensors"]
@@ -187,7 +188,7 @@ def _without_weights(id: str, names: Iterable[str]) -> str:
 
 
 def _by_hand(repo: str, revision: str, file: str | None = None) -> str:
-    """How to do without the network of this machine."""
+    """Say how to do without the network of this machine."""
     row = checkpoint(repo)
     file = file or (row.file if row else "model.safetensors")
     return (
@@ -199,7 +200,7 @@ def _by_hand(repo: str, revision: str, file: str | None = None) -> str:
 def _explained(
     error: Exception, id: str, repo: str, revision: str, file: str | None, size: int
 ) -> VitralError:
-    """The sentence for what the hub's client raised."""
+    """Make the sentence for what the hub's client raised."""
     page = f"{constants.ENDPOINT}/{repo}"
     match error:
         case GatedRepoError():  # one kind of RepositoryNotFoundError
@@ -261,7 +262,7 @@ def _check_size(row: Checkpoint, size: int) -> None:
 
 
 def _check_digest(url: str, path: Path) -> None:
-    """Compares a file with the first digits of its SHA-256, in which torchvision's names end."""
+    """Compare a file with the first digits of its SHA-256, in which torchvision's names end."""
     digits = re.search(r"-([0-9a-f]{8})\.pth$", url)
     if digits is None:
         return

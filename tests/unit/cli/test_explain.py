@@ -12,6 +12,7 @@ import pytest
 
 from drawn import draw_folder
 from vitral.cli import explain
+from vitral.cli.printing import progress
 from vitral.explanation import save
 
 Vitral = Callable[..., tuple[int, str, str]]
@@ -144,15 +145,15 @@ def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path)
 def test_a_terminal_sees_that_it_goes_on(
     vitral: Vitral, place: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    with explain.progress("explaining") as tick:
+    with progress("explaining") as tick:
         tick(3, 5)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # which is no terminal
-    with explain.progress("explaining") as tick:
+    with progress("explaining") as tick:
         tick(3, 5)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with explain.progress("explaining") as tick:
+    with progress("explaining") as tick:
         tick(3, 5)
     assert "3/5" in capsys.readouterr().err
     picture = next((place / "photos").rglob("*.jpg"))

@@ -24,10 +24,3 @@ def test_published_weights(vitral: Vitral) -> None:
     table = vitral("models", "--weights")[1]
     assert "torchvision/vit_b_16.IMAGENET1K_V1" in table
     assert "81.1" in table
-
-
-def test_doctor(vitral: Vitral) -> None:
-    code, out, _ = vitral("doctor")
-    assert code == 0
-    assert out.strip().endswith("ready")
-    assert json.loads(vitral("doctor", "--json")[1])["ready"]

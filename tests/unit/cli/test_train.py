@@ -97,7 +97,7 @@ def test_processes_start_again_for_memory_alone(
         out=run, device=None, devices=2, shard=True, log=[], fastest=False, started=False
     )
     with pytest.raises(typer.Exit) as ended:
-        train._launched(where, run, ["train", "photos"])
+        train._launch(where, run, ["train", "photos"])
     assert ended.value.exit_code == codes[-1]
     again = ["train", "--resume", str(run), "--shard"]
     assert begun == [["train", "photos"], *[again] * (starts - 1)]

@@ -1,0 +1,22 @@
+import json
+from collections.abc import Callable
+
+import pytest
+
+from vitral import machine
+
+Vitral = Callable[..., tuple[int, str, str]]
+
+
+def test_doctor(vitral: Vitral) -> None:
+    code, out, _ = vitral("doctor")
+    assert code == 0
+    assert out.strip().endswith("ready")
+    assert json.loads(vitral("doctor", "--json")[1])["ready"]
+
+
+def test_a_machine_that_is_not_ready(vitral: Vitral, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_packages", lambda: ("not-a-package",))
+    code, out, _ = vitral("doctor")
+    assert code == 5
+    assert "not-a-package is not installed" in out and out.strip().endswith("not ready")
