@@ -138,7 +138,7 @@ def _of_images(
                 continue
             folder = place / folders[path]
             files.write_bytes(folder / "overlay.png", result.overlay_png())
-            files.write_bytes(folder / "overview.png", overview.render(result, "png"))
+            files.write_bytes(folder / "overview.png", overview.draw(result, "png").to_bytes("png"))
             results.append(_result(result, folder))
     good = [result for result in results if "error" not in result]
     if not good:

@@ -21,7 +21,6 @@ from vitral.drawing.pictures import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Kind = Literal["png", "svg"]
 
@@ -72,19 +71,16 @@ class Canvas:
         return axes
 
     def to_bytes(self, kind: Kind) -> bytes:
-        """Encode the canvas; see the function `to_bytes`."""
-        return to_bytes(self.figure, kind)
-
-
-def to_bytes(figure: Figure, kind: Kind) -> bytes:
-    """Encode a figure as a PNG or SVG file; the same drawing gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    if kind == "png":
-        return buffer.getvalue()
-    # matplotlib names the faces of this machine; the reader's may have others of the list
-    family = b"font-family: " + FONT_STACK.encode()
-    return re.sub(rb'font-family: [^;"]*', family, buffer.getvalue())
+        """Encode the canvas as a PNG or SVG file; the same drawing gives the same bytes."""
+        buffer = io.BytesIO()
+        with style():  # fonts are looked up when text is drawn
+            undated = {"Date": None} if kind == "svg" else None
+            self.figure.savefig(buffer, format=kind, metadata=undated)
+        if kind == "png":
+            return buffer.getvalue()
+        # matplotlib names the faces of this machine; the reader's may have others of the list
+        family = b"font-family: " + FONT_STACK.encode()
+        return re.sub(rb'font-family: [^;"]*', family, buffer.getvalue())
 
 
 @contextlib.contextmanager
@@ -105,9 +101,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def style_axes(axes: Axes) -> None:
+def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Make the axes of a curve as quiet as the page: two thin lines, muted numbers, no ticks."""
     axes.set_facecolor(PAPER)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=9)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
     axes.tick_params(length=0, labelcolor=MUTED, labelsize=8.5)
     for side, spine in axes.spines.items():
         spine.set(color=LEADING, linewidth=1.0, visible=side in ("left", "bottom"))

@@ -13,15 +13,24 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-PAPER, PAPER_DARK = "#faf8f3", "#14141f"
-INK, INK_DARK = "#1b1b2f", "#ece8df"
+PAPER = "#faf8f3"
+INK = "#1b1b2f"
 LEADING = "#2b2b40"
-COBALT, RUBY, AMBER, EMERALD, VIOLET = "#1f4e9c", "#b3202a", "#d99a1c", "#1f7a4d", "#6b3fa0"
+MUTED = "#5b5868"  # notes beside the ink, AA on their paper
+COBALT = "#1f4e9c"
+RUBY = "#b3202a"
+AMBER = "#d99a1c"
+EMERALD = "#1f7a4d"
+VIOLET = "#6b3fa0"
 PANES = (COBALT, RUBY, AMBER, EMERALD, VIOLET)  # the order of categories
+
+# The dark page.
+PAPER_DARK = "#14141f"
+INK_DARK = "#ece8df"
 # The same glass with light behind it: lines and marks on dark paper, at least 4.5:1 against it.
 PANES_DARK = ("#7aa5ee", "#f0757c", "#e8b84f", "#55bd8a", "#b394e6")
 LEADING_DARK = "#3d3d58"
-MUTED, MUTED_DARK = "#5b5868", "#a9a5b8"  # notes beside the ink, AA on their paper
+MUTED_DARK = "#a9a5b8"
 
 # From cobalt night to amber light: the one perceptually uniform map that is already in the palette,
 # and readable with any colour vision.

@@ -93,7 +93,8 @@ def upscale(image: Picture, smallest: int) -> Picture:
 def to_unit_range(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Stretch amounts to [0, 1]; equal ones all become 0.5 rather than amplified rounding."""
     levels = np.asarray(values, dtype=np.float64)
-    low, high = float(levels.min()), float(levels.max())
+    low = float(levels.min())
+    high = float(levels.max())
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         return np.full(levels.shape, 0.5)
     return (levels - low) / (high - low)

@@ -14,8 +14,12 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 
-_WIDTH, _HEIGHT = 400, 230  # of the view box
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 36  # margins around the axes
+_WIDTH = 400  # of the view box
+_HEIGHT = 230
+_LEFT = 48  # margins around the axes
+_RIGHT = 12
+_TOP = 12
+_BOTTOM = 36
 _MAX_POINTS = 400
 
 
@@ -85,22 +89,24 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
+@dataclass(frozen=True, slots=True)
 class _Scale:
-    """The way from values to the chart's coordinates."""
+    """The way from values to the chart's coordinates; each span is (lowest, highest)."""
 
-    def __init__(self, x_span: Point, y_span: Point) -> None:
-        self.x_span = x_span
-        self.y_span = y_span
+    x_span: Point
+    y_span: Point
 
     def x(self, value: float) -> float:
-        low, high = self.x_span
-        share = (value - low) / (high - low) if high > low else 0.5
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + _share(value, self.x_span) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
-        low, high = self.y_span
-        share = (value - low) / (high - low) if high > low else 0.5
+        share = _share(value, self.y_span)
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _share(value: float, span: Point) -> float:
+    low, high = span
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def _axes(

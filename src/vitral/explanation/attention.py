@@ -87,11 +87,15 @@ def readout(
     """Say what is read at the end: the share of each token, (B, T), summing to 1.
 
     A query is one token. None is what the head reads: the class token, half of it and half of the
-    distillation token, every patch alike, or what the probe of a MAP head attends to.
+    distillation token, every patch alike, what the probe of a MAP head attends to, or the mean of
+    all vectors (`spec.readout`) of a head that reads several, side by side.
 
     Args:
-        weights: of `model.forward_with_attention(images)`; what lies beyond the blocks pools, in
-            one row for each vector that the head reads.
+        spec: of the model.
+        grid: (rows, columns) of patches.
+        weights: of `model.forward_with_attention(images)`; those beyond the blocks pool, one for
+            each vector that the head reads.
+        query: "cls", a patch (row, column) from 1, 1, or None.
     """
     count = spec.prefix + grid[0] * grid[1]
     share = weights[0].new_zeros(len(weights[0]), count)
@@ -101,7 +105,8 @@ def readout(
         case "cls":
             share[:, 0] = 1
         case None if len(weights) > spec.depth:
-            share = weights[-1].detach().mean(dim=1).mean(dim=1)
+            pooling = [each.detach().mean(dim=1)[:, 0] for each in weights[spec.depth :]]
+            share = torch.stack(pooling).mean(dim=0)
         case None:
             read = read_tokens(spec, share)
             share = read / read.sum(dim=1, keepdim=True)
@@ -109,15 +114,21 @@ def readout(
 
 
 def read_tokens(spec: ModelSpec, like: Tensor) -> Tensor:
-    """Mark the tokens that the head reads with ones, in zeros like (B, T).
+    """Weigh the tokens that the head reads, without asking how: amounts like (B, T), of any sum.
 
-    A MAP head weighs the patches by a probe of its own; here all patches stand in for it.
+    A MAP head weighs the tokens by a probe of its own; here all patches stand in for it. Of several
+    vectors (`spec.readout`) each counts alike.
     """
     read = torch.zeros_like(like)
-    if spec.pool == "cls":
-        read[:, : 1 + spec.distillation_token] = 1
-    else:
-        read[:, spec.prefix :] = 1
+    for _, tokens in spec.readout:
+        match tokens:
+            case "cls":
+                part = read[:, : 1 + spec.distillation_token]
+            case "mean_all":
+                part = read
+            case _:
+                part = read[:, spec.prefix :]
+        part += 1 if len(spec.readout) == 1 else 1 / part.shape[1]
     return read
 
 

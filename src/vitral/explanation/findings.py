@@ -41,12 +41,12 @@ class Faithfulness:
     @property
     def random_area(self) -> float:
         """Mean area under the curves of the random orders, deletion and insertion alike."""
-        return float(self._random_areas.mean())
+        return float(self._area(self.random).mean())
 
     @property
     def random_spread(self) -> float:
         """Standard deviation of that area from one random order to the next."""
-        return float(self._random_areas.std(ddof=1))
+        return float(self._area(self.random).std(ddof=1))
 
     @property
     def deletion_score(self) -> float:
@@ -98,10 +98,6 @@ class Faithfulness:
             "deletion_verdict": self.verdict(self.deletion_score),
             "insertion_verdict": self.verdict(self.insertion_score),
         }
-
-    @property
-    def _random_areas(self) -> NDArray[np.float64]:
-        return self._area(self.random)
 
     def _area(self, curve: Numbers) -> NDArray[np.float64]:
         return np.trapezoid(curve.astype(np.float64), self.removed.astype(np.float64))

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitral.drawing.pictures import png
 from vitral.errors import UsageError
 from vitral.explanation.attention import normalised_map, readout, rollout, to_patches
 from vitral.explanation.faithfulness import faithfulness
@@ -37,10 +36,6 @@ _MAX_IMAGES = 16  # of one forward and backward pass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation(Findings):
     """One image through one model: what was found, with the ways to look at it and to keep it."""
-
-    def picture_png(self) -> bytes:
-        """Encode the image as the model received it, as PNG."""
-        return png(self.picture)
 
     def overlay_png(self) -> bytes:
         """Encode the picture under its heatmap, as PNG, large enough for the grid lines."""
@@ -96,7 +91,7 @@ def explain(
     values = spec.depth * spec.heads * (grid[0] * grid[1] + spec.prefix) ** 2
     # a ResNet's maps, kept for its gradient, are large: one image at a time
     count = min(_MAX_IMAGES, max(1, _MAX_ATTENTION // values)) if values else 1
-    with _evaluating(model), torch.autocast(images.device.type, enabled=False):
+    with evaluating(model), torch.autocast(images.device.type, enabled=False):
         return [
             explanation
             for part in images.split(count)
@@ -125,7 +120,7 @@ def _explain_part(
         targets = _targets(logits, names, request)
         if needs_gradient:
             read = readout(spec, grid, weights, None)
-            per_token = relevance(logits, weights, targets, read, spec.depth)
+            per_token = relevance(spec, logits, weights, targets, read)
             relevances = normalised_map(per_token, grid, spec.prefix)
     logits = logits.detach()
     weights = [block.detach() for block in weights]
@@ -237,7 +232,8 @@ def _numbers(tensor: Tensor) -> Numbers:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: ViT) -> Iterator[None]:
+    """Put a network into evaluation mode, and back."""
     training = model.training
     model.eval()
     try:

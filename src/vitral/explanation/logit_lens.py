@@ -21,8 +21,11 @@ def logit_lens(model: ViT, images: Tensor) -> Tensor:
     """
     depths = range(model.spec.depth + 1)
     with torch.no_grad():
-        tokens = model.features(images, depths, any_size=True).per_block
-        return torch.stack([model.logits_from_tokens(tokens[depth]) for depth in depths], dim=1)
+        entered = model.features(images, depths, any_size=True).per_block
+        tokens = [entered[depth] for depth in depths]
+        # a head may read class tokens of several blocks: those up to this one
+        rows = [model.logits_from_tokens(*tokens[: depth + 1]) for depth in depths]
+    return torch.stack(rows, dim=1)
 
 
 def norms_and_cosines(model: ViT, images: Tensor, layer: int) -> tuple[Tensor, Tensor]:

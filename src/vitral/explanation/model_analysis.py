@@ -28,7 +28,7 @@ from vitral.explanation.attention import (
     to_patches,
 )
 from vitral.explanation.figures import model as model_figures
-from vitral.explanation.image_analysis import as_pictures
+from vitral.explanation.image_analysis import as_pictures, evaluating
 from vitral.model import ViT
 from vitral.model.layers import Block
 from vitral.model.positions import position_context
@@ -144,42 +144,33 @@ def attention_statistics(
     if spec.depth == 0:
         raise ModelError(_NO_ATTENTION)
     distances = torch.zeros(spec.depth, spec.heads, dtype=torch.float64)
-    rollouts = torch.zeros(spec.tokens, spec.tokens, dtype=torch.float64)
-    no_residual_rollouts = torch.zeros_like(rollouts)
+    rollouts = torch.zeros(2, spec.tokens, spec.tokens, dtype=torch.float64)
     examples: list[Tensor] = []
     maps: list[Tensor] = []
     done = 0
-    training = model.training
     device = next(model.parameters()).device
     count = max(1, _MAX_ATTENTION // (spec.heads * spec.tokens**2))
-    model.eval()
-    try:
+    with evaluating(model):
         for images in (part for batch in batches for part in batch.split(count)):
-            pixels, with_residual, without = _attend(model, images.to(device))
+            pixels, products = _attend(model, images.to(device))
             distances += len(images) * pixels
-            rollouts += with_residual.double().sum(dim=0).cpu()
-            no_residual_rollouts += without.double().sum(dim=0).cpu()
+            rollouts += products.double().sum(dim=0).cpu()
             if done < _EXAMPLES:
-                read = read_tokens(spec, with_residual[:, 0])
-                both = [
-                    to_patches(product, read, spec.grid, spec.prefix)
-                    for product in (with_residual, without)
-                ]
+                read = read_tokens(spec, products[:, 0, 0])
+                found = to_patches(products, read, spec.grid, spec.prefix)
                 examples.append(images[: _EXAMPLES - done].cpu())
-                maps.append(torch.stack(both, dim=1)[: _EXAMPLES - done].cpu())
+                maps.append(found[: _EXAMPLES - done].cpu())
             done += len(images)
             if progress is not None:
                 progress(done)
-    finally:
-        model.train(training)
     if not done:
         raise DataError("There is no image to measure attention on; give at least one.")
     return AttentionStatistics(
         images=done,
         distances=(distances / done).numpy(),
         uniform_distance=uniform_distance(spec.grid, spec.stride),
-        rollout=(rollouts / done).numpy(),
-        rollout_no_residual=(no_residual_rollouts / done).numpy(),
+        rollout=(rollouts[0] / done).numpy(),
+        rollout_no_residual=(rollouts[1] / done).numpy(),
         examples=torch.cat(examples),
         maps=torch.cat(maps).numpy(),
     )
@@ -234,18 +225,17 @@ def explain_model(
         facts["attention_distance"] = facts["rollout"] = "left out: no images were given"
     else:
         statistics = attention_statistics(model, batches, progress)
+        uniform = statistics.uniform_distance
         arrays["attention_distance"] = statistics.distances
         arrays["rollout"] = statistics.rollout
         arrays["rollout_without_residual"] = statistics.rollout_no_residual
         arrays["maps"] = statistics.maps
-        facts["images"] = statistics.images
-        facts["uniform_attention_distance"] = statistics.uniform_distance
+        facts |= {"images": statistics.images, "uniform_attention_distance": uniform}
         drawn["attention_distance"] = model_figures.distances(
-            statistics.distances, statistics.uniform_distance, statistics.images
+            statistics.distances, uniform, statistics.images
         )
-        drawn["rollout"] = model_figures.rollouts(
-            as_pictures(statistics.examples, image_spec), statistics.maps
-        )
+        pictures = as_pictures(statistics.examples, image_spec)
+        drawn["rollout"] = model_figures.rollouts(pictures, statistics.maps)
     written = [
         path for name, draw in drawn.items() for path in model_figures.save(out / name, draw)
     ]
@@ -264,14 +254,14 @@ def _write_numbers(out: Path, facts: dict[str, Any], arrays: dict[str, Array]) -
     return [out / "model.npz", out / "model.json"]
 
 
-def _attend(model: ViT, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give (blocks, heads) mean distances, and (B, N, N) rollouts with the residual and without.
+def _attend(model: ViT, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Give (blocks, heads) mean distances, and (B, 2, N, N) rollouts with the residual and without.
 
     Block by block, so that the attention of one is held at a time.
     """
     spec = model.spec
-    distances: list[Tensor] = []
-    products: list[Tensor | None] = [None, None]
+    distances = []
+    products = None
     with torch.no_grad():
         features = model.features(images, range(spec.depth))
         context = position_context(spec, features.grid, features.patches)
@@ -281,14 +271,10 @@ def _attend(model: ViT, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             weights = block.attention.weights(entered, context).float()
             among = patches_only(weights, spec.prefix)
             distances.append(attention_distance(among, features.grid, spec.stride).cpu())
-            for i, residual in enumerate((True, False)):
-                step = rollout([weights], residual)
-                before = products[i]
-                products[i] = step if before is None else step @ before
-    with_residual, without = products
-    assert with_residual is not None
-    assert without is not None
-    return torch.stack(distances), with_residual, without
+            step = torch.stack([rollout([weights]), rollout([weights], residual=False)], dim=1)
+            products = step if products is None else step @ products
+    assert products is not None
+    return torch.stack(distances), products
 
 
 def _filters_of(spec: ModelSpec) -> str:

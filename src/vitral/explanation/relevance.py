@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vitral.specs import ModelSpec
+
 
 def relevance(
-    logits: Tensor, attention: Sequence[Tensor], targets: Tensor, readout: Tensor, depth: int
+    spec: ModelSpec, logits: Tensor, attention: Sequence[Tensor], targets: Tensor, readout: Tensor
 ) -> Tensor:
     """Measure how much each token speaks for the class chosen for its image.
 
@@ -23,13 +25,15 @@ def relevance(
     carried, from the last block to the first. A mean over the patches is attention whose weights
     are all the same, and a MAP head's probe is attention too: for both, the first row is the Ā of
     that pooling, not a row of I (unless it is all 0, because no token speaks for the class by
-    itself: then `readout`).
+    itself: then what is read). A head that reads several vectors has a row for each; together
+    they sum to 1, and each is carried from the block after which it is read.
 
     Args:
+        spec: of the model.
         logits, attention: of `model.forward_with_attention(images)`, still in their graph.
         targets: int64 (B,), the class to explain.
-        readout: (B, T), how much of the output is read from each token (`attention.readout`).
-        depth: number of blocks; attention beyond it pools, in as many rows as the head reads.
+        readout: (B, T), the share of each token in what is read at the end, where no attention
+            beyond the blocks pools (`attention.readout`).
 
     Returns (B, T), at least 0, not normalised.
     """
@@ -40,13 +44,26 @@ def relevance(
             (slope * weights).clamp(min=0).mean(1)
             for slope, weights in zip(slopes, attention, strict=True)
         ]
-        row = readout[:, None].to(steps[0].dtype)
-        for step in steps[depth:]:
-            pooling = _rows_sum_to_one(step.sum(1, keepdim=True))
-            row = torch.where(pooling.sum(-1, keepdim=True) > 0, pooling, row)
-        for step in reversed(steps[:depth]):
+        rows = _rows_read(spec, attention[spec.depth :], steps[spec.depth :])
+        row = rows.get(0, readout[:, None].to(steps[0].dtype))
+        for back, step in enumerate(reversed(steps[: spec.depth]), start=1):
             row = row + row @ _rows_sum_to_one(step)
+            row = row + rows[back] if back in rows else row
     return row[:, 0]
+
+
+def _rows_read(
+    spec: ModelSpec, pooling: Sequence[Tensor], steps: Sequence[Tensor]
+) -> dict[int, Tensor]:
+    """The rows (B, 1, T) that pooling reads, by the number of blocks before the end."""
+    rows: dict[int, Tensor] = {}
+    sums = [step.sum(-1, keepdim=True) for step in steps]
+    for (back, _), weights, step in zip(spec.readout, pooling, steps, strict=False):
+        total = torch.stack(sums).sum(0)
+        share = step / total.clamp_min(torch.finfo(step.dtype).tiny)
+        row = torch.where(total > 0, share, weights.mean(1) / len(steps))
+        rows[back] = rows[back] + row if back in rows else row
+    return rows
 
 
 def _rows_sum_to_one(amounts: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.drawing.figure import Kind
 from vitral.drawing.pictures import png
 from vitral.errors import UsageError
 from vitral.explanation.figures import details, overview
@@ -46,9 +47,9 @@ def save(findings: Findings, path: Path) -> None:
     """Write an overview (.png or .svg), or the folder; see Explanation.save."""
     match path.suffix.lower():
         case ".png":
-            files.write_bytes(path, overview.render(findings, "png"))
+            files.write_bytes(path, overview.draw(findings, "png").to_bytes("png"))
         case ".svg":
-            files.write_bytes(path, overview.render(findings, "svg"))
+            files.write_bytes(path, overview.draw(findings, "svg").to_bytes("svg"))
         case suffix if suffix in PICTURES:
             raise UsageError(f"{path}: figures are .png or .svg (or a folder), not {suffix}.")
         case _:
@@ -80,17 +81,16 @@ def _is_ours(path: Path) -> bool:
 
 def file_names() -> tuple[str, ...]:
     """List every file that a folder may get."""
-    few = ("explanation.png", "explanation.svg", "overlay.png", "input.png", "tokens.json")
-    both = ("wall", "lens", "tokens")
-    more = tuple(f"{name}.{kind}" for name in both for kind in ("png", "svg"))
-    maps = ("patches.png", "rollout.png", "occlusion.png", "relevance.png")
-    return (*few, *more, *maps, "attention.npz")
+    both = ("explanation", "wall", "lens", "tokens")
+    pictures = ("overlay", "input", "patches", "rollout", "occlusion", "relevance")
+    drawn = (*(f"{name}.svg" for name in both), *(f"{name}.png" for name in both + pictures))
+    return (*drawn, "tokens.json", "attention.npz")
 
 
 def contents(findings: Findings) -> Iterator[tuple[str, bytes]]:
     """Draw the files of a folder, by name; those of what was not kept are left out."""
-    yield "explanation.png", overview.render(findings, "png")
-    yield "explanation.svg", overview.render(findings, "svg")
+    yield "explanation.png", overview.draw(findings, "png").to_bytes("png")
+    yield "explanation.svg", overview.draw(findings, "svg").to_bytes("svg")
     yield "overlay.png", details.overlay_png(findings, findings.heatmap)
     yield "input.png", png(findings.picture)
     yield "patches.png", details.patches(findings)
@@ -104,13 +104,12 @@ def contents(findings: Findings) -> Iterator[tuple[str, bytes]]:
         yield "occlusion.png", details.overlay_png(findings, internals.occlusion)
     if internals.relevance is not None:
         yield "relevance.png", details.overlay_png(findings, internals.relevance)
-    yield "wall.png", details.attention_maps(findings, internals, "png")
-    yield "wall.svg", details.attention_maps(findings, internals, "svg")
-    yield "tokens.png", details.norms_and_cosines(findings, internals, "png")
-    yield "tokens.svg", details.norms_and_cosines(findings, internals, "svg")
-    if findings.classes:
-        yield "lens.png", details.logit_lens(findings, internals, "png")
-        yield "lens.svg", details.logit_lens(findings, internals, "svg")
+    kinds: tuple[Kind, ...] = ("png", "svg")
+    for kind in kinds:
+        yield f"wall.{kind}", details.attention_maps(findings, internals, kind)
+        yield f"tokens.{kind}", details.norms_and_cosines(findings, internals, kind)
+        if findings.classes:
+            yield f"lens.{kind}", details.logit_lens(findings, internals, kind)
 
 
 def tokens_json(findings: Findings) -> dict[str, Any]:

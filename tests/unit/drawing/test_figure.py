@@ -40,7 +40,7 @@ def test_the_same_drawing_gives_the_same_bytes(kind):
             canvas.heading(0.1, 0.0, "제목", "note $x$")
             axes = canvas.axes(0.5, 1.0, 2.0, 0.7)
             axes.plot([0, 1], [0, 1])
-            style_axes(axes)
+            style_axes(axes, "x", "y")
             return canvas.to_bytes(kind)
 
     assert one() == one()

@@ -12,6 +12,7 @@ KINDS = [
     {"pool": "mean", "class_token": False, "pool_norm": "after", "representation": 6},
     {"pool": "map", "class_token": False, "positions": "rope2d"},
     {"positions_at": "every", "qk_norm": True},
+    {"pool": "cls_mean", "pool_blocks": 2},
     {"resnet": STEM, "patch": (1, 2), "positions": "relative"},
 ]
 

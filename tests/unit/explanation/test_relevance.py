@@ -19,6 +19,7 @@ ENDS = [
     {"pool": "mean", "class_token": False},
     {"pool": "mean", "pool_norm": "after"},
     {"pool": "map", "class_token": False, "positions": "relative"},
+    {"pool": "mean_all", "registers": 1},
     {"resnet": STEM, "patch": (1, 2)},
 ]
 
@@ -52,12 +53,43 @@ def test_rows_carried_backwards_are_the_matrices_of_the_paper(changes):
     targets = torch.full((3,), 2)
     read = readout(spec, spec.grid, weights, None)
     torch.testing.assert_close(read.sum(1), torch.ones(3, dtype=read.dtype))
-    found = relevance(logits, weights, targets, read, spec.depth)
+    found = relevance(spec, logits, weights, targets, read)
     torch.testing.assert_close(found, by_the_book(model, images.detach(), 2))
     logits, weights = model.forward_with_attention(images)
-    steep = relevance(1000 * logits, weights, targets, read, spec.depth)
+    steep = relevance(spec, 1000 * logits, weights, targets, read)
     torch.testing.assert_close(steep, found)  # however steep the logit, each row counts alike
     assert not found.requires_grad
+
+
+def of_the_answer(model: ViT, images: torch.Tensor) -> torch.Tensor:
+    logits, weights = model.forward_with_attention(images)
+    read = readout(model.spec, model.spec.grid, weights, None)
+    return relevance(model.spec, logits, weights, logits.argmax(1), read)
+
+
+@pytest.mark.parametrize(
+    ("read", "alone"),
+    [
+        (0, {"pool": "cls", "depth": 2}),  # the class token before the last block
+        (1, {"pool": "cls"}),
+        (2, {"pool": "mean"}),
+    ],
+)
+def test_of_several_vectors_only_those_count_that_the_head_makes_something_of(read, alone):
+    """A head that is deaf to all but one vector is explained as one that reads that vector."""
+    spec = tiny(pool="cls_mean", pool_blocks=2, depth=3)
+    model, images = randomised(spec), pictures(spec, batch=3)
+    heard = model.head.weight.unflatten(1, (3, spec.width))[:, read].clone()
+    with torch.no_grad():
+        model.head.weight.zero_().unflatten(1, (3, spec.width))[:, read] = heard
+        model.head.bias.zero_()
+    lonely = randomised(tiny(**({"depth": 3} | alone)))
+    weights = {key: model.state_dict()[key] for key in lonely.state_dict()}
+    lonely.load_state_dict(weights | {"head.weight": heard})
+    logits = lonely(images)
+    torch.testing.assert_close(model(images), logits)
+    assert (logits.amax(1) > 0).all()  # or nothing spoke for the class
+    torch.testing.assert_close(of_the_answer(model, images), of_the_answer(lonely, images))
 
 
 def test_the_gradient_is_that_of_the_equations():

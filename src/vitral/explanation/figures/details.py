@@ -56,11 +56,8 @@ def attention_maps(findings: Findings, internals: Internals, kind: Kind) -> byte
     tile = (_TILE * rows // max(rows, columns), _TILE * columns // max(rows, columns))
     row = np.arange(tile[0]) * rows // tile[0]
     column = np.arange(tile[1]) * columns // tile[1]
-    tiles = [
-        to_colours(one)[row][:, column]
-        for one in internals.attention_maps.reshape(-1, rows, columns)
-    ]
-    picture = mosaic(tiles, heads, _BETWEEN)
+    maps = internals.attention_maps.reshape(-1, rows, columns)
+    picture = mosaic([to_colours(one)[row][:, column] for one in maps], heads, _BETWEEN)
     step = (tile[0] + _BETWEEN, tile[1] + _BETWEEN)
     width = max(5.2, heads * 0.85)
     height = width * picture.shape[0] / picture.shape[1]
@@ -68,10 +65,8 @@ def attention_maps(findings: Findings, internals: Internals, kind: Kind) -> byte
     note = f"{panels.attention_of(findings)}; each pane from its least (dark) to its most (bright)"
     canvas.heading(0.2, 0, "Every head of every layer", note)
     axes = canvas.picture(picture, 0.9, 1.05, (width, height))
-    axes.set_xticks([(h + 0.5) * step[1] for h in range(heads)], [str(h + 1) for h in range(heads)])
-    axes.set_yticks(
-        [(i + 0.5) * step[0] for i in range(layers)], [str(i + 1) for i in range(layers)]
-    )
+    axes.set_xticks((np.arange(heads) + 0.5) * step[1], [str(h + 1) for h in range(heads)])
+    axes.set_yticks((np.arange(layers) + 0.5) * step[0], [str(i + 1) for i in range(layers)])
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("head", color=MUTED)
@@ -86,20 +81,14 @@ def rollouts(findings: Findings, internals: Internals) -> bytes:
     large = upscale(findings.picture, 448)
     shape = large.shape[0] / large.shape[1]
     canvas = Canvas(11.2, 3.4 * shape + 0.95)
-    panels = (
+    with_residual = overlay(large, internals.rollout_heatmap)
+    without = overlay(large, internals.rollout_no_residual_heatmap)
+    parts = (
         ("What the model received", "", large),
-        (
-            "Rollout with skips",
-            "0.5 A + 0.5 I in each layer",
-            overlay(large, internals.rollout_heatmap),
-        ),
-        (
-            "Rollout without",
-            "A alone, as in the paper's text",
-            overlay(large, internals.rollout_no_residual_heatmap),
-        ),
+        ("Rollout with skips", "0.5 A + 0.5 I in each layer", with_residual),
+        ("Rollout without", "A alone, as in the paper's text", without),
     )
-    for i, (title, note, picture) in enumerate(panels):
+    for i, (title, note, picture) in enumerate(parts):
         left = 0.2 + i * 3.65
         canvas.heading(left, 0, title, note)
         canvas.picture(picture, left, 0.75, (3.4, 3.4 * shape))
@@ -129,21 +118,17 @@ def norms_and_cosines(findings: Findings, internals: Internals, kind: Kind) -> b
     canvas = Canvas(11.6, 8.3)
     depth = internals.norms.shape[1]
     places = np.arange(1, depth + 1)
-    parts = zip(
-        ("queries", "keys", "values"), (COBALT, RUBY, EMERALD), internals.norms, strict=True
-    )
-    for i, (name, colour, norms) in enumerate(parts):
+    parts = (("queries", COBALT), ("keys", RUBY), ("values", EMERALD))
+    for i, (name, colour) in enumerate(parts):
         left = 0.75 + i * 3.75
         canvas.heading(left - 0.35, 0, f"Length of {name}", "line: mean; dots: heads")
         axes = canvas.axes(left, 0.85, 3.0, 2.3)
-        each = norms.mean(axis=-1)
+        each = internals.norms[i].mean(axis=-1)
         axes.plot(places, each, ".", color=colour, alpha=0.45)
         axes.plot(places, each.mean(axis=1), color=colour)
         axes.set(ylim=(0, None))
         axes.set_xticks(places[:: max(1, depth // 8)])
-        axes.set_xlabel("layer", color=MUTED, fontsize=9)
-        axes.set_ylabel("Euclidean norm", color=MUTED, fontsize=9)
-        style_axes(axes)
+        style_axes(axes, "layer", "Euclidean norm")
     _cosines(canvas, internals)
     _patch_norms(canvas, findings, internals)
     return canvas.to_bytes(kind)
@@ -157,9 +142,7 @@ def _cosines(canvas: Canvas, internals: Internals) -> None:
     edge = len(internals.cosines) + 0.5  # patches count from 1
     span = (0.5, edge, edge, 0.5)
     shown = axes.imshow(internals.cosines, cmap=AMOUNTS, vmin=-limit, vmax=limit, extent=span)
-    axes.set_xlabel("key: patch in raster order", color=MUTED, fontsize=9)
-    axes.set_ylabel("query", color=MUTED, fontsize=9)
-    style_axes(axes)
+    style_axes(axes, "key: patch in raster order", "query")
     bar = canvas.axes(4.3, 4.65, 0.15, 3.2)
     canvas.figure.colorbar(shown, cax=bar)
     bar.tick_params(length=0, labelsize=8, labelcolor=MUTED)

@@ -2,7 +2,7 @@
 
     save(Path("figures/filters"), filters(components, shares, "the 192 filters ..."))
 
-Each function draws a matplotlib Figure from numbers alone (of model_analysis); `save` writes it as
+Each function draws a Canvas from numbers alone (of model_analysis); `save` writes it as
 PNG and as SVG with text kept as text. Laid out in inches, because grids have many shapes.
 """
 
@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.drawing.figure import Canvas, Kind, frame_axes, style, to_bytes
+from vitral.drawing.figure import Canvas, Kind, frame_axes, style
 from vitral.drawing.palette import AMOUNTS, COBALT, INK, LEADING, MUTED, PAPER, RUBY, amounts
 from vitral.drawing.pictures import Picture, mosaic, overlay, to_uint8, to_unit_range, upscale
 from vitral.storage import files
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
@@ -31,19 +28,16 @@ _MAX_TILES = 8  # along a side of the figure of positions: more could not be tol
 _CRISP = 224  # pixels of a picture's shorter side, for crisp leading
 
 
-def save(stem: Path, figure: Figure) -> list[Path]:
+def save(stem: Path, canvas: Canvas) -> list[Path]:
     """Write stem.png and stem.svg; raises MachineError when they cannot be written."""
-    paths = []
-    for kind in get_args(Kind):
-        with style():
-            content = to_bytes(figure, kind)
-        paths.append(stem.with_name(f"{stem.name}.{kind}"))
-        files.write_bytes(paths[-1], content)
-    return paths
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in get_args(Kind)}
+    for kind, path in paths.items():
+        files.write_bytes(path, canvas.to_bytes(kind))
+    return list(paths.values())
 
 
 @style()
-def filters(components: Array, shares: Array, filters_of: str) -> Figure:
+def filters(components: Array, shares: Array, filters_of: str) -> Canvas:
     """Draw principal components of the filters as tiles (figure 7 left of the paper).
 
     Args:
@@ -69,11 +63,11 @@ def filters(components: Array, shares: Array, filters_of: str) -> Figure:
         axes.imshow(upscale(_colours(component), 112), interpolation="none")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(f"{i + 1} · {_percent(share)}", fontsize=9, color=MUTED, labelpad=3)
-    return canvas.figure
+    return canvas
 
 
 @style()
-def positions(similarity: Array) -> Figure:
+def positions(similarity: Array) -> Canvas:
     """Draw position similarity, one tile per patch (figure 7 centre of the paper).
 
     Args:
@@ -114,11 +108,11 @@ def positions(similarity: Array) -> Figure:
     frame_axes(bar)
     bar.set_ylabel("Cosine similarity")
     bar.tick_params(length=0)
-    return canvas.figure
+    return canvas
 
 
 @style()
-def distances(pixels: Array, uniform: float, images: int) -> Figure:
+def distances(pixels: Array, uniform: float, images: int) -> Canvas:
     """Draw the mean attention distance of every head (figures 7 right and 11 of the paper).
 
     Args:
@@ -147,11 +141,11 @@ def distances(pixels: Array, uniform: float, images: int) -> Figure:
     axes.grid(axis="y", color=LEADING, alpha=0.12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return canvas.figure
+    return canvas
 
 
 @style()
-def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Figure:
+def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Canvas:
     """Draw attention rollout of some images, with and without the residual (figures 6 and 14).
 
     Args:
@@ -178,7 +172,7 @@ def rollouts(pictures: Sequence[Picture] | NDArray[np.uint8], maps: Array) -> Fi
             axes.set(xticks=[], yticks=[])
             if column == 0:
                 axes.set_ylabel(name, fontsize=10)
-    return canvas.figure
+    return canvas
 
 
 def _with_heading(width: float, height: float, title: str, note: str) -> Canvas:

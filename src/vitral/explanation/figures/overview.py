@@ -24,19 +24,12 @@ _BAR = 0.19  # of one layer of the logit lens
 _CRISP = 448  # pixels of the shorter side of the picture, for crisp lines
 
 
-def render(findings: Findings, kind: Kind) -> bytes:
-    """Draw the overview as a PNG or SVG file; the same findings give the same bytes.
-
-    Names that the machine's fonts cannot write are given by their number in a PNG (drawing/fonts).
-    """
-    canvas = draw(findings, kind)
-    with style():
-        return canvas.to_bytes(kind)
-
-
 @style()
 def draw(findings: Findings, kind: Kind) -> Canvas:
-    """Compose the overview, not yet encoded; `kind` decides how names are written.
+    """Compose the overview of an explanation; the same findings give the same bytes.
+
+    `kind` decides how names are written: those that the machine's fonts cannot write are given by
+    their number in a PNG (drawing/fonts).
 
     First row: the pictures. Second: the heads of one layer (or the test, where no internals were
     kept) beside the answer. Third: the test beside the logit lens.
@@ -117,7 +110,8 @@ def _scale(canvas: Canvas, findings: Findings, shape: float) -> None:
     from matplotlib.cm import ScalarMappable  # noqa: PLC0415  0.3 s that only drawing should pay
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
-    low, high = 100 * float(findings.heatmap.min()), 100 * float(findings.heatmap.max())
+    low = 100 * float(findings.heatmap.min())
+    high = 100 * float(findings.heatmap.max())
     bar = canvas.axes(_MARGIN + 3 * _PANEL + 2 * _GAP + 0.13, _HEADING, 0.15, _PANEL * shape)
     span = Normalize(low, max(high, low + 1e-9))
     canvas.figure.colorbar(ScalarMappable(span, AMOUNTS), cax=bar)

@@ -38,10 +38,8 @@ def faithfulness_curve(axes: Axes, test: Faithfulness, *, deletion: bool) -> Non
     axes.plot(share, chosen, color=COBALT, linewidth=2, label="this order")
     axes.set(xlim=(0, 100), ylim=(-0.02, 1.02))
     changed = "taken away" if deletion else "shown"
-    axes.set_xlabel(f"patches {changed}, %", color=MUTED, fontsize=9)
-    axes.set_ylabel("probability", color=MUTED, fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
-    style_axes(axes)
+    style_axes(axes, f"patches {changed}, %", "probability")
 
 
 def logit_lens(axes: Axes, findings: Findings, internals: Internals, kind: str) -> None:
@@ -66,9 +64,7 @@ def logit_lens(axes: Axes, findings: Findings, internals: Internals, kind: str) 
         )
     axes.set_yticks(places, ["input", *map(str, places[1:])])
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
-    axes.set_xlabel("probability of its best class", color=MUTED, fontsize=9)
-    axes.set_ylabel("after layer", color=MUTED, fontsize=9)
-    style_axes(axes)
+    style_axes(axes, "probability of its best class", "after layer")
 
 
 def attention_of(findings: Findings) -> str:

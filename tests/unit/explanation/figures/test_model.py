@@ -1,4 +1,4 @@
-"""The plates: what they show, with units and values, and the same bytes every time."""
+"""The figures of a model: what they show, with units and values, and the same bytes every time."""
 
 import io
 
@@ -26,7 +26,7 @@ def tiles(figure):
 def test_one_tile_per_component_over_its_own_range(count, channels):
     components = RANDOM.normal(size=(count, 4, 6, channels))
     shares = np.linspace(0.5, 0, count)
-    figure = model.filters(components, shares, "the 64 filters of the patch projection")
+    figure = model.filters(components, shares, "the 64 filters of the patch projection").figure
     assert len(tiles(figure)) == count
     for axes, component in zip(tiles(figure), components, strict=True):
         shown = np.asarray(axes.images[0].get_array())
@@ -45,7 +45,7 @@ def test_a_tile_stands_where_its_patch_is():
     for row in range(3):
         for column in range(5):
             similarity[row, column, row, column] = 1
-    figure = model.positions(similarity)
+    figure = model.positions(similarity).figure
     axes = tiles(figure)[0]
     lit = np.asarray(axes.images[0].get_array())[..., 0] > 200  # cividis ends in yellow
     side = int(lit.sum() / 15) ** 0.5  # pixels of a patch
@@ -59,7 +59,7 @@ def test_a_tile_stands_where_its_patch_is():
 
 
 def test_of_many_patches_the_first_and_the_last_are_among_the_tiles():
-    axes = tiles(model.positions(np.zeros((14, 20, 14, 20))))[0]
+    axes = tiles(model.positions(np.zeros((14, 20, 14, 20))).figure)[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
     columns = [label.get_text() for label in axes.get_xticklabels()]
     assert (len(rows), rows[0], rows[-1]) == (8, "1", "14")
@@ -68,7 +68,7 @@ def test_of_many_patches_the_first_and_the_last_are_among_the_tiles():
 
 def test_every_head_is_a_dot_and_the_anchor_has_its_value():
     pixels = RANDOM.uniform(10, 100, (3, 4))
-    figure = model.distances(pixels, 116.49, 128)
+    figure = model.distances(pixels, 116.49, 128).figure
     axes = figure.axes[0]
     dots = axes.collections[0].get_offsets().data
     np.testing.assert_allclose(dots[:, 1], pixels.ravel())
@@ -82,14 +82,14 @@ def test_every_head_is_a_dot_and_the_anchor_has_its_value():
 
 
 def test_one_patch_alone_has_no_distance():
-    figure = model.distances(np.zeros((1, 2)), 0.0, 1)
+    figure = model.distances(np.zeros((1, 2)), 0.0, 1).figure
     assert "average of 1 image" in " ".join(texts(figure))
 
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_each_picture_stands_above_its_two_maps(count):
     pictures = RANDOM.integers(0, 256, (count, 32, 48, 3), dtype=np.uint8)
-    figure = model.rollouts(pictures, RANDOM.random((count, 2, 2, 3)))
+    figure = model.rollouts(pictures, RANDOM.random((count, 2, 2, 3))).figure
     assert len(tiles(figure)) == 3 * count
     assert {"input", "with residual", "without"} <= set(texts(figure))
     first = np.asarray(tiles(figure)[0].images[0].get_array())
@@ -101,8 +101,8 @@ def test_each_picture_stands_above_its_two_maps(count):
 def test_saved_as_picture_and_as_text_the_same_twice(tmp_path):
     contents = []
     for name in ("a", "b"):
-        figure = model.distances(np.ones((2, 2)), 2.0, 2)
-        paths = model.save(tmp_path / name / "distance", figure)
+        canvas = model.distances(np.ones((2, 2)), 2.0, 2)
+        paths = model.save(tmp_path / name / "distance", canvas)
         assert [path.name for path in paths] == ["distance.png", "distance.svg"]
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]

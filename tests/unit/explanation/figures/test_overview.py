@@ -24,13 +24,13 @@ def shown(drawn):
 
 
 def test_a_png_is_wide_enough_to_read():
-    assert Image.open(io.BytesIO(overview.render(explanation(), "png"))).width == 1440
+    assert Image.open(io.BytesIO(overview.draw(explanation(), "png").to_bytes("png"))).width == 1440
 
 
 @pytest.mark.usefixtures("latin_only")
 def test_without_korean_fonts_a_png_numbers_the_class(caplog):
     with caplog.at_level(logging.WARNING):
-        assert overview.render(explanation(), "png").startswith(b"\x89PNG")
+        assert overview.draw(explanation(), "png").to_bytes("png").startswith(b"\x89PNG")
     assert not caplog.records
     texts = shown(overview.draw(explanation(), "png").figure)
     assert "class 1" in texts
@@ -41,7 +41,7 @@ def test_without_korean_fonts_a_png_numbers_the_class(caplog):
 @pytest.mark.usefixtures("latin_only")
 def test_an_svg_keeps_every_name_as_text(caplog):
     with caplog.at_level(logging.WARNING):
-        svg = overview.render(explanation(), "svg").decode("utf-8")
+        svg = overview.draw(explanation(), "svg").to_bytes("svg").decode("utf-8")
     assert not caplog.records
     assert "골프공</text>" in svg
     assert "&lt;b&gt;$x_1$ &amp;</text>" in svg
@@ -51,7 +51,9 @@ def test_an_svg_keeps_every_name_as_text(caplog):
 
 
 def test_the_same_explanation_gives_the_same_bytes():
-    assert overview.render(explanation(), "svg") == overview.render(explanation(), "svg")
+    assert overview.draw(explanation(), "svg").to_bytes("svg") == overview.draw(
+        explanation(), "svg"
+    ).to_bytes("svg")
 
 
 @pytest.mark.parametrize(
