@@ -153,10 +153,7 @@ LEFT = {
         "weights": 2,
     },
     "fragment": {
-        "data": 21,
-        "errors.py": 1,
         "features.py": 2,
-        "images": 7,
         "planning": 15,
         "recipes": 3,
         "training": 1,

@@ -7,7 +7,6 @@ clf.explain("tulip.jpg").save("tulip.png")
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import stat
@@ -22,11 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral import catalog, explanation
-from vitral.data import layouts
-from vitral.data.datasets import known, labelled, open_dataset
+from vitral.data.datasets import EvalSet, open_for_scoring
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.scored import Labelled
 from vitral.data.sources import Problem, Split
 from vitral.engines.base import Engine
 from vitral.engines.torch_engine import Precision, TorchEngine, best_device
@@ -175,40 +172,25 @@ class Classifier:
         if waiting:
             yield from self._predict_batch(waiting, top)
 
-    def labelled(self, data: str | Path) -> Split:
-        """The images of `data` to be scored on, with labels matched to `classes` by name.
+    def eval_set(self, data: str | Path, *, allow_unknown: bool = False) -> EvalSet:
+        """Opens the images of `data` to be scored on; see data.datasets.open_for_scoring.
 
-        The data that the model was trained on gives the images that training held out, never
-        those it learnt from; a folder gives its val/ or test/, or all its class folders.
-        Raises DataError for a class that the model does not know.
+        Raises DataError for a class that the model does not know, unless those are allowed, and
+        ModelError for a model without a head.
         """
-        return self.find(data).split
-
-    def find(self, data: str | Path, *, allow_unknown: bool = False) -> Labelled:
-        """`labelled`, and what is to be known of it; may leave out classes it does not know."""
         self._refuse_without_head()
-        size = max(self.card.images.size)
-        trained: Any = self.card.made_by.get("data")
-        division = self.card.division
-        # what another version or another program wrote there only costs this convenience
-        with contextlib.suppress(DataError, KeyError, TypeError, UsageError):
-            if division is not None:
-                again = open_dataset(data, size=size, allow_unreadable=True, **division)
-                if again.fingerprint == trained["fingerprint"]:
-                    return Labelled(split=again.val, own=True)
-        with contextlib.suppress(DataError, KeyError, TypeError):
-            held = layouts.find(trained["source"]).held_out
-            if held is not None and Path(str(held)).resolve() == Path(data).resolve():
-                return self.find(trained["source"], allow_unknown=allow_unknown)
-        if not allow_unknown:
-            return Labelled(split=labelled(data, self.classes, size=size))
-        split, unknown = known(data, self.classes, size=size)
-        return Labelled(split=split, unknown=unknown)
+        return open_for_scoring(
+            data,
+            self.classes,
+            division=self.card.division,
+            size=max(self.card.images.size),
+            allow_unknown=allow_unknown,
+        )
 
     def evaluate(
-        self, data: str | Path | Split | Labelled, *, batch: int = 64, workers: int = 0
+        self, data: str | Path | Split | EvalSet, *, batch: int = 64, workers: int = 0
     ) -> Evaluation:
-        """Score a folder, a built-in source, or what `find` or `labelled` gave.
+        """Scores a folder, a built-in source, or what `eval_set` gave.
 
         A multi-label model scores images that have one each as well. Raises DataError for
         multi-label images where the model names one, and where none can be read.
@@ -217,7 +199,7 @@ class Classifier:
 
     def scored(
         self,
-        data: str | Path | Split | Labelled,
+        data: str | Path | Split | EvalSet,
         *,
         batch: int = 64,
         workers: int = 0,
@@ -228,8 +210,8 @@ class Classifier:
         `tick` is called with (images seen, images in all).
         """
         if isinstance(data, str | Path):
-            data = self.find(data)
-        found = Labelled(split=data) if isinstance(data, Split) else data
+            data = self.eval_set(data)
+        found = EvalSet(split=data) if isinstance(data, Split) else data
         split = found.split
         if split.labels.ndim > 1 and not self.task.multi_label:
             raise DataError(
@@ -252,7 +234,7 @@ class Classifier:
             self.classes,
             [split.key(int(i)) for i in outputs.indices],
             calibration=self.card.calibration,
-            cross_fit=found.own,
+            cross_fit=found.held_out_by_training,
         )
         return evaluation, outputs.failed
 

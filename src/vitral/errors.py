@@ -1,9 +1,10 @@
-"""What can go wrong, as one small tree; each leaf knows the exit code of the command.
+"""Errors that are raised on purpose, as one small tree; each leaf knows its exit code.
 
     VitralError
     ├── UsageError        2   a setting or option that cannot be used
     │   └── SpecError     2   values of a ModelSpec or ImageSpec that do not fit together
     ├── DataError         3   images, labels and folders
+    │   └── TruncatedError 3  a file that ends before its image does
     ├── ModelError        4   models and weights
     │   └── WeightsError  4   tensors or an artifact that do not fit the model
     ├── MachineError      5   disk, memory, devices, missing libraries
@@ -33,6 +34,10 @@ class DataError(VitralError):
     """Images, labels or folders that cannot be used."""
 
     exit_code = 3
+
+
+class TruncatedError(DataError):
+    """A file that ends before its image does: a copy or a download that was cut off."""
 
 
 class ModelError(VitralError):

@@ -15,12 +15,21 @@ import numpy as np
 
 from vitral import machine
 from vitral.classifier import Classifier
-from vitral.data import csv_files, hub, layouts, problems
-from vitral.data.datasets import Dataset, find_images, open_dataset
+from vitral.data import layouts, problems
+from vitral.data.datasets import find_images, open_dataset
 from vitral.data.folders import named_like_an_image
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import LEFT_OUT, Arrays, Files, Problem, Split
+from vitral.data.sources import (
+    LEFT_OUT,
+    Arrays,
+    Dataset,
+    Division,
+    Files,
+    Problem,
+    SourceOptions,
+    Split,
+)
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import joined, probes
 from vitral.evaluation.outputs import Outputs, compute_outputs
@@ -119,7 +128,7 @@ def probe(
         raise UsageError(f"A probe is one of {', '.join(get_args(ProbeKind))}, not '{kind}'.")
     if seeds < 1:
         raise UsageError(f"seeds counts draws, at least 1, not {seeds}.")
-    opened = _opened(classifier, data)
+    opened = _divided_as_trained(classifier, data)
     if opened.multi_label:
         raise DataError(
             f"The images of {data} have several labels each, and a probe learns one; give it "
@@ -234,11 +243,17 @@ def _whole(
     )
 
 
-def _opened(classifier: Classifier, data: str | Path) -> Dataset:
-    """Divided as the model's training divided, so that nothing it learnt from is a test image."""
-    settings = classifier.card.division or {"seed": 0, "val_fraction": 0.2, "count": None}
-    size = max(classifier.card.images.size)
-    return open_dataset(data, size=size, allow_unreadable=True, **settings)
+def _divided_as_trained(classifier: Classifier, data: str | Path) -> Dataset:
+    """Divides images as the model's training did, so that none that it learnt from is tested on."""
+    division = classifier.card.division or Division()
+    return open_dataset(
+        data,
+        seed=division.seed,
+        val_fraction=division.val_fraction,
+        count=division.count,
+        size=max(classifier.card.images.size),
+        allow_unreadable=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,16 +265,10 @@ class _Listing:
 
 def _listed(sources: Sequence[str], size: int) -> _Listing:
     """Labelled images where one source has them; otherwise all the images that can be found."""
-    source = sources[0] if len(sources) == 1 else ""
-    if source in problems.BUILT_IN:
-        data = open_dataset(source, size=size)
-        rows = np.concatenate([data.train.rows, data.val.rows])
-        labels, order = np.concatenate([data.train.labels, data.val.labels]), rows.argsort()
-        return _Listing(
-            (Split("all", labels[order], rows[order], data.train.reader),), data.classes
-        )
-    if source and not _holds_pictures(Path(source)):
-        layout = layouts.find(source)
+    layout = None
+    if len(sources) == 1:
+        layout = layouts.recognise(sources[0], SourceOptions(size=size))
+    if layout is not None and not (layout.is_path and _has_loose_images(Path(sources[0]))):
         places = [place for place in (layout.train, layout.held_out) if place is not None]
         found = [place.scan() for place in places]
         for place, images in zip(places, found, strict=True):
@@ -275,12 +284,9 @@ def _listed(sources: Sequence[str], size: int) -> _Listing:
     return _Listing((Split("all", np.zeros_like(rows), rows, Files("", files)),), ())
 
 
-def _holds_pictures(path: Path) -> bool:
-    """Whether a path is an image, or a folder with images beside its folders."""
-    if path.is_dir():
-        return any(named_like_an_image(child.name) for child in path.iterdir())
-    listed = path.suffix.lower() in (*csv_files.SUFFIXES, ".tar") or hub.is_table(path)
-    return path.is_file() and not listed
+def _has_loose_images(path: Path) -> bool:
+    """Whether images lie beside the folders of a folder, which no class then holds."""
+    return path.is_dir() and any(named_like_an_image(child.name) for child in path.iterdir())
 
 
 def _named(labels: np.ndarray, classes: Sequence[str]) -> list[str]:

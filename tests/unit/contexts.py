@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from vitral.data.datasets import Dataset
+from vitral.data.sources import Dataset
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.loggers import Loggers

@@ -86,7 +86,7 @@ def test_the_training_folder_is_scored_on_what_training_held_out(
     folder: Path, clf: Classifier
 ) -> None:
     opened = open_dataset(folder / "photos")
-    split = clf.labelled(folder / "photos")
+    split = clf.eval_set(folder / "photos").split
     held_out = {opened.val.key(i) for i in range(len(opened.val))}
     assert {split.key(i) for i in range(len(split))} == held_out
     assert clf.evaluate(split).samples == len(held_out)
@@ -148,11 +148,12 @@ def test_unknown_classes_and_small_data_have_sensible_numbers(
     first, second = clf.classes
     (photos / second).rename(photos / "stranger")
     with pytest.raises(DataError, match=r"'stranger' that the model .*allow-unknown"):
-        clf.find(photos)
+        clf.eval_set(photos)
     (photos / second).mkdir()  # an empty class
     next((photos / first).iterdir()).unlink()  # and a single image of the other
-    found = clf.find(photos, allow_unknown=True)
-    assert (len(found.split), found.unknown, found.own) == (1, {"stranger": 2}, False)
+    found = clf.eval_set(photos, allow_unknown=True)
+    assert (len(found.split), found.unknown) == (1, {"stranger": 2})
+    assert not found.held_out_by_training
     evaluation = clf.evaluate(found)
     assert isinstance(evaluation, SingleLabelEvaluation)
     empty = next(score for score in evaluation.per_class if score.name == second)

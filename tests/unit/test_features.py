@@ -17,7 +17,7 @@ from vitral.data.datasets import open_dataset
 from vitral.engines.torch_engine import TorchEngine
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import probes
-from vitral.features import _opened, embed, probe
+from vitral.features import _divided_as_trained, embed, probe
 from vitral.images import preprocess
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.artifact import Card
@@ -236,7 +236,8 @@ def test_nothing_that_training_learnt_from_is_tested_on(photos: Path) -> None:
     had = {"split_seed": 5, "val_fraction": 0.4, "count": None}
     trained = classifier(recipe={"data": had})
     assert probe(trained, photos, "knn").samples == 15  # 0.4 of 12, three times
-    val, again = _opened(trained, photos).val, open_dataset(photos, seed=5, val_fraction=0.4).val
+    val = _divided_as_trained(trained, photos).val
+    again = open_dataset(photos, seed=5, val_fraction=0.4).val
     assert [val.key(i) for i in range(15)] == [again.key(i) for i in range(15)]
     other = open_dataset(photos, val_fraction=0.4).val
     assert {val.key(i) for i in range(15)} != {other.key(i) for i in range(15)}

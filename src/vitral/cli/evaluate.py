@@ -17,7 +17,7 @@ from vitral.errors import UsageError
 
 if TYPE_CHECKING:
     from vitral.classifier import Classifier
-    from vitral.data.scored import Labelled
+    from vitral.data.datasets import EvalSet
     from vitral.data.sources import Problem, Split
     from vitral.evaluation import Comparison, Evaluation
 
@@ -129,7 +129,7 @@ def _evaluate(
     from vitral.data.sources import LEFT_OUT
     from vitral.evaluation import compare
 
-    images = classifier.find(data, allow_unknown=allow_unknown)
+    images = classifier.eval_set(data, allow_unknown=allow_unknown)
     whole = len(images.split)
     unknown = dict(images.unknown)
     if other is not None:
@@ -151,20 +151,21 @@ def _evaluate(
 
 
 def _common(
-    first: Classifier, images: Labelled, second: Classifier, data: str, *, allow_unknown: bool
-) -> tuple[Labelled, Labelled]:
+    first: Classifier, images: EvalSet, second: Classifier, data: str, *, allow_unknown: bool
+) -> tuple[EvalSet, EvalSet]:
     """Find the images that both models may be asked about, with the labels as each knows them."""
-    from vitral.data.scored import in_common
+    from vitral.data.datasets import common
 
     if first.task.multi_label or second.task.multi_label:
         raise UsageError("--compare is for models that name one class, and one names several.")
-    others = second.find(data, allow_unknown=allow_unknown)
-    if others.own != images.own:
+    others = second.eval_set(data, allow_unknown=allow_unknown)
+    if others.held_out_by_training != images.held_out_by_training:
+        which = "first" if others.held_out_by_training else "second"
         print_note(
-            f"The {'first' if others.own else 'second'} model may have learnt from these images: "
-            f"it was not trained on {data} as it is now."
+            f"The {which} model may have learnt from these images: it was not trained on {data} as "
+            f"it is now."
         )
-    return in_common(images, others)
+    return common(images, others)
 
 
 def _write_page(

@@ -178,7 +178,7 @@ def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | 
         )
         return None
     try:
-        split = classifier.labelled(source)
+        split = classifier.eval_set(source).split
     except (VitralError, OSError) as error:
         if data is not None:
             raise

@@ -12,18 +12,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitral.data import layouts, near_duplicates
-from vitral.data.datasets import Dataset, divide, open_dataset, refuse
-from vitral.data.layouts import DataLayout
+from vitral.data.datasets import divide, refuse
 from vitral.data.near_duplicates import Tick
-from vitral.data.problems import BUILT_IN, empty_classes, missing
-from vitral.data.sources import Code, Problem, ScanResult, Split
+from vitral.data.problems import empty_classes, missing
+from vitral.data.sources import (
+    Code,
+    DataLayout,
+    Dataset,
+    Problem,
+    ScanResult,
+    SourceOptions,
+    Split,
+)
 from vitral.data.splits import DuplicateGroups
 from vitral.errors import DataError
 
@@ -80,7 +86,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """What was found.
+    """A report on a data set: its images, its classes, its split and its problems.
 
     Attributes:
         source, layout: what the user named, and what it is.
@@ -114,7 +120,7 @@ class Check:
         return max(counts) / max(1, min(counts)) if counts else 1.0
 
     def effect(self, code: Code) -> str:
-        """What happens to the images with a problem."""
+        """Says what happens to the images with a problem."""
         return EFFECTS[code]
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,16 +171,17 @@ def check(
 
     Raises DataError where there is nothing to look at, MachineError for a missing library.
     """
-    if str(source) in BUILT_IN:
-        return _built_in(open_dataset(source, seed=seed, val_fraction=val_fraction))
-    layout = layouts.find(str(source))
+    options = SourceOptions(seed=seed, val_fraction=val_fraction)
+    layout = layouts.find(str(source), options)
     parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
     problems = [problem for part in parts for problem in part.problems]
     problems += [problem for part in parts for problem in _of_headers(part)]
-    failed, group_ids, contents = _decoded(parts, tick) if full else _undecoded(parts)
+    made_here = any(part.made_from for part in parts)  # nothing there to be found
+    decodes = full and not made_here
+    failed, group_ids, contents = _decoded(parts, tick) if decodes else _undecoded(parts)
     problems += [*failed.values(), *_of_copies(parts, group_ids, contents)]
     each = _by_part(parts, failed)
-    data, refusal = _attempt(layout, parts, group_ids, each, seed, val_fraction)
+    data, refusal = _attempt(layout, parts, group_ids, each, options)
     left = [part.without(rows) for part, rows in zip(parts, each, strict=True)]
     problems += _of_classes(layout, left)
     return Check(
@@ -184,28 +191,11 @@ def check(
         classes=_counts([labels for part in left for labels in part.labels]),
         train=None if data is None else _side(data, data.train),
         val=None if data is None else _side(data, data.val),
-        how=_how(layout, seed, val_fraction, full),
+        how="as it comes" if made_here else _how(layout, options, full),
         sizes=_sizes(parts),
         problems=_by_code(problems),
         refusal=refusal,
-        full=full,
-    )
-
-
-def _built_in(data: Dataset) -> Check:
-    train, val = _side(data, data.train), _side(data, data.val)
-    return Check(
-        source=data.source,
-        layout="built in",
-        images=len(data.train) + len(data.val),
-        classes={name: train.classes[name] + val.classes[name] for name in data.classes},
-        train=train,
-        val=val,
-        how="as it comes",
-        sizes=None,
-        problems={},
-        refusal="",
-        full=True,
+        full=full or made_here,
     )
 
 
@@ -214,24 +204,23 @@ def _attempt(
     parts: list[ScanResult],
     group_ids: np.ndarray,
     failed: list[dict[int, Problem]],
-    seed: int,
-    val_fraction: float,
+    options: SourceOptions,
 ) -> tuple[Dataset | None, str]:
     """(the split that a training makes or would make if it went on, why it refuses)."""
-    refusal, data, known = "", None, DuplicateGroups(group_ids[: len(parts[0].names)], failed[0])
+    if layout.train is None:
+        return None, "There are held-out images only: good to evaluate on."
+    duplicates = DuplicateGroups(group_ids[: len(parts[0].names)], failed[0])
     held, broken = (parts[1], failed[1]) if len(parts) > 1 else (None, {})
-    made = partial(divide, layout, parts[0], held, known, broken)
+    refusal = ""
     for allowed in (False, True):
         try:
-            if layout.train is None:
-                raise DataError("There are held-out images only: good to evaluate on.")
             refuse(layout, parts[0], held, allowed)
-            data = made(seed=seed, val_fraction=val_fraction, allow_unreadable=allowed)
+            data = divide(layout, parts[0], held, duplicates, broken, options, allowed)
         except DataError as error:
             refusal = refusal or str(error)
-        if data is not None:
-            break
-    return data, refusal
+        else:
+            return data, refusal
+    return None, refusal
 
 
 def _of_headers(part: ScanResult) -> Iterator[Problem]:
@@ -247,7 +236,8 @@ def _undecoded(parts: list[ScanResult]) -> _Compared:
     for part in parts:
         for row, size in enumerate(part.sizes):
             try:
-                again = count[size] > 1 and part.shards is None  # what is far away stays there
+                # what is far away stays there, and what is made here has no copies
+                again = count[size] > 1 and part.shards is None and not part.made_from
                 contents.append(near_duplicates.content(part.reader.read(row)) if again else b"")
             except DataError:
                 contents.append(b"")
@@ -266,8 +256,7 @@ def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
 
     for part in parts:
         thumbnails.append(near_duplicates.thumbnails_of(part, onward))
-        for row, reason in thumbnails[-1].failed.items():
-            failed[done + row] = Problem.left_out(part.names[row], reason)
+        failed |= {done + row: problem for row, problem in thumbnails[-1].failed.items()}
         done += len(part.names)
     images = np.concatenate([part.images for part in thumbnails])
     contents = [content for part in thumbnails for content in part.contents]
@@ -334,11 +323,12 @@ def _side(data: Dataset, split: Split) -> Side:
     return Side(len(split), dict(zip(data.classes, counts.tolist(), strict=True)))
 
 
-def _how(layout: DataLayout, seed: int, val_fraction: float, full: bool) -> str:
+def _how(layout: DataLayout, options: SourceOptions, full: bool) -> str:
     if layout.held_out is not None:
         return "its own"
     near = "copies kept on one side" if full else "copies kept on one side (near ones: --full)"
-    return f"{100 * val_fraction:g} % of each class held out, seed {seed}, {near}"
+    share = f"{100 * options.val_fraction:g} % of each class held out"
+    return f"{share}, seed {options.seed}, {near}"
 
 
 def _sizes(parts: list[ScanResult]) -> tuple[tuple[int, int], ...] | None:

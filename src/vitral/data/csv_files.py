@@ -21,13 +21,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitral.data import names
 from vitral.data.folders import read_file_header
-from vitral.data.sources import Files, Problem, ScanResult
+from vitral.data.sources import DataLayout, Files, Problem, ScanResult, SourceOptions
 from vitral.errors import DataError
 
-PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
-ONE_LABEL = ("label", "class", "category", "target")
-LABELS = ("labels", "classes", "categories", "tags")
 SUFFIXES = (".csv", ".tsv")
 
 _SEPARATORS = re.compile(r"[|;]")
@@ -93,11 +91,7 @@ class Table:
             except DataError as error:
                 found.problems.append(Problem.left_out(row.name, error))
                 continue
-            found.names.append(row.name)
-            found.labels.append(row.labels)
-            found.sizes.append(status.st_size)
-            found.stamps.append(status.st_mtime_ns)
-            found.headers.append(header)
+            found.add(row.name, row.labels, status.st_size, header, status.st_mtime_ns)
         named = {label for row in sheet.rows for label in row.labels}
         found.empty_classes = sorted(named - set(found.classes))
         found.problems += _case(sheet.rows, self.path.name)
@@ -124,8 +118,8 @@ class Table:
 
     def _sheet(self, lines: list[tuple[int, list[str]]]) -> _Sheet:
         header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
-        path = _column(header, PATHS)
-        label = _column(header, (*ONE_LABEL, *LABELS))
+        path = _column(header, names.PATH_COLUMNS)
+        label = _column(header, names.LABEL_COLUMNS)
         if path is None or (label is None and self.labelled):
             columns = "columns, path and label (or labels)" if self.labelled else "column, path"
             raise DataError(
@@ -138,14 +132,14 @@ class Table:
             sheet.problems.append(Problem.labels_unused(self.path.name))
             label = None
         cells = [(line, _cell(row, path), _cell(row, label)) for line, row in lines[1:]]
-        may_be_empty = label is None or header[label] in LABELS
+        may_be_empty = label is None or header[label] in names.MULTI_LABEL_COLUMNS
         sheet.multi_label = any(_SEPARATORS.search(text) for *_, text in cells) or (
             label is not None and may_be_empty
         )
         for line, name, text in cells:
             label_text = unicodedata.normalize("NFC", text)
-            names = _SEPARATORS.split(label_text) if sheet.multi_label else [label_text]
-            labels = tuple(sorted({name.strip() for name in names} - {""}))
+            own = _SEPARATORS.split(label_text) if sheet.multi_label else [label_text]
+            labels = tuple(sorted({name.strip() for name in own} - {""}))
             if not name or not (labels or may_be_empty):
                 reason = f"{self._line(line)} has no {'label' if name else 'path'}."
                 sheet.problems.append(Problem(name or self.path.name, reason, "empty-row"))
@@ -157,8 +151,26 @@ class Table:
         return f"Line {number} of {self.path.name}"
 
 
-def _column(header: list[str], names: Iterable[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+def layout(source: str, options: SourceOptions) -> DataLayout | None:
+    """The layout of a CSV file or a folder with train.csv; None for anything else."""
+    path = Path(source)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return DataLayout("CSV file", Table(path, options.labelled), None, "val", source)
+    if not path.is_dir():
+        return None
+    lists = {
+        child.stem.lower(): child for child in path.iterdir() if child.suffix.lower() == ".csv"
+    }
+    if "train" not in lists:  # training.csv beside class folders may be the record of a run
+        return None
+    tables = {name: Table(list_, options.labelled) for name, list_ in lists.items()}
+    train, held_out, held_name = names.divided(tables)
+    kind = "CSV files" if held_out else "CSV file"
+    return DataLayout(kind, train, held_out, held_name, source)
+
+
+def _column(header: list[str], known: Iterable[str]) -> int | None:
+    return next((header.index(name) for name in known if name in header), None)
 
 
 def _cell(row: list[str], column: int | None) -> str:

@@ -12,14 +12,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from vitral.data import names
 from vitral.data.headers import read_header
-from vitral.data.sources import Code, Files, Header, Problem, ScanResult
+from vitral.data.sources import (
+    Code,
+    DataLayout,
+    Files,
+    Header,
+    Problem,
+    ScanResult,
+    SourceOptions,
+)
 from vitral.errors import DataError
-
-TRAIN_NAMES = ("train", "training")
-HELD_OUT_NAMES = ("val", "valid", "validation", "test", "testing")
 
 # What stands for a picture in a folder. Not every extension that Pillow knows: beside pictures lie
 # depth maps (.pfm), point clouds (.pcd) and a camera's raw files, which are no fault.
@@ -118,23 +125,33 @@ class ClassFolders:
                 if named_like_an_image(entry.name):  # a note or a list beside them is no fault
                     found.problems.append(Problem.left_out(name, error))
                 continue
-            found.names.append(name)
             above = Path(entry.path).parent
             own = label if label or above == folder else above.name
-            found.labels.append((own,) if own else ())
-            found.sizes.append(status.st_size)
-            found.stamps.append(status.st_mtime_ns)
-            found.headers.append(header)
+            labels = (own,) if own else ()
+            found.add(name, labels, status.st_size, header, status.st_mtime_ns)
 
 
-def split_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """(training folder, held-out folder) of a source; None where the names are not there."""
-    children = {child.name.lower(): child for child in visible_folders(root)}
-    train = next((children[name] for name in TRAIN_NAMES if name in children), None)
-    held_out = next((children[name] for name in HELD_OUT_NAMES if name in children), None)
-    if train is None and not set(children) <= {*HELD_OUT_NAMES}:
+def layout(source: str, options: SourceOptions) -> DataLayout | None:
+    """The layout of a folder of folders; None where there is no folder."""
+    root = Path(source)
+    if not root.is_dir():
+        return None
+    children = visible_folders(root)
+    by_name = {child.name.lower(): child for child in children}
+    train, held_out, held_name = names.divided(by_name)
+    if train is None and not set(by_name) <= {*names.HELD_OUT}:
         held_out = None  # a class may be called test
-    return train, held_out
+    split = [child for child in (train, held_out) if child]
+    others = tuple(child.name for child in children if split and child not in split)
+    kind = "class folders" if options.labelled else "folders of images"
+    part = partial(ClassFolders, root=root, labelled=options.labelled)
+    return DataLayout(
+        kind if split else f"{kind} without splits",
+        part(train or root, outside_classes=others) if train or not split else None,
+        part(held_out, outside_classes=() if train else others) if held_out else None,
+        held_name,
+        source,
+    )
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -218,7 +235,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def named_like_an_image(name: str) -> bool:
-    """Whether the extension promises an image; the content decides in the end."""
+    """Tells whether the extension promises an image; the content decides in the end."""
     return name.lower().endswith(_SUFFIXES)
 
 

@@ -1,4 +1,4 @@
-"""What the first bytes of an image file say, and whether its last bytes are there.
+"""Read the header of an image file, and see whether its last bytes are there.
 
 Nothing is decoded unless the end marker of a JPEG or PNG is missing: some cameras append data of
 their own, so a missing marker is settled by decoding.

@@ -14,16 +14,16 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+from vitral.data import names
 from vitral.data.headers import read_header
-from vitral.data.sources import Problem, ScanResult
+from vitral.data.sources import DataLayout, Problem, ScanResult, SourceOptions
 from vitral.errors import DataError, MachineError
 
 if TYPE_CHECKING:
     import datasets
 
-LABELS = ("label", "labels", "class", "target", "fine_label", "category", "tags")
 _KINDS = ("parquet", "arrow")
 
 
@@ -56,12 +56,8 @@ class Rows:
             raise DataError("The row holds no image.")
         return data
 
-    def open(self, row: int) -> BinaryIO:
-        """The image as a file."""
-        return io.BytesIO(self.read(row))
-
     def key(self, row: int) -> str:
-        """For example train/12."""
+        """Names a row by its split: train/12."""
         return f"{self.name}/{self.rows[row]}"
 
 
@@ -91,25 +87,36 @@ class HubSplit:
         table = _undecoded(self.table, image)
         everything = Rows(table, image, tuple(range(len(table))), self.name)
         found = ScanResult(everything)
-        names = _class_names(table.features[label]) if label else []
+        class_names = _class_names(table.features[label]) if label else []
         kept = []
         for row, value in enumerate(table[label] if label else [[]] * len(table)):
             found.multi_label = found.multi_label or isinstance(value, list)
             try:
                 data = everything.read(row)
                 header = read_header(io.BytesIO(data), f"{self.name}/{row}")
-                labels = _labels(value, names)
+                labels = _labels(value, class_names)
             except DataError as error:
                 found.problems.append(Problem.left_out(everything.key(row), error))
                 continue
             kept.append(row)
-            found.names.append(everything.key(row))
-            found.labels.append(labels)
-            found.sizes.append(len(data))
-            found.stamps.append(0)
-            found.headers.append(header)
+            found.add(everything.key(row), labels, len(data), header)
         found.reader = Rows(table, image, tuple(kept), self.name)
         return found
+
+
+def layout(source: str, options: SourceOptions) -> DataLayout | None:
+    """The layout of hf:NAME and of parquet and arrow files; None for anything else."""
+    if not source.startswith("hf:") and not is_table(Path(source)):
+        return None
+    tables = {
+        name: HubSplit(source, name, table, options.labelled)
+        for name, table in splits(source).items()
+    }
+    train, held_out, held_name = names.divided(tables)
+    if train is None and held_out is None:
+        raise DataError(f"{source} has no split called train, only {', '.join(tables)}.")
+    is_path = not source.startswith("hf:")
+    return DataLayout("Hugging Face data set", train, held_out, held_name, source, is_path)
 
 
 def splits(source: str) -> dict[str, datasets.Dataset]:
@@ -132,7 +139,7 @@ def splits(source: str) -> dict[str, datasets.Dataset]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a parquet file or a folder of parquet or arrow files."""
+    """Tells whether a path is a parquet file or a folder of parquet or arrow files."""
     if path.is_file():
         return path.suffix == ".parquet"
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
@@ -146,12 +153,11 @@ def _files(path: Path, kind: str) -> list[Path]:
 
 def _by_split(path: Path, files: list[Path]) -> dict[str, list[str]]:
     """Files by split: the first word of a file's name or its folder's, otherwise train."""
-    names = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
     found: dict[str, list[str]] = {}
     for file in files:
-        words = (file.parent.name if file.parent != path else "", file.stem.partition("-")[0])
-        split = next((names[word.lower()] for word in words if word.lower() in names), "train")
-        found.setdefault(split, []).append(str(file))
+        folder = file.parent.name if file.parent != path else ""
+        words = (folder.lower(), file.stem.partition("-")[0].lower())
+        found.setdefault(names.split_of(words), []).append(str(file))
     return found
 
 
@@ -190,7 +196,7 @@ def _label_column(table: datasets.Dataset, where: object) -> str:
     for name, feature in table.features.items():
         if type(getattr(feature, "feature", feature)).__name__ == "ClassLabel":
             return str(name)
-    for name in LABELS:
+    for name in names.LABEL_COLUMNS:
         if name in table.column_names:
             return name
     raise DataError(
@@ -209,12 +215,13 @@ def _class_names(feature: Any) -> list[str]:
     return list(getattr(getattr(feature, "feature", feature), "names", None) or [])
 
 
-def _labels(value: Any, names: list[str]) -> tuple[str, ...]:
+def _labels(value: Any, class_names: list[str]) -> tuple[str, ...]:
     """Class names of a cell; DataError where it is empty or a number without a name."""
     cells = value if isinstance(value, list) else [value]
     if any(cell is None or cell == "" for cell in cells):
         raise DataError("The row has no label.")
-    if names and any(isinstance(cell, int) and not 0 <= cell < len(names) for cell in cells):
-        raise DataError(f"The row has the class number {max(cells)}, of {len(names)} classes.")
-    told = [names[cell] if names and isinstance(cell, int) else str(cell) for cell in cells]
-    return tuple(sorted({unicodedata.normalize("NFC", name) for name in told}))
+    known = len(class_names)
+    if known and any(isinstance(cell, int) and not 0 <= cell < known for cell in cells):
+        raise DataError(f"The row has the class number {max(cells)}, of {known} classes.")
+    own = [class_names[cell] if known and isinstance(cell, int) else str(cell) for cell in cells]
+    return tuple(sorted({unicodedata.normalize("NFC", name) for name in own}))

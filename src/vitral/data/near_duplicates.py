@@ -1,4 +1,4 @@
-"""Which pictures are the same, or nearly so: re-saved, resized, a little brighter.
+"""Find pictures that are the same, or nearly so: re-saved, resized, a little brighter.
 
 Every picture becomes a thumbnail of 16 × 16 pixels. Its 64-bit perceptual hash says which of the
 64 lowest frequencies (2-D cosine transform of the brightness) exceed their median; two pictures
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from vitral import machine
-from vitral.data.sources import FileReader, Header, ScanResult
+from vitral.data.sources import Problem, ScanResult
 from vitral.errors import DataError
 from vitral.images.decode import decode
 
@@ -50,30 +50,31 @@ _SLICE = 1 << 13  # thumbnails that are widened at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnails:
-    """What every picture of a place looks like.
+    """Thumbnails of every picture of a source, and the digests of their files.
 
     Attributes:
         images: uint8 (n, 16, 16, 3); zeros where a picture cannot be decoded.
         contents: 16 bytes each that tell the content of the file; b"" where it cannot be read.
-        failed: why the others cannot be decoded, by row.
+        failed: those that cannot be decoded, by row.
     """
 
     images: np.ndarray
     contents: list[bytes]
-    failed: dict[int, str]
+    failed: dict[int, Problem]
 
 
 def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
     """Decode every picture, JPEG at the coarsest scale, on as many threads as there are cores."""
-    count, one_large = len(found.names), threading.Lock()
+    count = len(found.names)
+    one_large = threading.Lock()
     thumbnails = Thumbnails(np.zeros((count, SIDE, SIDE, 3), np.uint8), [b""] * count, {})
-    see = partial(_see, found.reader, found.headers, one_large)
+    see = partial(_see, found, one_large)
     with ThreadPoolExecutor(min(16, machine.cores())) as threads:
         for start in range(0, count, _AHEAD):  # map() would queue a million at once
             ahead = range(start, min(start + _AHEAD, count))
             for row, (digest, seen) in zip(ahead, threads.map(see, ahead), strict=True):
                 thumbnails.contents[row] = digest
-                if isinstance(seen, str):
+                if isinstance(seen, Problem):
                     thumbnails.failed[row] = seen
                 else:
                     thumbnails.images[row] = seen
@@ -82,9 +83,9 @@ def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
     return thumbnails
 
 
-def content(data: bytes) -> bytes:
+def content(data: bytes | np.ndarray) -> bytes:
     """16 bytes that tell one content of a file from another."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(bytes(data), digest_size=16).digest()
 
 
 def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
@@ -152,20 +153,21 @@ def _slices(count: int) -> Iterator[slice]:
 
 
 def _see(
-    reader: FileReader, headers: list[Header | None], one_large: threading.Lock, row: int
-) -> tuple[bytes, np.ndarray | str]:
+    found: ScanResult, one_large: threading.Lock, row: int
+) -> tuple[bytes, np.ndarray | Problem]:
     """The content and the thumbnail of one picture, or why there is none."""
-    header = headers[row]
+    header = found.headers[row]
     large = header is not None and header.height * header.width > _LARGE
     digest = b""
     with one_large if large else nullcontext():
         try:
-            data = reader.read(row)
+            data = found.reader.read(row)
             digest = content(data)
             image = decode(data, shrink_to=(2 * SIDE, 2 * SIDE))
             small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
         except DataError as error:
-            return digest, str(error)  # the error itself would hold on to its pictures
+            # the error itself would hold on to its pictures
+            return digest, Problem.left_out(found.names[row], error)
     return digest, np.asarray(small)
 
 
@@ -213,15 +215,12 @@ def _correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _merged(group_ids: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """`group_ids` with the groups of each pair joined."""
-    above = group_ids.tolist()
+    from scipy.sparse import coo_array  # noqa: PLC0415 - a fifth of a second, where there are copies
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
-    def first(row: int) -> int:
-        while above[row] != row:
-            above[row] = above[above[row]]
-            row = above[row]
-        return row
-
-    for one, other in zip(left.tolist(), right.tolist(), strict=True):
-        low, high = sorted((first(one), first(other)))
-        above[high] = low
-    return np.array([first(row) for row in range(len(above))], dtype=np.int64)
+    count = len(group_ids)
+    edges = np.append(np.arange(count), left), np.append(group_ids, right)
+    graph = coo_array((np.ones(len(edges[0]), bool), edges), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return first[component]

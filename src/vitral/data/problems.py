@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images, in sentences: what, where, what to do."""
+"""Say what is wrong with a source of images: what, where, what to do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vitral.data.builtin import BUILT_IN
 from vitral.data.folders import named_like_an_image, visible_folders
 from vitral.data.sources import LEFT_OUT, Problem, ScanResult
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
-
-BUILT_IN = ("digits", "shapes")
 
 _ROWS = {
     "empty-row": "rows that are empty or have no label",

@@ -1,17 +1,22 @@
-"""Where samples come from: files, arrays or drawings, behind one Split."""
+"""Sources of images, the results of scanning them, and the splits of samples that come out.
+
+    SplitSource.scan() -> ScanResult -> Split, two of which are a Dataset
+
+A new kind of source is one file with a function `layout`, and a line in `layouts.KINDS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
-from vitral.data.shapes import draw
-from vitral.errors import DataError
+from vitral.data.names import HeldOutName
+from vitral.errors import DataError, TruncatedError
 
 Code = Literal[
     "unreadable",  # left out
@@ -60,20 +65,20 @@ class Problem:
     code: Code = "unreadable"
 
     @classmethod
-    def left_out(cls, path: str, error: DataError | str) -> Problem:
-        """A file that cannot be read, and why."""
-        reason = str(error)
-        return cls(path, reason, "truncated" if "truncated" in reason else "unreadable")
+    def left_out(cls, path: str, error: DataError) -> Problem:
+        """Names a file that cannot be read, and why."""
+        code: Code = "truncated" if isinstance(error, TruncatedError) else "unreadable"
+        return cls(path, str(error), code)
 
     @classmethod
     def labels_unused(cls, where: str) -> Problem:
-        """Classes that are named where none are asked for."""
+        """Remarks on classes that are named where none are asked for."""
         return cls(where, "It names classes; nothing is learnt from them.", "labels-unused")
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the first bytes of an image say.
+    """The size of an image and what is unusual about its file, by its first bytes.
 
     Attributes:
         height, width: pixels of the upright image.
@@ -95,28 +100,15 @@ class Reader(Protocol):
         """The name of a sample."""
 
 
-class FileReader(Reader, Protocol):
-    """Samples that are encoded images."""
-
-    def read(self, row: int) -> bytes:
-        """The bytes of the file; DataError if there is none."""
-
-    def open(self, row: int) -> BinaryIO:
-        """The encoded image, to be read in part; DataError if there is none."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chosen:
     """Some samples of a reader: row i is its row rows[i]."""
 
-    reader: FileReader
+    reader: Reader
     rows: np.ndarray
 
-    def read(self, row: int) -> bytes:
+    def read(self, row: int) -> bytes | np.ndarray:
         return self.reader.read(int(self.rows[row]))
-
-    def open(self, row: int) -> BinaryIO:
-        return self.reader.open(int(self.rows[row]))
 
     def key(self, row: int) -> str:
         return self.reader.key(int(self.rows[row]))
@@ -124,10 +116,10 @@ class _Chosen:
 
 @dataclass(slots=True)
 class ScanResult:
-    """The readable images of one place, as they were found.
+    """The images of a source that can be read, and what is wrong with the others.
 
     Attributes:
-        reader: reads them; row i is the i-th of the lists below.
+        reader: reads the images; row i is the i-th of the lists below.
         names: what each is called, with forward slashes, in order.
         labels: the class names of each: one, or any number where multi_label says so.
         sizes: bytes of each.
@@ -137,9 +129,12 @@ class ScanResult:
         problems: what was left out or merged, and remarks.
         shards: which shard each lies in, where those are worth reading one after the other.
         labelled: whether images have labels; a class that is not asked for is no label.
+        class_names: every class, where the source knows them without its images.
+        made_from: for images that are made here and not read from files: what tells them from
+            others. They hold no copies and no damage, so nothing looks for either.
     """
 
-    reader: FileReader
+    reader: Reader
     names: list[str] = field(default_factory=list)
     labels: list[tuple[str, ...]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -150,11 +145,30 @@ class ScanResult:
     multi_label: bool = False
     shards: np.ndarray | None = None
     labelled: bool = True
+    class_names: tuple[str, ...] = ()
+    made_from: str = ""
+
+    def add(
+        self,
+        name: str,
+        labels: tuple[str, ...],
+        size: int = 0,
+        header: Header | None = None,
+        stamp: int = 0,
+    ) -> None:
+        """Lists one more image, which the reader has yet to be told of."""
+        self.names.append(name)
+        self.labels.append(labels)
+        self.sizes.append(size)
+        self.stamps.append(stamp)
+        self.headers.append(header)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Every class name, sorted."""
-        return tuple(sorted({name for names in set(self.labels) for name in names}))
+        return self.class_names or tuple(
+            sorted({name for names in set(self.labels) for name in names})
+        )
 
     def without(self, rows: Container[int]) -> ScanResult:
         """The same place without these images; a class of which none is left is empty."""
@@ -177,7 +191,8 @@ class ScanResult:
     def without_labels(self) -> ScanResult:
         """The same images, none of which has a label."""
         nothing: list[tuple[str, ...]] = [()] * len(self.names)
-        return replace(self, labels=nothing, multi_label=False, empty_classes=[], labelled=False)
+        bare = replace(self, labels=nothing, multi_label=False, labelled=False)
+        return replace(bare, empty_classes=[], class_names=())
 
     def numbers(self, classes: Sequence[str]) -> np.ndarray:
         """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label.
@@ -203,13 +218,59 @@ class ScanResult:
 
 
 class SplitSource(Protocol):
-    """Where labelled images of one split lie."""
+    """A place where the images of one part of a split are."""
 
     def scan(self) -> ScanResult:
         """Look at every image; DataError if the place itself cannot be used."""
 
     def __str__(self) -> str:
         """What the user calls it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """Settings of a source, known before it is looked through.
+
+    Attributes:
+        labelled: whether images need a label; otherwise they may lie anywhere in a folder, and a
+            list or a table needs no column of labels.
+        seed: of the split of a source without its own, and of the scenes of `shapes`.
+        val_fraction: share of each class that is held out where the source has no split.
+        size: side in pixels of the scenes of `shapes`; None for the usual.
+        count: number of training scenes of `shapes`; None for the usual.
+    """
+
+    labelled: bool = True
+    seed: int = 0
+    val_fraction: float = 0.2
+    size: int | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataLayout:
+    """The two parts of a source, training and held-out images, before any image is looked at.
+
+    Attributes:
+        kind: what the source is, in words.
+        train: the training images, or all; None if there are held-out images only.
+        held_out: the user's own held-out images, or None.
+        held_name: what those are called.
+        root: the folder, the file or the name, for messages.
+        is_path: whether `root` is a path on this machine.
+    """
+
+    kind: str
+    train: SplitSource | None
+    held_out: SplitSource | None
+    held_name: HeldOutName
+    root: str
+    is_path: bool = True
+
+    @property
+    def absolute(self) -> str:
+        """The source as it can be found again from another folder."""
+        return str(Path(self.root).resolve()) if self.is_path else self.root
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +312,7 @@ class Split:
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], shards=shards)
 
     def order(self, seed: int) -> list[int]:
-        """A permutation of the samples that the seed decides.
+        """Draws a permutation of the samples that the seed decides.
 
         Samples near at hand come in any order. Shards from far away come in a random order of
         their own, and samples are mixed among `_WINDOW` shards at a time: every window is then
@@ -267,6 +328,49 @@ class Split:
         return mixed[np.argsort(turn[mixed], kind="stable")].tolist()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Training and held-out samples with the same classes.
+
+    Attributes:
+        source: what the user named.
+        absolute_source: the same, as it can be found again from another folder.
+        classes: the class names, sorted; a label is an index into them. None without labels.
+        train, val: the samples.
+        problems: unreadable files that were left out, and remarks.
+        fingerprint: changes when a name, a size, a label or the split does.
+    """
+
+    source: str
+    absolute_source: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    problems: tuple[Problem, ...]
+    fingerprint: str
+
+    @property
+    def multi_label(self) -> bool:
+        """True if an image has any number of labels: bool (n, classes) instead of int64 (n,)."""
+        return self.train.labels.ndim > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The division of a training's images, as its artifact says it, so that it can be made again.
+
+    Attributes:
+        source, fingerprint: of the data; None where the artifact does not say them.
+        seed, val_fraction, count: what open_dataset was told.
+    """
+
+    source: str | None = None
+    fingerprint: str | None = None
+    seed: int = 0
+    val_fraction: float = 0.2
+    count: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """Image files below a folder."""
@@ -276,13 +380,8 @@ class Files:
 
     def read(self, row: int) -> bytes:
         """The bytes of a file; DataError if it has gone or may not be read."""
-        with self.open(row) as file:
-            return file.read()
-
-    def open(self, row: int) -> BinaryIO:
-        """The file; DataError if it has gone or may not be read."""
         try:
-            return (Path(self.root) / self.names[row]).open("rb")
+            return (Path(self.root) / self.names[row]).read_bytes()
         except OSError as error:
             raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
 
@@ -308,21 +407,5 @@ class Arrays:
         return self.images[row]
 
     def key(self, row: int) -> str:
-        """For example digits/12."""
+        """Names an image: digits/12."""
         return self.keys[row]
-
-
-@dataclass(frozen=True, slots=True)
-class Scenes:
-    """The drawn pictures of samples.py."""
-
-    seed: int
-    size: int
-
-    def read(self, row: int) -> np.ndarray:
-        """uint8 (size, size, 3)."""
-        return draw(self.seed, row, self.size).image
-
-    def key(self, row: int) -> str:
-        """For example shapes/12."""
-        return f"shapes/{row}"

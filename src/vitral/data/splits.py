@@ -1,4 +1,4 @@
-"""Which samples are held out where the user has not said so: stratified, seeded, copies together.
+"""Hold samples out where the user has not said which: stratified, seeded, copies together.
 
 A sample's place depends on its own name and the seed, so that adding files moves few others.
 Copies of a picture, near or exact, go to one side: a test on pictures that were learnt would
@@ -25,7 +25,7 @@ _WORTH_KEEPING = 1000  # pictures; fewer are looked at again sooner than said
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DuplicateGroups:
-    """What is known of copies among the pictures of one place.
+    """Pictures of one source that are copies of one another, and those that cannot be decoded.
 
     Attributes:
         group_ids: int64 (n,), equal for pictures that are copies of one another.
@@ -45,21 +45,18 @@ def duplicate_groups(found: ScanResult, where: str, tick: Tick | None = None) ->
         tick: told of the progress.
     """
     names = zip(found.names, found.sizes, found.stamps, strict=True)
-    key = cache.key_of(["copies 1", where, *names])
+    key = cache.key_of(["copies 2", where, *names])
     known = cache.load("copies", key) if len(found.names) >= _WORTH_KEEPING else None
     if known is None:
         thumbnails = near_duplicates.thumbnails_of(found, tick)
         group_ids = near_duplicates.groups(thumbnails.images, thumbnails.contents)
-        failed = {str(row): reason for row, reason in thumbnails.failed.items()}
-        known = {"firsts": group_ids.tolist(), "failed": failed}
+        failed = {row: (why.reason, why.code) for row, why in thumbnails.failed.items()}
+        known = {"groups": group_ids.tolist(), "failed": list(failed.items())}
         if len(found.names) >= _WORTH_KEEPING:
             cache.store("copies", key, known)
     return DuplicateGroups(
-        np.array(known["firsts"], dtype=np.int64),
-        {
-            int(row): Problem.left_out(found.names[int(row)], reason)
-            for row, reason in known["failed"].items()
-        },
+        np.array(known["groups"], dtype=np.int64),
+        {row: Problem(found.names[row], *why) for row, why in known["failed"]},
     )
 
 

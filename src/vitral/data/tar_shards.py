@@ -21,21 +21,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from vitral.data import names
 from vitral.data.folders import named_like_an_image
 from vitral.data.headers import read_header
-from vitral.data.sources import Header, Problem, ScanResult
-from vitral.errors import DataError
+from vitral.data.sources import DataLayout, Problem, ScanResult, SourceOptions
+from vitral.errors import DataError, TruncatedError
 from vitral.storage import cache, remote
 
 INDEX = "index.json"
 MAKER = "vitral shards"
 FORMAT = f"{MAKER} 1"
-
-_LABEL_NAMES = ("label", "labels", "class", "cls", "class_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +72,7 @@ class Members:
     def read(self, row: int) -> bytes:
         """The bytes of an image; DataError if the shard has gone or is shorter than it was."""
         shard, offset, size = self.places[row].tolist()
-        try:
-            with remote.opened(self.shards[shard]) as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise DataError(
-                f"{self.shards[shard]} cannot be read ({error.strerror or error})."
-            ) from error
-        if len(data) < size:
-            raise DataError(f"{self.shards[shard]} ends early: the shard is truncated.")
-        return data
-
-    def open(self, row: int) -> BinaryIO:
-        """The image as a file."""
-        return io.BytesIO(self.read(row))
+        return _read(self.shards[shard], offset, size)
 
     def key(self, row: int) -> str:
         """The path that the user knows the image by."""
@@ -118,39 +103,30 @@ class Shards:
     def scan(self) -> ScanResult:
         """Every sample with an image and a label; the headers of images on this machine too."""
         remote.forget(self.paths)  # they may be others than when this process saw them last
-        samples: list[Sample] = []
-        shard_of: list[int] = []
-        problems: list[Problem] = []
+        is_remote = any(remote.is_remote(path) for path in self.paths)
+        found = ScanResult(Members(self.paths, (), np.empty((0, 3), np.int64)))
+        places: list[tuple[int, int, int]] = []
         for number, path in enumerate(self.paths):
             if self.index:
-                known = _from_index(self.index, path)
+                samples = _from_index(self.index, path)
             else:
-                known = _from_headers(path, problems, self.labelled)
-            samples += known
-            shard_of += [number] * len(known)
-        places = [(n, s.offset, s.size) for n, s in zip(shard_of, samples, strict=True)]
+                samples = _from_headers(path, found.problems, self.labelled)
+            for sample in samples:
+                header = None
+                place = (number, sample.offset, sample.size)
+                if not is_remote:  # looking at the images would fetch the shards
+                    try:
+                        header = read_header(io.BytesIO(_read(path, *place[1:])), sample.name)
+                    except DataError as error:
+                        found.problems.append(Problem.left_out(sample.name, error))
+                        continue
+                places.append(place)
+                found.add(sample.name, self._named(sample.labels), sample.size, header)
+                found.multi_label |= sample.multi_label
         table = np.array(places, dtype=np.int64).reshape(-1, 3)
-        members = Members(self.paths, tuple(sample.name for sample in samples), table)
-        far = any(remote.is_remote(path) for path in self.paths)
-        kept: list[int] = []
-        headers: list[Header | None] = []
-        for row, sample in enumerate(samples):
-            try:
-                headers.append(None if far else read_header(members.open(row), sample.name))
-                kept.append(row)
-            except DataError as error:
-                problems.append(Problem.left_out(sample.name, error))
-        return ScanResult(
-            reader=Members(self.paths, tuple(samples[row].name for row in kept), table[kept]),
-            names=[samples[row].name for row in kept],
-            labels=[self._named(samples[row].labels) for row in kept],
-            sizes=table[kept, 2].tolist(),
-            stamps=[0] * len(kept),
-            headers=headers,
-            problems=problems,
-            multi_label=any(sample.multi_label for sample in samples),
-            shards=table[kept, 0] if far else None,
-        )
+        found.reader = Members(self.paths, tuple(found.names), table)
+        found.shards = table[:, 0] if is_remote else None
+        return found
 
     def _named(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """Class numbers as names, where classes.txt tells them."""
@@ -162,6 +138,80 @@ class Shards:
                 f"{len(self.classes)} classes, from 0; they do not belong together."
             )
         return tuple(self.classes[int(label)] for label in labels)
+
+
+def _read(shard: str, offset: int, size: int) -> bytes:
+    try:
+        with remote.opened(shard) as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror or error}).") from error
+    if len(data) < size:
+        raise TruncatedError(f"{shard} ends early: the shard is truncated.")
+    return data
+
+
+def layout(source: str, options: SourceOptions) -> DataLayout | None:
+    """The layout of shards: by their index.json, by a pattern, or by what lies in a folder.
+
+    None for anything that is no tar file, no folder of tar files and not far away.
+    """
+    is_pattern = source.endswith(".tar") and not Path(source).is_dir()
+    if not (is_pattern or remote.is_remote(source) or _holds_shards(Path(source))):
+        return None
+    folder = source.rstrip("/")
+    text = None if is_pattern else _text(f"{folder}/{INDEX}")
+    index = None if text is None else read_index(text, f"{folder}/{INDEX}")
+    class_names = None if is_pattern else _text(f"{folder}/classes.txt")
+    by_split: dict[str, list[str]] = {}
+    for path, below in sorted(_paths(source, folder, index, is_pattern).items()):
+        text = f"{below} {PurePosixPath(path).name}".lower()
+        words = "".join(char if char.isalpha() else " " for char in text).split()
+        by_split.setdefault(names.split_of(words), []).append(path)
+    if not by_split:
+        raise DataError(f"No tar shards under {source}, and no {INDEX} that names them.")
+    classes = tuple(line.strip() for line in (class_names or "").splitlines())
+    sides = {
+        name: Shards(f"{source} ({name})", tuple(paths), index, classes, options.labelled)
+        for name, paths in by_split.items()
+    }
+    train, held_out, held_name = names.divided(sides)
+    is_path = not remote.is_remote(source)
+    return DataLayout("tar shards", train, held_out, held_name, source, is_path)
+
+
+def _holds_shards(path: Path) -> bool:
+    """Whether a folder is one of shards, and not class folders beside what they came in."""
+    if MAKER in (_text(str(path / INDEX)) or "") or any(path.glob("train/*.tar")):
+        return True
+    inside = (file.name for depth in ("*/*", "*/*/*") for file in path.glob(depth))
+    return any(path.glob("*.tar")) and not any(map(named_like_an_image, inside))
+
+
+def _paths(
+    source: str, folder: str, index: dict[str, Any] | None, is_pattern: bool
+) -> dict[str, str]:
+    """Every shard, and what the folder between it and the source is called."""
+    if is_pattern:
+        return dict.fromkeys(remote.expand_braces(source), "")
+    if index is not None:
+        return {f"{folder}/{shard['name']}": "" for shard in index["shards"]}
+    below = ("", *names.TRAIN, *names.HELD_OUT)
+    return {path: name for name in below for path in _tars(f"{folder}/{name}".rstrip("/"))}
+
+
+def _text(path: str) -> str | None:
+    if remote.is_remote(path):
+        return remote.text(path)
+    place = Path(path)
+    return place.read_text(encoding="utf-8", errors="replace") if place.is_file() else None
+
+
+def _tars(folder: str) -> list[str]:
+    if remote.is_remote(folder):
+        return remote.list_files(folder, ".tar")
+    return sorted(str(path) for path in Path(folder).glob("*.tar") if not path.name.startswith("."))
 
 
 def read_index(text: str, where: str) -> dict[str, Any]:
@@ -187,7 +237,7 @@ def _is_sound(index: dict[str, Any]) -> bool:
 
 
 def entry(path: Path) -> dict[str, Any]:
-    """What index.json says of a finished shard, read back from the shard itself."""
+    """Makes the entry of a finished shard in index.json, read back from the shard itself."""
     samples = [
         [sample.name, sample.offset, sample.size, list(sample.labels)]
         for sample in _samples(path, str(path), [], labelled=True)
@@ -278,7 +328,7 @@ def _sample(
         raise DataError(f"The sample has {len(images)} images, not one.")
     extensions = {PurePosixPath(part.name).name.partition(".")[2].lower(): part for part in parts}
     facts = _facts(_content(tar, extensions["json"])) if "json" in extensions else {}
-    told = [facts[name] for name in _LABEL_NAMES if name in facts]
+    told = [facts[name] for name in names.LABEL_COLUMNS if name in facts]
     if "cls" in extensions:
         told.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
     # a number in .json beside a name in .cls, or the other way round: the name is better
@@ -286,8 +336,8 @@ def _sample(
     if labelled and (not told or told[0] == ""):
         raise DataError("The sample has no label: neither .cls nor a 'label' in .json.")
     label = told[0] if told else []
-    names = label if isinstance(label, list) else [label]
-    labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in names}))
+    own = label if isinstance(label, list) else [label]
+    labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in own}))
     name = facts["path"] if isinstance(facts.get("path"), str) else f"{where}.{_suffix(images[0])}"
     return Sample(name, images[0].offset_data, images[0].size, labels, isinstance(label, list))
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitral.data.datasets import Dataset
 from vitral.data.headers import read_header
-from vitral.data.sources import Problem, Split
+from vitral.data.sources import Dataset, Problem, Split
 from vitral.data.tar_shards import FORMAT, INDEX, entry
 from vitral.errors import DataError, UsageError
 from vitral.images.decode import decode

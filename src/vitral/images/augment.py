@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.images import deit, randaugment
+from vitral.images import randaugment
 from vitral.images.arrow import channels
 from vitral.images.crops import rectangle
 from vitral.images.decode import Picture
@@ -206,12 +206,10 @@ def _randaugment(view: Tensor, augment: Augment, spec: ImageSpec, seed: int) -> 
     """What torchvision lacks of RandAugment, on a view (3, H, W) uint8."""
     layers, magnitude = augment.randaugment or (0, 0)
     image = view.permute(1, 2, 0).contiguous().numpy()
-    if augment.flavour == "tf":
-        numbers = uniform(seed, "randaugment", randaugment.NUMBERS_PER_LAYER * layers)
-        image = randaugment.randaugment(image, layers, magnitude, iter(numbers))
+    if augment.flavour == "big_vision":
+        image = randaugment.big_vision(image, layers, magnitude, seed)
     else:
-        numbers = uniform(seed, "randaugment", deit.NUMBERS_PER_LAYER * layers)
-        image = deit.randaugment(image, layers, magnitude, _mean_colour(spec), iter(numbers))
+        image = randaugment.timm(image, layers, magnitude, _mean_colour(spec), seed)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

@@ -21,7 +21,7 @@ def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
     Not torchvision's own: its tensors of one number cost as much as decoding a small JPEG.
     """
     height, width = size
-    tensorflow = augment.flavour == "tf"
+    tensorflow = augment.flavour == "big_vision"
     tries, draw = (100, _tensorflow) if tensorflow else (10, _torchvision)
     for number in range(tries):
         if part := draw(height, width, augment, uniform(seed, f"crop {number}", 4)):

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright RGB picture; nothing else decodes."""
+"""Decode the bytes of an image file to an upright RGB picture; nothing else decodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong in an image file, said in one sentence; the decoders themselves kept quiet."""
+"""Say what goes wrong in an image file in one sentence, and keep the decoders themselves quiet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vitral.errors import DataError
+from vitral.errors import DataError, TruncatedError
 from vitral.images.limits import PIXEL_LIMIT, too_large
 
 Source = bytes | np.ndarray | Image.Image  # what an image may come as
@@ -58,7 +58,8 @@ def translating(source: Source) -> Iterator[None]:
         except DataError:
             raise
         except Exception as error:  # decoders raise anything: KeyError, struct.error, SyntaxError
-            raise DataError(_reason(error, source)) from error
+            kind = TruncatedError if _ends_early(error) else DataError
+            raise kind(_reason(error, source)) from error
 
 
 def _reason(error: Exception, source: Source) -> str:
@@ -81,10 +82,15 @@ def _reason(error: Exception, source: Source) -> str:
         return too_large(int(found.group()) if found else PIXEL_LIMIT)
     if isinstance(error, MemoryError):
         return "The image needs more memory than there is."
-    text = str(error).strip() or type(error).__name__
-    if "truncated" in text.lower() or isinstance(error, EOFError):
+    if _ends_early(error):
         return "The image data ends early: the file is truncated."
+    text = str(error).strip() or type(error).__name__
     return f"The image data is damaged ({' '.join(text.split())[:120]})."
+
+
+def _ends_early(error: Exception) -> bool:
+    """Whether a decoder says that the bytes of a file stop in the middle of the image."""
+    return isinstance(error, EOFError) or "truncated" in str(error).lower()
 
 
 def _not_an_image(start: bytes) -> str:

@@ -1,4 +1,4 @@
-"""How large a picture may be, so that a file of a stranger costs neither memory nor minutes."""
+"""Limits of a picture, so that the file of a stranger costs neither memory nor minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PASSES = 4e9  # pixels × scans of a JPEG that decode in some 10 seconds; camer
 
 
 def pixel_limit(image: Image.Image) -> int:
-    """How many pixels an opened file may have, to be decoded within 2 GiB and 10 seconds."""
+    """The most pixels of an opened file that are decoded within 2 GiB and 10 seconds."""
     if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
         return _SLOW_LIMIT
     return _LIMITS.get(image.format or "", PIXEL_LIMIT)

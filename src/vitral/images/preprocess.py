@@ -1,4 +1,4 @@
-"""From a picture to the tensor that a model expects; nothing else does this.
+"""Turn a picture into the tensor that a model expects; nothing else does this.
 
     tensor(data, spec) == normalise(pixels(data, spec), spec)        # float32 (3, height, width)
 
@@ -50,7 +50,7 @@ def normalise(pixels: Tensor, spec: ImageSpec) -> Tensor:
 
 
 def tensor(source: Source, spec: ImageSpec) -> Tensor:
-    """What the model sees of one image: float32 (3, height, width)."""
+    """Preprocesses one image as the model sees it: float32 (3, height, width)."""
     return normalise(pixels(source, spec), spec)
 
 

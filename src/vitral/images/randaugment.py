@@ -1,93 +1,155 @@
-"""The RandAugment of the authors' code: 16 operations on uint8 (H, W, 3), as they were trained.
+"""RandAugment as the authors' code (big_vision) and as timm have it, on uint8 (H, W, 3).
 
-AugReg (arXiv:2106.10270) and "Better plain ViT baselines" (arXiv:2205.01580). It differs from
-torchvision's in the operations (cutout and solarize-add, no identity), in that every drawn
-operation is applied, in its magnitudes (divided by 10 and allowed beyond it) and in the grey that
-fills what comes from outside. Its contrast blends with a grey of H * W / 256 rather than with the
-mean: a slip of the original that the released weights learnt with.
+They share a list of operations, none of which torchvision has in full, and differ in three things:
+how strong an operation is at a magnitude, how its pixels are computed, and when it is applied.
+
+big_vision: AugReg (arXiv:2106.10270) and "Better plain ViT baselines" (arXiv:2205.01580). Every
+drawn operation is applied; magnitudes are divided by 10 and allowed beyond it; grey fills what
+comes from outside. Its contrast blends with a grey of H * W / 256 rather than with the mean: a slip
+of the original that the released weights learnt with.
+
+timm: "rand-mM-mstd0.5-inc1" of DeiT (arXiv:2012.12877, table 9) and of MAE. A drawn operation is
+applied half of the time, at a magnitude out of 10 with noise around it; all grow with the
+magnitude; interpolation is bilinear or bicubic at random.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
+
+from vitral.images.seeds import uniform
 
 GREY = 128
-NAMES = (
-    "AutoContrast",
-    "Equalize",
-    "Invert",
-    "Rotate",
-    "Posterize",
-    "Solarize",
-    "Color",
-    "Contrast",
-    "Brightness",
-    "Sharpness",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Cutout",
-    "SolarizeAdd",
-)
-NUMBERS_PER_LAYER = 4  # numbers that one operation takes
+
+# Each in the order of the original: a random number counts in it.
+_FIRST = ("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize")
+_ENHANCE = ("Color", "Contrast", "Brightness", "Sharpness")
+_MOVE = ("ShearX", "ShearY", "TranslateX", "TranslateY")
+BIG_VISION = (*_FIRST, *_ENHANCE, *_MOVE, "Cutout", "SolarizeAdd")
+TIMM = (*_FIRST, "SolarizeAdd", *_ENHANCE, *_MOVE)
+
+_SPREAD = 0.5  # standard deviation of timm's magnitude
 
 
-def randaugment(
-    image: np.ndarray, layers: int, magnitude: int, numbers: Iterator[float]
-) -> np.ndarray:
-    """`layers` operations in turn, each drawn evenly from all 16 and always applied."""
-    for _ in range(layers):
-        name, negate = NAMES[int(len(NAMES) * next(numbers))], next(numbers) < 0.5
-        image = apply(name, image, magnitude, negate=negate, centre=(next(numbers), next(numbers)))
+def big_vision(image: np.ndarray, layers: int, magnitude: int, seed: int) -> np.ndarray:
+    """Applies `layers` operations in turn, each drawn evenly from all 16."""
+    numbers = uniform(seed, "randaugment", 4 * layers)
+    for start in range(0, len(numbers), 4):
+        choice, side, down, across = numbers[start : start + 4]
+        name = BIG_VISION[int(len(BIG_VISION) * choice)]
+        level = (-magnitude if side < 0.5 else magnitude) / 10
+        image = apply_big_vision(name, image, level, centre=(down, across))
     return image
 
 
-def apply(
-    name: str,
-    image: np.ndarray,
-    magnitude: float,
-    *,
-    negate: bool = False,
-    centre: tuple[float, float] = (0.5, 0.5),
+def timm(
+    image: np.ndarray, layers: int, magnitude: int, fill: tuple[int, ...], seed: int
 ) -> np.ndarray:
-    """One operation by its name in NAMES: uint8 (H, W, 3) to the same.
+    """Draws `layers` operations evenly from all 15, and leaves each out half of the time."""
+    numbers = uniform(seed, "randaugment", 6 * layers)
+    for start in range(0, len(numbers), 6):
+        choice, skip, first, second, side, kind = numbers[start : start + 6]
+        name = TIMM[int(len(TIMM) * choice)]
+        radius = math.sqrt(-2 * math.log(1 - first))  # Box and Muller
+        noisy = magnitude + _SPREAD * radius * math.cos(math.tau * second)
+        level = min(max(noisy / 10, 0.0), 1.0) * (-1 if side < 0.5 else 1)
+        if skip >= 0.5:
+            image = apply_timm(name, image, level, fill=fill, cubic=kind < 0.5)
+    return image
+
+
+def apply_big_vision(
+    name: str, image: np.ndarray, level: float, *, centre: tuple[float, float] = (0.5, 0.5)
+) -> np.ndarray:
+    """Applies one operation of BIG_VISION.
 
     Args:
-        name: as in NAMES.
+        name: as in BIG_VISION.
         image: uint8 (H, W, 3).
-        magnitude: 0 upwards; 10 was meant as the strongest, and 15 and 20 were used too.
-        negate: the other direction, for rotation, shear and translation.
+        level: 1 was meant as the strongest, and 1.5 and 2 were used too; the sign is the direction
+            of rotation, shear and translation, and nothing to the others.
         centre: of the cutout, as fractions of height and width in [0, 1).
     """
-    level = magnitude / 10
-    signed = -level if negate else level
+    strength = abs(level)
     match name:
         case "AutoContrast":
             return _autocontrast(image)
+        case "Posterize":  # a shift by 8 does what one by 7 does
+            return _pointwise(name, image, max(0, 8 - max(1, int(4 * strength))))
+        case "Solarize":
+            return _pointwise(name, image, int(256 * strength) % 256)
+        case "Equalize" | "Invert" | "SolarizeAdd":
+            return _pointwise(name, image, int(110 * strength))
+        case "Color" | "Contrast" | "Brightness" | "Sharpness":
+            return _blend(_degenerate(name, image), image, 1.8 * strength + 0.1)
+        case "Cutout":
+            return _cutout(image, int(40 * strength), centre)
+        case "Rotate":
+            return _moved(image, _rotation(30 * level, image.shape[:2]))
+        case _:
+            return _moved(image, _matrix(name, 0.3 * level, 100 * level))
+
+
+def apply_timm(
+    name: str,
+    image: np.ndarray,
+    level: float,
+    *,
+    fill: tuple[int, ...] = (GREY, GREY, GREY),
+    cubic: bool = False,
+) -> np.ndarray:
+    """Applies one operation of TIMM.
+
+    Args:
+        name: as in TIMM.
+        image: uint8 (H, W, 3).
+        level: strength in [-1, 1]; the sign is a direction where there are two.
+        fill: colour of what comes from outside.
+        cubic: bicubic rather than bilinear interpolation.
+    """
+    strength = abs(level)
+    picture = Image.fromarray(image)
+    kind = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    match name:
+        case "AutoContrast":
+            picture = ImageOps.autocontrast(picture)
+        case "Posterize":  # 0 bits would be no picture
+            return _pointwise(name, image, 8 - max(1, 4 - int(4 * strength)))
+        case "Solarize":
+            return _pointwise(name, image, 256 - int(256 * strength))
+        case "Equalize" | "Invert" | "SolarizeAdd":
+            return _pointwise(name, image, int(110 * strength))
+        case "Color" | "Contrast" | "Brightness" | "Sharpness":
+            enhancer = getattr(ImageEnhance, name)(picture)
+            picture = enhancer.enhance(max(0.1, 1 + 0.9 * level))
+        case "Rotate":
+            picture = picture.rotate(30 * level, resample=kind, fillcolor=fill)
+        case _:
+            side = picture.width if name == "TranslateX" else picture.height
+            matrix = _matrix(name, 0.3 * level, 0.45 * level * side)
+            affine = Image.Transform.AFFINE
+            picture = picture.transform(picture.size, affine, matrix, kind, fillcolor=fill)
+    return np.asarray(picture)
+
+
+def _pointwise(name: str, image: np.ndarray, amount: int) -> np.ndarray:
+    """What both do alike to each value: `amount` is bits to drop, a threshold, or what is added."""
+    match name:
         case "Equalize":
             return np.asarray(ImageOps.equalize(Image.fromarray(image)))
         case "Invert":
             return 255 - image
         case "Posterize":
-            drop = 8 - max(1, int(4 * level))  # a shift by 8 does what one by 7 does
-            return image if drop < 0 else image >> drop << drop
+            return image >> amount << amount
         case "Solarize":
-            return np.where(image < int(256 * level) % 256, image, 255 - image)
-        case "SolarizeAdd":
-            brighter = np.minimum(image.astype(np.int16) + int(110 * level), 255)
-            return np.where(image < 128, brighter, image).astype(np.uint8)
-        case "Color" | "Contrast" | "Brightness" | "Sharpness":
-            return _blend(_degenerate(name, image), image, 1.8 * level + 0.1)
-        case "Cutout":
-            return _cutout(image, int(40 * level), centre)
+            return np.where(image < amount, image, 255 - image)
         case _:
-            return _moved(image, _matrix(name, signed, image.shape[:2]))
+            brighter = np.minimum(image.astype(np.int16) + amount, 255)
+            return np.where(image < 128, brighter, image).astype(np.uint8)
 
 
 def _autocontrast(image: np.ndarray) -> np.ndarray:
@@ -146,26 +208,24 @@ def _cutout(image: np.ndarray, half: int, centre: tuple[float, float]) -> np.nda
     return result
 
 
-def _matrix(name: str, level: float, size: tuple[int, ...]) -> tuple[float, ...]:
+def _matrix(name: str, shear: float, shift: float) -> tuple[float, ...]:
     """(a, b, c, d, e, f): pixel (x, y) of the result comes from (ax + by + c, dx + ey + f)."""
-    match name:
-        case "Rotate":
-            height, width = size
-            turn = math.radians(30 * level)
-            cosine, sine = math.cos(turn), math.sin(turn)
-            across = ((width - 1) - (cosine * (width - 1) - sine * (height - 1))) / 2
-            down = ((height - 1) - (sine * (width - 1) + cosine * (height - 1))) / 2
-            return cosine, -sine, across, sine, cosine, down
-        case "ShearX":
-            return 1, 0.3 * level, 0, 0, 1, 0
-        case "ShearY":
-            return 1, 0, 0, 0.3 * level, 1, 0
-        case "TranslateX":
-            return 1, 0, 100 * level, 0, 1, 0
-        case "TranslateY":
-            return 1, 0, 0, 0, 1, 100 * level
-        case _:
-            raise ValueError(f"no operation is called {name!r}")
+    return {
+        "ShearX": (1, shear, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, shear, 1, 0),
+        "TranslateX": (1, 0, shift, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, shift),
+    }[name]
+
+
+def _rotation(degrees: float, size: tuple[int, ...]) -> tuple[float, ...]:
+    """The matrix of a turn about the middle of a picture (height, width)."""
+    height, width = size
+    cosine = math.cos(math.radians(degrees))
+    sine = math.sin(math.radians(degrees))
+    across = ((width - 1) - (cosine * (width - 1) - sine * (height - 1))) / 2
+    down = ((height - 1) - (sine * (width - 1) + cosine * (height - 1))) / 2
+    return cosine, -sine, across, sine, cosine, down
 
 
 def _moved(image: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
@@ -180,6 +240,3 @@ def _moved(image: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
     place = np.where(inside, down * width + across, height * width)
     grey = np.full((1, 3), GREY, np.uint8)
     return np.concatenate([image.reshape(-1, 3), grey]).take(place, axis=0)
-
-
-__all__ = ["NAMES", "NUMBERS_PER_LAYER", "apply", "randaugment"]

@@ -1,4 +1,4 @@
-"""Where random numbers come from: each is a function of a seed and a purpose, nothing is a state.
+"""Random numbers: each is a function of a seed and a purpose, and nothing is a state.
 
 seed = seed_of(run_seed, "view", epoch, index, copy)
 uniform(seed, "flip", 1)[0] < 0.5

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from vitral import machine
-from vitral.data.datasets import Dataset
 from vitral.data.loader import Batch, View, train_batches
+from vitral.data.sources import Dataset
 from vitral.errors import MachineError
 from vitral.model import StepSamples
 from vitral.planning.memory import estimate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vitral import catalog
-from vitral.data.datasets import Dataset
-from vitral.data.problems import BUILT_IN
+from vitral.data.builtin import BUILT_IN
+from vitral.data.sources import Dataset
 from vitral.engines.torch_engine import best_device
 from vitral.errors import DataError
 from vitral.images.decode import Picture

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from vitral import machine
-from vitral.data.datasets import Dataset
 from vitral.data.loader import check_shares, steps_per_epoch
+from vitral.data.sources import Dataset
 from vitral.engines.torch_engine import uses_bf16
 from vitral.planning.benchmark import StepCosts, measure
 from vitral.planning.memory import Memory, estimate, meta_network

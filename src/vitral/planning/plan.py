@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitral.data.datasets import Dataset, open_dataset
+from vitral.data.datasets import open_dataset
+from vitral.data.sources import Dataset
 from vitral.errors import DataError
 from vitral.planning.choose import Facts, choose
 from vitral.planning.origins import origins_of

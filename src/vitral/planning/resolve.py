@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral import catalog
-from vitral.data.problems import BUILT_IN
+from vitral.data.builtin import BUILT_IN
 from vitral.errors import UsageError
 from vitral.planning.choose import Facts
 from vitral.planning.origins import Stage

@@ -18,7 +18,9 @@ recipe = Recipe(
     model=catalog.model("Ti/16"),
     images=ImageSpec(size=(224, 224), crop=0.875, interpolation="bilinear"),
     data=Data(batch=4096),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0), randaugment=(2, 0)),  # 0 is not nothing
+    augment=Augment(
+        flavour="big_vision", crop_scale=(0.05, 1.0), randaugment=(2, 0)
+    ),  # 0 is not nothing
     optimizer=Optimizer(lr=1e-3, weight_decay=0.1, clip=1.0),  # the authors' 1e-4, over the rate
     schedule=Schedule(kind="cosine", warmup=steps(10_000)),
     objective=Classification(loss="sigmoid", head_bias=-6.9),

@@ -20,7 +20,7 @@ recipe = Recipe(
     model=catalog.model("BiT-R50x1"),
     images=ImageSpec(size=(224, 224), crop=0.875, interpolation="bilinear"),
     data=Data(batch=4096),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
+    augment=Augment(flavour="big_vision", crop_scale=(0.05, 1.0)),
     # 0.1 and 1e-4 for 256 images: big_vision multiplies its decay by the schedule, not by the rate
     optimizer=Optimizer(kind="sgd", lr=1.6, momentum=0.9, weight_decay=1e-3, clip=1.0),
     schedule=Schedule(kind="cosine", warmup=steps(1000)),

@@ -17,7 +17,7 @@ recipe = Recipe(
     images=ImageSpec(size=(384, 384), fit="squash", interpolation="bilinear"),
     start="WEIGHTS",
     data=Data(batch=512),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
+    augment=Augment(flavour="big_vision", crop_scale=(0.05, 1.0)),
     optimizer=Optimizer(kind="sgd", lr=0.03, momentum=0.9, weight_decay=0.0, clip=1.0),
     schedule=Schedule(kind="cosine", warmup=steps(500)),
     length=steps(20_000),

@@ -16,7 +16,7 @@ recipe = Recipe(
     model=catalog.model("B/16", representation=768),  # section 3.1: a hidden layer in pre-training
     images=ImageSpec(size=(224, 224), crop=0.875, interpolation="bilinear"),
     data=Data(batch=4096),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
+    augment=Augment(flavour="big_vision", crop_scale=(0.05, 1.0)),
     optimizer=Optimizer(lr=3e-3, weight_decay=0.3, clip=1.0),
     schedule=Schedule(kind="cosine", warmup=steps(10_000)),
     noise=Dropouts(dropout=0.1),

@@ -18,7 +18,7 @@ recipe = Recipe(
     model=catalog.model("B/16", representation=768, classes=21_843),
     images=ImageSpec(size=(224, 224), crop=0.875, interpolation="bilinear"),
     data=Data(batch=4096),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0)),
+    augment=Augment(flavour="big_vision", crop_scale=(0.05, 1.0)),
     optimizer=Optimizer(lr=1e-3, weight_decay=0.03, clip=0.0),  # clipped on ImageNet only
     schedule=Schedule(kind="linear", warmup=steps(10_000)),
     objective=Classification(loss="sigmoid", head_bias=-10.0),

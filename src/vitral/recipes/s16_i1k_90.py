@@ -16,7 +16,7 @@ recipe = Recipe(
     model=catalog.model("S/16", pool="mean", positions="sincos2d", representation=384),
     images=ImageSpec(size=(224, 224), crop=0.875, interpolation="bilinear"),
     data=Data(batch=1024),
-    augment=Augment(flavour="tf", crop_scale=(0.05, 1.0), randaugment=(2, 10), mixup=0.2),
+    augment=Augment(flavour="big_vision", crop_scale=(0.05, 1.0), randaugment=(2, 10), mixup=0.2),
     optimizer=Optimizer(lr=1e-3, weight_decay=0.1, clip=1.0),  # big_vision's 1e-4 = 1e-3 * 0.1
     schedule=Schedule(kind="cosine", warmup=steps(10_000)),
     length=epochs(90),

@@ -45,7 +45,7 @@ def _pictures(
         return []
     try:
         classifier = load(run, device=device, announce=announce)
-        split = classifier.labelled(source)
+        split = classifier.eval_set(source).split
         pictures = examples(
             split, record.predictions, classifier.model, classifier.card.images, kind=record.kind
         )

@@ -15,7 +15,7 @@ class Augment:
 
     Attributes:
         flavour: whose crop and RandAugment: "torchvision"; "timm", which differs in RandAugment;
-            "tf", as in the authors' code.
+            "big_vision", as in the authors' code; "tf" is its earlier name.
         crop: "inception" cuts a random rectangle and resizes it, "none" keeps the evaluation view.
         crop_scale: smallest and largest share of the picture's area that a crop keeps; the
             authors' is 0.05 to 1.
@@ -36,7 +36,7 @@ class Augment:
         repeats: how often each image of a batch comes, as another view each time.
     """
 
-    flavour: Literal["torchvision", "timm", "tf"] = "torchvision"
+    flavour: Literal["torchvision", "timm", "big_vision"] = "torchvision"
     crop: Literal["inception", "none"] = "inception"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -56,6 +56,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Refuse values that would change nothing, or everything, without saying so."""
+        if self.flavour == "tf":  # as recipes called it that were written before
+            object.__setattr__(self, "flavour", "big_vision")
         choice(self, "crop", Augment)
         choice(self, "flavour", Augment)
         for name in ("crop_scale", "crop_ratio", "zoom"):

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from vitral import machine
-from vitral.data.datasets import Dataset
 from vitral.data.loader import View
+from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
 from vitral.training.display import Display

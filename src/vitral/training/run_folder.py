@@ -35,9 +35,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from vitral import machine, report
-from vitral.data.datasets import Dataset
-from vitral.data.layouts import absolute
-from vitral.data.sources import LEFT_OUT, Problem
+from vitral.data.sources import LEFT_OUT, Dataset, Problem
 from vitral.errors import UsageError
 from vitral.evaluation import Score
 from vitral.model import ViT
@@ -98,8 +96,8 @@ def _left_behind(file: Path) -> bool:
 def with_data(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
-    source = absolute(recipe.data.source)  # a resume may come from another folder
-    where = dataclasses.replace(recipe.data, source=source)
+    # a resume may come from another folder
+    where = dataclasses.replace(recipe.data, source=data.absolute_source)
     goal = recipe.objective
     if isinstance(goal, Classification):
         goal = dataclasses.replace(goal, teacher=_for_good(goal.teacher))

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from vitral import machine
-from vitral.data.datasets import Dataset
 from vitral.data.loader import steps_per_epoch
-from vitral.data.sources import Arrays, Problem
+from vitral.data.sources import Arrays, Dataset, Problem
 from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
 from vitral.evaluation import Score

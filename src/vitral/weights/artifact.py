@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vitral.data.sources import Division
 from vitral.errors import SpecError, WeightsError
 from vitral.model import ViT
 from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
@@ -68,17 +69,20 @@ class Card:
             )
 
     @property
-    def division(self) -> dict[str, Any] | None:
-        """How training split its data, as `open_dataset` is told; None where nothing is known."""
+    def division(self) -> Division | None:
+        """How training divided its images; None where nothing is known."""
         recipe: Any = self.made_by.get("recipe")
+        data: Any = self.made_by.get("data") or {}
         try:
-            had = recipe["data"]
-            return {
-                "seed": had["split_seed"],
-                "val_fraction": had["val_fraction"],
-                "count": had["count"],
-            }
-        except (KeyError, TypeError):  # another version or program wrote it
+            settings = recipe["data"]
+            return Division(
+                source=data.get("source"),
+                fingerprint=data.get("fingerprint"),
+                seed=settings["split_seed"],
+                val_fraction=settings["val_fraction"],
+                count=settings["count"],
+            )
+        except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vitral.data.csv_files import Table
-from vitral.data.datasets import labelled, open_dataset
+from vitral.data.datasets import open_dataset, open_for_scoring
 from vitral.errors import DataError
 
 
@@ -75,7 +75,7 @@ def test_a_data_set_with_multi_labels(pictures):
     assert data.multi_label and data.classes == ("cat", "dog", "indoors")
     assert data.train.labels.dtype == bool and data.train.labels.shape == (10, 3)
     assert data.val.labels.any(axis=0).all(), "every class is held out too"
-    split = labelled(pictures / "list.csv", ["x", "indoors", "dog", "cat"])
+    split = open_for_scoring(pictures / "list.csv", ["x", "indoors", "dog", "cat"]).split
     assert split.labels.shape == (12, 4) and not split.labels[:, 0].any()
 
 
@@ -153,7 +153,9 @@ def test_train_and_val_lists_in_a_folder(pictures):
     table(pictures, "path,label\n" + "".join(rows[8:]), "val.csv")
     data = open_dataset(pictures)
     assert (len(data.train), len(data.val)) == (8, 4) and data.classes == ("cat", "dog")
-    assert data.val.key(0) == "08.png" and len(labelled(pictures, ["dog", "cat"])) == 4
+    assert (
+        data.val.key(0) == "08.png" and len(open_for_scoring(pictures, ["dog", "cat"]).split) == 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from drawn import draw_folder, spoil
-from vitral.data.datasets import find_images, known, labelled, open_dataset
+from vitral.data.datasets import EvalSet, common, find_images, open_dataset, open_for_scoring
 from vitral.errors import DataError, UsageError
 
 
@@ -24,6 +24,15 @@ def folder(root: Path, counts: dict[str, int]) -> Path:
             noise = dice.integers(0, 256, (10, 12, 3), dtype=np.uint8)
             Image.fromarray(noise).save(root / name / f"{index:03}.png")
     return root
+
+
+def labelled(source, classes, **settings):
+    return open_for_scoring(source, classes, **settings).split
+
+
+def known(source, classes):
+    found = open_for_scoring(source, classes, allow_unknown=True)
+    return found.split, dict(found.unknown)
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -101,15 +110,16 @@ def test_shapes():
     more = open_dataset("shapes", size=24, count=60)
     assert np.array_equal(more.val.labels, data.val.labels)  # curves share their test set
     assert np.array_equal(more.train.labels[:50], data.train.labels)
-    assert not set(data.train.rows) & set(data.val.rows)
+    keys = [{split.key(row) for row in range(len(split))} for split in (data.train, data.val)]
+    assert not keys[0] & keys[1]
 
 
 def test_labels_of_shapes_are_those_that_are_drawn():
     from vitral.data.shapes import draw
 
     data = open_dataset("shapes", size=16, count=20)
-    rows = data.val.rows[:20].tolist()
-    assert [draw(0, row, 16).label for row in rows] == data.val.labels[:20].tolist()
+    numbers = [int(data.val.key(row).removeprefix("shapes/")) for row in range(20)]
+    assert [draw(0, number, 16).label for number in numbers] == data.val.labels[:20].tolist()
 
 
 # ------------------------------------------------------------------ what is refused
@@ -208,7 +218,8 @@ def test_built_in_names_give_their_held_out_part():
     data = open_dataset("digits")
     backwards = labelled("digits", data.classes[::-1])
     assert np.array_equal(backwards.labels, 9 - data.val.labels)
-    assert len(labelled("shapes", open_dataset("shapes", count=1).classes, size=16, count=1)) == 500
+    shapes = open_dataset("shapes", count=1).classes
+    assert len(shapes) == 10 and len(labelled("shapes", shapes, size=16)) == 2500
     with pytest.raises(DataError, match="does not know"):
         labelled("digits", ["0", "1"])
 
@@ -248,6 +259,19 @@ def test_classes_of_built_in_data_may_be_left_out_too():
     assert np.bincount(split.labels).tolist() == [
         int((data.val.labels == number).sum()) for number in (7, 3)
     ]
+
+
+def test_two_models_meet_on_the_images_that_neither_learnt_from() -> None:
+    split = open_dataset("digits").val
+    one = EvalSet(split=split.select([3, 1, 2, 0]), held_out_by_training=True)
+    two = EvalSet(split=split.select([5, 0, 1, 4, 3]), unknown={"x": 2})
+    a, b = common(one, two)
+    keys = [split.key(i) for i in (3, 1, 0)]
+    assert [a.split.key(i) for i in range(3)] == [b.split.key(i) for i in range(3)] == keys
+    assert a.split.labels.tolist() == b.split.labels.tolist() == split.labels[[3, 1, 0]].tolist()
+    assert (a.held_out_by_training, b.held_out_by_training, b.unknown) == (True, False, {"x": 2})
+    with pytest.raises(DataError, match="No image is left"):
+        common(one, EvalSet(split=split.select([6])))
 
 
 def test_find_images(tmp_path):

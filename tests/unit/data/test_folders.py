@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vitral.data import layouts
+from vitral.data import folders, layouts
 from vitral.data.folders import (
     ClassFolders,
     named_like_an_image,
     read_file_header,
-    split_folders,
     walk,
 )
+from vitral.data.sources import SourceOptions
 from vitral.errors import DataError
 
 
@@ -26,17 +26,24 @@ def picture(path: Path, colour: str = "red", format: str | None = None) -> Path:
     return path
 
 
+def parts(root: Path) -> tuple[Path | None, Path | None]:
+    """The folders of training and of held-out images."""
+    layout = folders.layout(str(root), SourceOptions())
+    found = (layout.train, layout.held_out)
+    return tuple(part and part.folder for part in found)
+
+
 def test_train_and_held_out_by_their_usual_names(tmp_path):
-    assert split_folders(tmp_path) == (None, None)
+    assert parts(tmp_path) == (tmp_path, None)
     for name in ("Train", "test", "valid"):
         (tmp_path / name).mkdir()
-    assert split_folders(tmp_path) == (tmp_path / "Train", tmp_path / "valid")
+    assert parts(tmp_path) == (tmp_path / "Train", tmp_path / "valid")
 
 
 def test_a_class_may_be_called_test(tmp_path):
     for name in ("test", "cat"):
         (tmp_path / name).mkdir()
-    assert split_folders(tmp_path) == (None, None)
+    assert parts(tmp_path) == (tmp_path, None)
 
 
 def test_nested_files_hidden_files_and_other_files(tmp_path):
@@ -134,7 +141,7 @@ def test_what_stands_beside_the_classes_or_the_split_is_named(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "val/a/1.png", "test/a/1.png", "train/x.jpg"):
         picture(tmp_path / name)
     (tmp_path / "train" / "notes.txt").write_text("no image")
-    layout = layouts.find(str(tmp_path))
+    layout = layouts.find(str(tmp_path), SourceOptions())
     found = layout.train.scan()
     assert found.names == ["train/a/1.png", "train/b/1.png"]
     assert [(p.path, p.code) for p in found.problems] == [

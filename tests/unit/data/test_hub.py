@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vitral.data import hub
-from vitral.data.datasets import labelled, open_dataset
+from vitral.data.datasets import open_dataset, open_for_scoring
 from vitral.errors import DataError, MachineError
 
 datasets = pytest.importorskip("datasets", reason="the extra 'data' is not installed")
@@ -66,9 +66,14 @@ def test_class_numbers_are_matched_by_name(tmp_path):
     data = open_dataset(tmp_path / "p")
     assert data.classes == ("cat", "dog") and data.train.labels.tolist()[:3] == [1, 0, 1]
     assert (len(data.train), len(data.val), data.val.name) == (10, 4, "test")
-    assert labelled(tmp_path / "p", ["dog", "x", "cat"]).labels.tolist() == [0, 2, 0, 2]
+    assert open_for_scoring(tmp_path / "p", ["dog", "x", "cat"]).split.labels.tolist() == [
+        0,
+        2,
+        0,
+        2,
+    ]
     with pytest.raises(DataError, match="does not know"):
-        labelled(tmp_path / "p", ["dog", "x"])
+        open_for_scoring(tmp_path / "p", ["dog", "x"])
 
 
 def test_saved_data_sets_and_multi_labels(tmp_path):

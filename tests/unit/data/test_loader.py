@@ -89,7 +89,9 @@ def learnt_from(parts: list[Batch], augment: Augment, step: int) -> tuple[Tensor
     return torch.cat([images for images, _ in mixed]), torch.cat([rows for _, rows in mixed])
 
 
-@pytest.mark.parametrize("changes", [{}, {"repeats": 3}, {"crop": "none"}, {"flavour": "tf"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"repeats": 3}, {"crop": "none"}, {"flavour": "big_vision"}]
+)
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 2), (2, 2), (3, 1)])
 def test_processes_and_accumulation_change_nothing(photos, world, accumulate, changes):
     """Labels, pixels and mixtures of a step, put together again, are those of one process.

@@ -129,7 +129,7 @@ def test_look_at_reads_everything_and_says_what_it_cannot(tmp_path):
     )
     seen: list[tuple[int, int]] = []
     thumbnails = thumbnails_of(found, lambda done, total: seen.append((done, total)))
-    assert sorted(thumbnails.failed) == [1, 2] and "web page" in thumbnails.failed[1]
+    assert sorted(thumbnails.failed) == [1, 2] and "web page" in thumbnails.failed[1].reason
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert thumbnails.contents[0] == thumbnails.contents[3] and thumbnails.contents[2] == b""
     assert groups(thumbnails.images, thumbnails.contents).tolist() == [0, 1, 2, 0]

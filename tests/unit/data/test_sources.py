@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vitral.data.sources import Arrays, Files, Problem, ScanResult, Scenes, Split
-from vitral.errors import DataError
+from vitral.data.builtin import Scenes
+from vitral.data.sources import Arrays, Files, Problem, ScanResult, Split
+from vitral.errors import DataError, TruncatedError
 
 
 def split() -> Split:
@@ -60,7 +61,8 @@ def test_labels_become_numbers_by_name():
 
 
 def test_left_out_tells_a_cut_off_file_from_others():
-    codes = [Problem.left_out("a", DataError(text)).code for text in ("is truncated.", "is empty.")]
+    errors = (TruncatedError("It ends early."), DataError("It is called truncated.jpg."))
+    codes = [Problem.left_out("a", error).code for error in errors]
     assert codes == ["truncated", "unreadable"]
 
 
@@ -76,6 +78,8 @@ def test_files_are_read_and_a_missing_one_is_named(tmp_path):
 def test_scenes_are_drawn_on_demand():
     reader = Scenes(seed=0, size=16)
     assert reader.read(3).shape == (16, 16, 3) and reader.key(3) == "shapes/3"
+    later = replace(reader, first=2)
+    assert later.key(1) == reader.key(3) and np.array_equal(later.read(1), reader.read(3))
 
 
 @pytest.mark.parametrize("value", [split(), Scenes(0, 8), Problem("a.jpg", "The file is empty.")])

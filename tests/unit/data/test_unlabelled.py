@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from drawn import spoil
-from vitral.data.datasets import Dataset, open_dataset
+from vitral.data.datasets import open_dataset
+from vitral.data.sources import Dataset
 from vitral.errors import DataError
 
 

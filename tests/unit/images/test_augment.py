@@ -20,14 +20,14 @@ from vitral.specs import ImageSpec
 
 SPEC = ImageSpec(size=(32, 32))
 STILL = Augment(crop="none", flip=0)
-FLAVOURS = ("torchvision", "timm", "tf")
+FLAVOURS = ("torchvision", "timm", "big_vision")
 SETTINGS = {
     "default": Augment(),
     "still": STILL,
     "warp": Augment(crop="none", rotate=20, translate=0.2, zoom=(0.8, 1.2), shear=10),
     "randaugment": Augment(randaugment=(2, 9)),
     "timm": Augment(flavour="timm", randaugment=(2, 9)),
-    "tf": Augment(flavour="tf", randaugment=(2, 15)),
+    "big_vision": Augment(flavour="big_vision", randaugment=(2, 15)),
     "trivial": Augment(trivial=True),
     "three": Augment(three=True, jitter=0.3),
     "all": Augment(randaugment=(2, 9), jitter=0.4, erase=0.5, rotate=5),
@@ -154,7 +154,7 @@ def test_the_authors_resize_is_tensorflows():
     golden = Path(__file__).parents[3] / "shared" / "golden" / "tf_preproc.npz"
     if not golden.exists():
         pytest.skip(f"the recorded resizes of TensorFlow are not at {golden}")
-    augment = Augment(flavour="tf", flip=0, crop_scale=(1.0, 1.0))
+    augment = Augment(flavour="big_vision", flip=0, crop_scale=(1.0, 1.0))
     with np.load(golden) as recorded:
         for name, size in (("res_48_bilinear", (48, 48)), ("res_100x120_bilinear", (100, 120))):
             spec = ImageSpec(size=size, interpolation="bilinear", resize="tensorflow")
@@ -175,7 +175,7 @@ def test_without_antialiasing_nothing_is_drafted():
 def test_flavours_differ_in_crop_and_operations_alone():
     crops = {f: train_view(picture(), Augment(flavour=f), SPEC, 2) for f in FLAVOURS}
     assert torch.equal(crops["torchvision"], crops["timm"])
-    assert not torch.equal(crops["torchvision"], crops["tf"])
+    assert not torch.equal(crops["torchvision"], crops["big_vision"])
     still = {"crop": "none", "flip": 0, "randaugment": (2, 9)}
     views = [train_view(picture(), Augment(flavour=f, **still), SPEC, 2) for f in FLAVOURS]
     assert len({view.numpy().tobytes() for view in views}) == 3

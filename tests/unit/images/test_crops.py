@@ -13,7 +13,7 @@ from vitral.images.crops import rectangle
 from vitral.specs.augment import Augment
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "tf_preproc.npz"
-TF = Augment(flavour="tf", crop_scale=(0.05, 1.0))
+TF = Augment(flavour="big_vision", crop_scale=(0.05, 1.0))
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 
@@ -21,7 +21,7 @@ def many(size: tuple[int, int], augment: Augment, count: int = 8000) -> np.ndarr
     return np.array([rectangle(size, augment, seed) for seed in range(count)])
 
 
-@pytest.mark.parametrize("flavour", ["torchvision", "timm", "tf"])
+@pytest.mark.parametrize("flavour", ["torchvision", "timm", "big_vision"])
 @pytest.mark.parametrize("size", [(60, 90), (90, 60), (32, 32), (1, 1), (3, 400), (400, 3), (2, 5)])
 def test_a_rectangle_lies_inside_and_is_never_empty(flavour, size):
     top, left, h, w = many(size, Augment(flavour=flavour), 300).T
@@ -29,7 +29,7 @@ def test_a_rectangle_lies_inside_and_is_never_empty(flavour, size):
     assert (top + h).max() <= size[0] and (left + w).max() <= size[1]
 
 
-@pytest.mark.parametrize("flavour", ["torchvision", "tf"])
+@pytest.mark.parametrize("flavour", ["torchvision", "big_vision"])
 def test_area_and_ratio_keep_their_limits(flavour):
     augment = Augment(flavour=flavour, crop_scale=(0.2, 0.6), crop_ratio=(0.5, 1.5))
     _, _, h, w = many((300, 400), augment, 3000).T
@@ -83,4 +83,4 @@ def test_tensorflow_never_draws_the_last_place():
 def test_what_never_fits_falls_back():
     narrow = {"crop_scale": (0.9, 1.0)}
     assert rectangle((10, 400), Augment(**narrow), 0) == (0, 193, 10, 13)
-    assert rectangle((10, 400), Augment(flavour="tf", **narrow), 0) == (0, 0, 10, 400)
+    assert rectangle((10, 400), Augment(flavour="big_vision", **narrow), 0) == (0, 0, 10, 400)

@@ -12,7 +12,8 @@ import torch
 from networks import TINY
 
 from vitral import machine
-from vitral.data.datasets import Dataset, open_dataset
+from vitral.data.datasets import open_dataset
+from vitral.data.sources import Dataset
 from vitral.errors import UsageError
 from vitral.planning import benchmark
 from vitral.planning.dry_run import check_steps, dry_run, summary_lines

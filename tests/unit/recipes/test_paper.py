@@ -97,7 +97,7 @@ def test_the_authors_images(name: str) -> None:
     recipe = recipes.named(name)
     assert recipe.augment.crop_scale == (0.05, 1.0)
     assert recipe.augment.crop_ratio == (0.75, pytest.approx(1.33, abs=0.005))
-    assert (recipe.augment.flavour, recipe.augment.flip) == ("tf", 0.5)
+    assert (recipe.augment.flavour, recipe.augment.flip) == ("big_vision", 0.5)
     assert recipe.images.mean == recipe.images.std == (0.5, 0.5, 0.5)  # x / 127.5 - 1
     if recipe.start is None:
         assert round(recipe.images.size[0] / recipe.images.crop) == 256

@@ -65,3 +65,7 @@ def test_what_it_does_is_told():
 def test_no_torch_is_imported():
     code = "import sys, vitral.specs.augment; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_earlier_name_of_the_authors_flavour_is_understood():
+    assert Augment(flavour="tf") == Augment(flavour="big_vision")

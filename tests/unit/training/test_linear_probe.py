@@ -24,7 +24,7 @@ def test_a_probe_moves_the_head_alone_and_is_the_logistic_regression(tmp_path: P
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"head.weight", "head.bias"}
     classifier = load(run.path, precision="fp32")
-    split = classifier.labelled(photos)
+    split = classifier.eval_set(photos).split
     answers = classifier.evaluate(split)
     assert answers.accuracy == run.evaluation.accuracy
     assert answers.samples == len(split) == 12
