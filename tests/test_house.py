@@ -143,20 +143,14 @@ LEFT = {
         "data": 26,
         "features.py": 5,
         "images": 26,
-        "planning": 18,
-        "training": 5,
         "weights": 20,
     },
     "text_times_truth": {
         "data": 1,
-        "planning": 1,
         "weights": 2,
     },
     "fragment": {
         "features.py": 2,
-        "planning": 15,
-        "recipes": 3,
-        "training": 1,
         "weights": 32,
     },
 }

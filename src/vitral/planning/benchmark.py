@@ -31,7 +31,7 @@ USABLE = 0.9  # share of the free memory that is tried; beyond it a CPU's proces
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCosts:
-    """What real steps took.
+    """The times and the memory that real steps took.
 
     Attributes:
         images: computed at once, the largest number within the time and memory.

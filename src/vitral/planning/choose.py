@@ -1,4 +1,4 @@
-"""Which recipe a request means, by what is known of the data; and why, in a clause."""
+"""The choice of a recipe, by what is known of the data, and the reason for it in a clause."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from vitral.images.decode import Picture
 from vitral.planning.request import Request
 from vitral.specs import ModelSpec
 
-SMALL, LARGE = 50_000, 2_000_000  # training images
-FEW, FEW_PER_CLASS = 1000, 10  # where solving for a head is nearly as good, and done at once
+SMALL = 50_000  # training images: fewer need strong augmentation
+LARGE = 2_000_000  # training images: more need none
+FEW = 1000  # training images for which solving for a head is nearly as good, and done at once
+FEW_PER_CLASS = 10  # likewise, of each class
 SHALLOW = 8  # blocks: with fewer, every layer is fine-tuned alike
 LOOKED_AT = 9  # pictures whose size is read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What decides between recipes.
+    """Facts of the data and the machine that decide between recipes.
 
     Attributes:
         count: of the training images.
@@ -39,7 +41,7 @@ class Facts:
 
     @classmethod
     def of(cls, data: Dataset) -> Facts:
-        """Of an open data set; the size is the median of its first pictures."""
+        """Read the facts off an open data set; the size is the median of its first pictures."""
         sizes = []
         for index in range(min(LOOKED_AT, len(data.train))):
             with suppress(DataError):  # the loop tells of what it cannot read
@@ -94,11 +96,12 @@ def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None
         return Choice("lora", "--tune lora learns low-rank updates of the weights of --from")
     if start is not None and start.is_resnet:
         return Choice("bit-hyperrule", "the weights of --from are a ResNet's")
-    name, reason = "finetune", "--from names weights to start from"
+    choice = Choice("finetune", "--from names weights to start from")
     if start is not None and start.depth < SHALLOW:
-        name, reason = "finetune-small", f"--from names weights of {start.depth} blocks"
+        choice = Choice("finetune-small", f"--from names weights of {start.depth} blocks")
     if facts is None:
-        return Choice(name, reason)
+        return choice
     few = facts.count < FEW_PER_CLASS * facts.classes or (facts.count < FEW and not facts.gpu)
     hint = "; for so few, --tune probe is much quicker" if few else ""
-    return Choice(name, f"{reason}, for {facts.count:,} images of {facts.classes:,} classes{hint}")
+    known = f"for {facts.count:,} images of {facts.classes:,} classes"
+    return Choice(choice.name, f"{choice.reason}, {known}{hint}")

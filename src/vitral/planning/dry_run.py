@@ -1,4 +1,4 @@
-"""What a run needs and how long it takes, told before it begins (`--dry-run`).
+"""A dry run: the memory, time and disk that a run needs, before it begins (`--dry-run`).
 
     planned = plan(Request(data="photos/"))
     recipe = run_folder.with_data(planned.recipe, planned.data)

@@ -1,4 +1,4 @@
-"""Where each value of a resolved recipe comes from."""
+"""The origin of each value of a resolved recipe: the recipe, an option, the weights, --set."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from vitral.training.recipe import Recipe
 
 
 class Stage(NamedTuple):
-    """What changed a recipe, and the recipe with that."""
+    """A change of a recipe: its label, and the recipe with it."""
 
     label: str
     recipe: Recipe
 
 
 def origins_of(stages: Sequence[Stage], request: Request) -> dict[str, str]:
-    """Dotted field -> the last stage, or the option, that decided it; "default" where none did."""
+    """Name, for each dotted field, the last stage or the option that decided it.
+
+    The fields that nothing decided are a "default".
+    """
     first = stages[0].recipe
     unchanged = Recipe(model=first.model, images=ImageSpec(size=first.images.size)).to_dict()
     before = {k: v for k, v in flat(unchanged).items() if not k.startswith("model.")}

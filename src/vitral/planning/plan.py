@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def line(self) -> str:
-        """What a person should read before the run."""
+        """The sentence that a person should read before the run."""
         return f"recipe {self.name}: {self.reason}"
 
 
@@ -98,7 +98,7 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
 
 
 def refuse_labels(recipe: Recipe, data: Dataset) -> None:
-    """DataError for labels that the recipe's objective cannot learn."""
+    """Raise DataError for labels that the recipe's objective cannot learn."""
     goal = recipe.objective
     if not isinstance(goal, Classification):
         return
@@ -115,7 +115,7 @@ def refuse_labels(recipe: Recipe, data: Dataset) -> None:
 
 
 def first_weights(start: str) -> Weights:
-    """Weights to start from; a download is announced on the standard error."""
+    """Read weights to start from; a download is announced on the standard error."""
     return read_weights(start, announce=lambda line: print(line, file=sys.stderr))
 
 
@@ -130,18 +130,24 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     out: str | Path | None = None,
     changes: Sequence[str] = (),
 ) -> Run:
-    """Train on a folder of class folders or a built-in source; the same as `vitral train`.
+    """Train a model on images, as `vitral train` does, and return the finished run.
 
     Args:
-        data: the folder, or "digits" or "shapes".
-        start: weights to fine-tune: a run, an artifact, a checkpoint or an id like "timm/...".
-        model: a name of the catalogue such as "S/16"; size: pixels, or (height, width).
-        epochs: passes over the images; recipe: a name from `vitral.recipes.names()`, or the
-            recipe.json of a run.
+        data: a folder of class folders, a CSV file, tar shards, parquet or arrow files, "hf:NAME",
+            or a built-in source, "digits" or "shapes".
+        start: weights to fine-tune, which bring their model: a run, an artifact, a checkpoint or
+            an id like "timm/NAME"; None begins with new ones.
+        model: a name of the catalogue such as "S/16"; by default the recipe's, or that of `start`.
+        epochs: passes over the images; by default the recipe's length.
+        size: pixels of the images that the model reads, or (height, width).
+        recipe: a name from `vitral.recipes.names()`, or the recipe.json of a run; by default it is
+            chosen by the data and by `start`.
         out: the run folder; by default a new dated one under runs/.
-        changes: assignments such as "optimizer.lr=3e-4", as after --set.
+        changes: assignments such as "optimizer.lr=3e-4", as after --set; they win.
 
-    Returns the run: its `path`, and the `evaluation` of its best weights.
+    Returns the run: its `path`, and the `evaluation` of its best weights. Raises UsageError or
+    SpecError for a request that makes no recipe, DataError for unusable data, WeightsError for
+    weights that cannot be read, ModelError when training diverges, and Interrupted after Ctrl-C.
     """
     asked = Request(
         data=str(data),

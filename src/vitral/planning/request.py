@@ -1,4 +1,4 @@
-"""What a person asks for, before anything is opened."""
+"""A request: everything that a person asks of a run, before anything is opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_SET = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a person asked for on the command line or in Python; None leaves it to the recipe.
+    """The wishes of a person on the command line or in Python; None leaves it to the recipe.
 
     Attributes:
         data: the images; a recipe.json brings its own.

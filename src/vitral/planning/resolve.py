@@ -36,7 +36,7 @@ AS_THE_WEIGHTS = ("finetune", "finetune-small", "lora", "probe")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """What a request says of its run before the images are opened.
+    """A run as far as a request describes it before the images are opened.
 
     Attributes:
         data: how they are opened.
@@ -224,12 +224,12 @@ def _network(
 
 def _shortened(recipe: Recipe, amount: float) -> Recipe:
     """Another length in epochs; the warm-up and the cooldown keep their shares of the run."""
-    in_epochs, schedule = recipe.length.unit == "epochs", recipe.schedule
+    length = recipe.length
 
     def scaled(part: Duration) -> Duration:
-        alike = in_epochs and part.unit == "epochs"
-        return epochs(part.amount / recipe.length.amount * amount) if alike else part
+        alike = length.unit == part.unit == "epochs"
+        return epochs(part.amount / length.amount * amount) if alike else part
 
-    warmup, cooldown = scaled(schedule.warmup), scaled(schedule.cooldown)
-    schedule = replace(schedule, warmup=warmup, cooldown=cooldown)
+    schedule = recipe.schedule
+    schedule = replace(schedule, warmup=scaled(schedule.warmup), cooldown=scaled(schedule.cooldown))
     return replace(recipe, length=epochs(amount), schedule=schedule)

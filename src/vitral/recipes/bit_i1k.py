@@ -30,7 +30,7 @@ recipe = Recipe(
 
 
 def rule(count: int, _: tuple[int, int]) -> Recipe:
-    """As it is from 65,536 images on; below, at least 16 steps an epoch and 5 % of warm-up."""
+    """Fit the recipe to fewer than 65,536 images: 16 steps an epoch or more, 5 % of warm-up."""
     batch = min(4096, max(8, 2 ** int(math.log2(max(8, count / 16)))))
     optimizer = replace(recipe.optimizer, lr=0.1 * batch / 256)
     warmup = min(1000, max(1, count // batch) * 90 // 20)

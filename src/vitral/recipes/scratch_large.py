@@ -1,4 +1,4 @@
-"""From scratch on 50,000 to 2 million images, with a GPU: better plain ViT-S/16, fitted to them.
+"""Training from scratch on 50,000 to 2 million images, with a GPU: better plain ViT-S/16, fitted.
 
     vitral train PHOTOS/ --recipe scratch-large
 

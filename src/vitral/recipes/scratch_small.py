@@ -1,4 +1,4 @@
-"""From scratch on a few thousand photographs, on a CPU or one GPU: the default of `vitral train`.
+"""Training from scratch on a few thousand photographs, on a CPU or one GPU: the default.
 
     vitral train PHOTOS/ --recipe scratch-small
 

@@ -181,7 +181,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Tune:
-    """What of a network learns; as text (in JSON, after --tune) full, probe, last:N or lora:RANK.
+    """The part of a network that learns; as text (JSON, --tune) full, probe, last:N or lora:RANK.
 
     Attributes:
         kind: "full", everything; "probe", the head; "last", the last blocks and the head; "lora",
