@@ -286,13 +286,11 @@ def _filters_of(spec: ModelSpec) -> str:
 
 def _without_positions(spec: ModelSpec) -> str:
     """Say why there is no similarity of positions to show; empty where there is."""
-    match spec.positions:
-        case "none":
-            return f"{spec.name} has no position embeddings, so there is no similarity to show."
-        case "relative":
-            return (
-                f"{spec.name} has relative positions: keys per offset inside attention, and no "
-                f"embedding of a place that could be compared."
-            )
-        case _:
-            return ""
+    if spec.positions == "none":
+        return f"{spec.name} has no position embeddings, so there is no similarity to show."
+    if spec.adds_positions or spec.positions == "rope2d":
+        return ""
+    return (
+        f"{spec.name} has {spec.positions} positions: of pairs of tokens, inside attention, and no "
+        f"embedding of a place that could be compared."
+    )
