@@ -35,8 +35,8 @@ import vitral
 from record import write
 from vitral.data.shapes import KINDS, draw
 from vitral.evaluation import wilson
-from vitral.explanation import explain, rollout
-from vitral.explanation.attention import readout, to_patches
+from vitral.explanation import explain
+from vitral.explanation.attention import readout, rollout, to_patches
 from vitral.explanation.faithfulness import faithfulness
 from vitral.explanation.request import ExplainRequest, Method
 from vitral.images import preprocess

@@ -8,8 +8,8 @@ from PIL import Image
 
 from vitral.drawing import pictures
 from vitral.drawing.palette import LEADING, amounts, rgb
+from vitral.drawing.pictures import overlay
 from vitral.errors import UsageError
-from vitral.explanation import overlay
 
 GREY = np.full((64, 96, 3), 128, dtype=np.uint8)
 LINE = pictures.to_uint8(rgb(LEADING))

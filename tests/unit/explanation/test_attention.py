@@ -5,8 +5,14 @@ import torch
 from networks import tiny
 
 from vitral.errors import ModelError, UsageError
-from vitral.explanation import attention_distance, patches_only, rollout
-from vitral.explanation.attention import normalised_map, readout, to_patches
+from vitral.explanation.attention import (
+    attention_distance,
+    normalised_map,
+    patches_only,
+    readout,
+    rollout,
+    to_patches,
+)
 
 
 def attention(blocks=4, batch=2, heads=3, tokens=10, seed=0):

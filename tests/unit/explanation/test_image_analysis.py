@@ -10,7 +10,8 @@ from networks import pictures, randomised, tiny_bit
 from PIL import Image
 
 from vitral.errors import ModelError, UsageError
-from vitral.explanation import ExplainRequest, explain, rollout
+from vitral.explanation import ExplainRequest, explain
+from vitral.explanation.attention import rollout
 from vitral.explanation.image_analysis import as_pictures
 from vitral.model import build
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec

@@ -9,7 +9,8 @@ from networks import STEM, randomised, tiny, tiny_bit
 from sklearn.decomposition import PCA
 
 from vitral.errors import DataError, ModelError
-from vitral.explanation import attention_distance, model_analysis, patches_only, rollout
+from vitral.explanation import model_analysis
+from vitral.explanation.attention import attention_distance, patches_only, rollout
 from vitral.specs import ImageSpec
 
 IMAGES = ImageSpec(size=(32, 48))
