@@ -141,7 +141,6 @@ def fragment(node: ast.AST) -> bool:
 LEFT = {
     "unrelated_values": {
         "data": 26,
-        "features.py": 5,
         "images": 26,
         "weights": 20,
     },
@@ -150,7 +149,6 @@ LEFT = {
         "weights": 2,
     },
     "fragment": {
-        "features.py": 2,
         "weights": 32,
     },
 }

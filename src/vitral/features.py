@@ -15,21 +15,10 @@ import numpy as np
 
 from vitral import machine
 from vitral.classifier import Classifier
-from vitral.data import layouts, problems
-from vitral.data.datasets import find_images, open_dataset
-from vitral.data.folders import named_like_an_image
+from vitral.data.datasets import list_images, open_dataset
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import (
-    LEFT_OUT,
-    Arrays,
-    Dataset,
-    Division,
-    Files,
-    Problem,
-    SourceOptions,
-    Split,
-)
+from vitral.data.sources import LEFT_OUT, Arrays, Dataset, Division, Problem, Split
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import joined, probes
 from vitral.evaluation.outputs import Outputs, compute_outputs
@@ -65,7 +54,7 @@ def embed(
     batch: int = 64,
     tick: Tick | None = None,
 ) -> Embedding:
-    """What the head reads of every image, pre-logits included: y of equation 4, or what is pooled.
+    """Compute what the head reads of every image, pre-logits included: y of equation 4.
 
     Args:
         classifier: the model, its preprocessing and its device.
@@ -77,16 +66,18 @@ def embed(
     Raises DataError if there is no image or none can be read, ModelError for a model that gives
     numbers that are not finite.
     """
-    eyes = _Eyes(classifier, classifier.card.images, batch, tick)
-    listing = _listed([str(source) for source in data], max(classifier.card.images.size))
-    parts, paths, labels = [], list[str](), list[str]()
+    embedder = Embedder(classifier, classifier.card.images, batch, tick)
+    listing = list_images([str(source) for source in data], max(classifier.card.images.size))
+    parts: list[np.ndarray] = []
+    paths: list[str] = []
+    labels: list[str] = []
     for split in listing.splits:
-        seen = eyes.see(split)
-        if len(seen.indices):
-            parts.append(seen.values)
-            paths += [split.key(int(index)) for index in seen.indices]
-            labels += _named(split.labels[seen.indices], listing.classes)
-    failed = (*listing.failed, *eyes.failed)
+        outputs = embedder.embed(split)
+        if len(outputs.indices):
+            parts.append(outputs.values)
+            paths += [split.key(int(index)) for index in outputs.indices]
+            labels += _named(split.labels[outputs.indices], listing.classes)
+    failed = (*listing.failed, *embedder.failed)
     if not parts:
         raise DataError(f"None of the {len(failed)} files could be read as an image.")
     return Embedding(
@@ -137,77 +128,89 @@ def probe(
     spec = classifier.card.images
     if kind == "fewshot":
         spec = replace(spec, fit="squash", crop=FEW_SHOT_CROP)
-    eyes = _Eyes(classifier, spec, batch, tick)
-    test = eyes.see(opened.val)
+    embedder = Embedder(classifier, spec, batch, tick)
+    test = embedder.embed(opened.val)
     if len(test.indices) == 0:
         raise DataError(f"None of the {len(opened.val)} test images of {data} can be read.")
     truth = opened.val.labels[test.indices]
     if kind == "fewshot":
-        found = _few_shot(eyes, opened, test.values, truth, seeds, shots)
+        result = _few_shot(embedder, opened, test.values, truth, seeds, shots)
     else:
-        found = _whole(eyes, opened, test.values, truth, kind)
-    lost = [problem for problem in opened.problems if problem.code in LEFT_OUT] + eyes.failed
+        result = _whole(embedder, opened, test.values, truth, kind)
+    lost = [problem for problem in opened.problems if problem.code in LEFT_OUT] + embedder.failed
     named = (f"left out  {problem.path}: {problem.reason}" for problem in lost)
     notes = first_lines(named, MOST_NOTES, " images left out")
-    return replace(found, notes=(*found.notes, *notes))
+    return replace(result, notes=(*result.notes, *notes))
 
 
 @dataclass(frozen=True, slots=True)
-class _Eyes:
+class Embedder:
+    """The network of a classifier up to its head, for split after split.
+
+    Attributes:
+        classifier: the model and its engine.
+        images: how images are prepared, the model's own way or a probe's.
+        batch, tick: as of `embed`.
+        failed: images of all splits so far that could not be read.
+    """
+
     classifier: Classifier
     images: ImageSpec
     batch: int
     tick: Tick | None
     failed: list[Problem] = field(default_factory=list)
 
-    def see(self, split: Split) -> Outputs:
-        """What the head reads of a split; ModelError where that is not finite."""
+    def embed(self, split: Split) -> Outputs:
+        """Compute what the head reads of a split; ModelError where that is not finite."""
         engine = self.classifier.engine
         # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
         workers = min(8, machine.cores()) if far else 0
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
         batches = with_progress(batches, self.tick, len(split))
-        seen = compute_outputs(engine.representation, batches, self.images, engine.device)
-        self.failed.extend(seen.failed)
-        if not np.isfinite(seen.values).all():
+        outputs = compute_outputs(engine.representation, batches, self.images, engine.device)
+        self.failed.extend(outputs.failed)
+        if not np.isfinite(outputs.values).all():
             raise ModelError(
                 "The model gives numbers that are not finite: its weights are damaged or it "
                 "diverged. Use other weights."
             )
-        return seen
+        return outputs
 
 
 def _few_shot(
-    eyes: _Eyes,
+    embedder: Embedder,
     data: Dataset,
     test: np.ndarray,
     truth: np.ndarray,
     seeds: int,
     shots: Sequence[int],
 ) -> ProbeResult:
-    """Only the images that are drawn are looked at; if one cannot be read, all draw anew."""
-    labels, count = data.train.labels.copy(), len(data.classes)
-    places, seen = np.full(len(labels), -1), 0
+    """Embed only the images that are drawn; if one cannot be read, all draw anew."""
+    labels = data.train.labels.copy()
+    count = len(data.classes)
+    rows_of = np.full(len(labels), -1)  # of each image in `features`
+    embedded = 0
     parts: list[np.ndarray] = []
     while True:
         possible, notes = probes.possible_shots(labels, data.classes, shots)
         draws = [probes.supports(labels, count, possible, seed) for seed in range(seeds)]
         wanted = np.unique(np.concatenate([draw[possible[-1]] for draw in draws]))
-        new = wanted[places[wanted] < 0]
+        new = wanted[rows_of[wanted] < 0]
         if len(new) == 0:
             break
-        found = eyes.see(data.train.select(new))
-        places[new[found.indices]] = seen + np.arange(len(found.indices))
-        labels[new[places[new] < 0]] = -1
-        seen += len(found.indices)
-        parts += [found.values] if len(found.indices) else []
-    features, scores = np.concatenate(parts), []
+        outputs = embedder.embed(data.train.select(new))
+        rows_of[new[outputs.indices]] = embedded + np.arange(len(outputs.indices))
+        labels[new[rows_of[new] < 0]] = -1
+        embedded += len(outputs.indices)
+        parts += [outputs.values] if len(outputs.indices) else []
+    features = np.concatenate(parts)
+    scores = []
     for number in possible:
         accuracies = []
         for draw in draws:
-            rows = draw[number]
-            head = probes.least_squares(features[places[rows]], labels[rows], count)
+            images = draw[number]
+            head = probes.least_squares(features[rows_of[images]], labels[images], count)
             accuracies.append(float((probes.answers(test, head) == truth).mean()))
         scores.append(probe_score(accuracies, len(truth), number))
     return ProbeResult(
@@ -221,10 +224,10 @@ def _few_shot(
 
 
 def _whole(
-    eyes: _Eyes, data: Dataset, test: np.ndarray, truth: np.ndarray, kind: ProbeKind
+    embedder: Embedder, data: Dataset, test: np.ndarray, truth: np.ndarray, kind: ProbeKind
 ) -> ProbeResult:
-    """From all training images that can be read."""
-    support = eyes.see(data.train)
+    """Learn from all training images that can be read."""
+    support = embedder.embed(data.train)
     labels = data.train.labels[support.indices]
     match kind:
         case "knn":
@@ -244,7 +247,7 @@ def _whole(
 
 
 def _divided_as_trained(classifier: Classifier, data: str | Path) -> Dataset:
-    """Divides images as the model's training did, so that none that it learnt from is tested on."""
+    """Divide images as the model's training did, so that none that it learnt from is tested on."""
     division = classifier.card.division or Division()
     return open_dataset(
         data,
@@ -254,39 +257,6 @@ def _divided_as_trained(classifier: Classifier, data: str | Path) -> Dataset:
         size=max(classifier.card.images.size),
         allow_unreadable=True,
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Listing:
-    splits: tuple[Split, ...]
-    classes: tuple[str, ...]  # none where there are no labels
-    failed: tuple[Problem, ...] = ()
-
-
-def _listed(sources: Sequence[str], size: int) -> _Listing:
-    """Labelled images where one source has them; otherwise all the images that can be found."""
-    layout = None
-    if len(sources) == 1:
-        layout = layouts.recognise(sources[0], SourceOptions(size=size))
-    if layout is not None and not (layout.is_path and _has_loose_images(Path(sources[0]))):
-        places = [place for place in (layout.train, layout.held_out) if place is not None]
-        found = [place.scan() for place in places]
-        for place, images in zip(places, found, strict=True):
-            problems.refuse_rows(images, str(place), allowed=True)
-        classes = tuple(sorted({name for images in found for name in images.classes}))
-        failed = [problem for images in found for problem in images.problems]
-        failed = [problem for problem in failed if problem.code in (*LEFT_OUT, "missing")]
-        if classes:
-            splits = [images.split("all", classes) for images in found if images.names]
-            return _Listing(tuple(splits), classes, tuple(failed))
-    files = tuple(map(str, find_images(sources)))
-    rows = np.arange(len(files))
-    return _Listing((Split("all", np.zeros_like(rows), rows, Files("", files)),), ())
-
-
-def _has_loose_images(path: Path) -> bool:
-    """Whether images lie beside the folders of a folder, which no class then holds."""
-    return path.is_dir() and any(named_like_an_image(child.name) for child in path.iterdir())
 
 
 def _named(labels: np.ndarray, classes: Sequence[str]) -> list[str]:

@@ -19,10 +19,12 @@ import numpy as np
 from vitral.data import folders, layouts, problems
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import (
+    LEFT_OUT,
     QUIET,
     DataLayout,
     Dataset,
     Division,
+    Files,
     Problem,
     ScanResult,
     SourceOptions,
@@ -317,6 +319,52 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         else:
             images.append(problems.existing(str(path), ()))
     return images
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Listing:
+    """All images of some sources, labelled or not.
+
+    Attributes:
+        splits: the images, those held out last.
+        classes: names of the labels; empty where there are none.
+        failed: images that are named and cannot be used.
+    """
+
+    splits: tuple[Split, ...]
+    classes: tuple[str, ...] = ()
+    failed: tuple[Problem, ...] = ()
+
+
+def list_images(sources: Sequence[str], size: int) -> Listing:
+    """Lists labelled images where one source has them; otherwise all images that can be found.
+
+    `size` is that of SourceOptions, for images that are drawn. Raises what `find_images` raises.
+    """
+    layout = None
+    if len(sources) == 1:
+        layout = layouts.recognise(sources[0], SourceOptions(size=size))
+    if layout is not None and not (layout.is_path and _has_loose_images(Path(sources[0]))):
+        places = [place for place in (layout.train, layout.held_out) if place is not None]
+        scans = [place.scan() for place in places]
+        for place, images in zip(places, scans, strict=True):
+            problems.refuse_rows(images, str(place), allowed=True)
+        classes = tuple(sorted({name for images in scans for name in images.classes}))
+        failed = [problem for images in scans for problem in images.problems]
+        failed = [problem for problem in failed if problem.code in (*LEFT_OUT, "missing")]
+        if classes:
+            splits = [images.split("all", classes) for images in scans if images.names]
+            return Listing(splits=tuple(splits), classes=classes, failed=tuple(failed))
+    files = tuple(map(str, find_images(sources)))
+    rows = np.arange(len(files))
+    return Listing(splits=(Split("all", np.zeros_like(rows), rows, Files("", files)),))
+
+
+def _has_loose_images(path: Path) -> bool:
+    """Whether images lie beside the folders of a folder, which no class then holds."""
+    return path.is_dir() and any(
+        folders.named_like_an_image(child.name) for child in path.iterdir()
+    )
 
 
 def _is_image(path: str) -> bool:
