@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vitral.errors import SpecError
 from vitral.specs.fields import choice
@@ -15,7 +15,7 @@ class Augment:
 
     Attributes:
         flavour: whose crop and RandAugment: "torchvision"; "timm", which differs in RandAugment;
-            "big_vision", as in the authors' code; "tf" is its earlier name.
+            "big_vision", as in the authors' code; in JSON "tf" is its earlier name.
         crop: "inception" cuts a random rectangle and resizes it, "none" keeps the evaluation view.
         crop_scale: smallest and largest share of the picture's area that a crop keeps; the
             authors' is 0.05 to 1.
@@ -35,6 +35,8 @@ class Augment:
             both, each batch takes one of them.
         repeats: how often each image of a batch comes, as another view each time.
     """
+
+    EARLIER: ClassVar = {"flavour=tf": "big_vision"}  # for from_mapping
 
     flavour: Literal["torchvision", "timm", "big_vision"] = "torchvision"
     crop: Literal["inception", "none"] = "inception"
@@ -56,8 +58,6 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Refuse values that would change nothing, or everything, without saying so."""
-        if self.flavour == "tf":  # as recipes called it that were written before
-            object.__setattr__(self, "flavour", "big_vision")
         choice(self, "crop", Augment)
         choice(self, "flavour", Augment)
         for name in ("crop_scale", "crop_ratio", "zoom"):

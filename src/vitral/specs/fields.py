@@ -43,12 +43,14 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
     if not isinstance(values, Mapping):
         raise SpecError(f"{cls.__name__} is a set of named values, not {values!r:.40}.")
     hints = get_type_hints(cls)
+    earlier: Mapping[str, Any] = getattr(cls, "EARLIER", {})  # values that were called otherwise
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
             raise SpecError(f"{cls.__name__} has no field '{name}'; {did_you_mean(name, known)}")
     ready = {
-        name: coerce(hints[name], value, f"{cls.__name__}.{name}") for name, value in values.items()
+        name: coerce(hints[name], earlier.get(f"{name}={value}", value), f"{cls.__name__}.{name}")
+        for name, value in values.items()
     }
     try:
         return cls(**ready)

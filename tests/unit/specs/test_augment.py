@@ -11,6 +11,7 @@ import pytest
 
 from vitral.errors import SpecError
 from vitral.specs.augment import Augment
+from vitral.specs.fields import from_mapping
 
 
 @pytest.mark.parametrize(
@@ -68,4 +69,4 @@ def test_no_torch_is_imported():
 
 
 def test_the_earlier_name_of_the_authors_flavour_is_understood():
-    assert Augment(flavour="tf") == Augment(flavour="big_vision")
+    assert from_mapping(Augment, {"flavour": "tf"}) == Augment(flavour="big_vision")
