@@ -2,14 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A worker on each core with one torch thread; byte code is kept, since tests start many processes.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" \
+  -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test env check proofs benchmarks clean
+.PHONY: demo test quick env check proofs benchmarks clean
 
 demo: .venv/.user
 	$(BIN)/vitral demo $(if $(OUT),--out $(OUT))
 
 test: check
-	$(BIN)/python -m pytest -m "not proof"
+	$(TESTS)
+
+# after every change: no whole trainings, and none of the libraries that are compared with
+quick: .venv/.dev
+	$(TESTS) tests/unit tests/test_house.py
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

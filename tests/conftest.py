@@ -1,5 +1,9 @@
 """Folders of images that every room may use: drawn, never downloaded."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
+
 import signal
 import sys
 from collections.abc import Callable
@@ -7,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import vitral as package
 from drawn import draw_folder
 from vitral import cli
 
@@ -26,6 +31,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def photos(tmp_path: Path) -> Path:
     """Three classes of twelve 32-pixel JPEGs, no split."""
     return draw_folder(tmp_path / "photos", kinds=3, each=12)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ (three classes of twelve) and run/, an epoch on them; only to read."""
+    folder = tmp_path_factory.mktemp("trained")
+    package.train(
+        draw_folder(folder / "photos", kinds=3, each=12),
+        model="mu/8",
+        size=32,
+        epochs=1,
+        out=folder / "run",
+        changes=["data.workers=0"],
+    )
+    return folder
 
 
 @pytest.fixture

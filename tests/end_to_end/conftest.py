@@ -1,13 +1,20 @@
-"""The demo, run once as the README says it."""
+"""The demo, whole as the README says it, and cut short."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+
+from vitral import cli
+from vitral.recipes import digits
+from vitral.training.duration import epochs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +27,7 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def whole_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """`make demo OUT=...` on all cores, in the environment that is there."""
     if shutil.which("make") is None or not (ROOT / ".venv" / ".user").exists():
         pytest.skip("needs make and the environment of `make env`")
@@ -37,3 +44,27 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     )
     assert done.returncode == 0, done.stderr
     return Demo(run, done.stdout + done.stderr, time.monotonic() - started)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """`vitral demo` of 5 epochs instead of 100, in this process."""
+    run = tmp_path_factory.mktemp("demo") / "run"
+    schedule = replace(digits.recipe.schedule, warmup=epochs(1))
+    short = replace(
+        digits.recipe, schedule=schedule, length=epochs(5), evaluate_every=epochs(5), ema=0.9
+    )
+    started = time.monotonic()
+    text = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(text),
+        contextlib.redirect_stderr(text),
+        pytest.raises(SystemExit) as stop,
+    ):
+        patch.setattr(digits, "recipe", short)
+        patch.setattr(sys, "argv", ["vitral", "demo", "--out", str(run)])
+        patch.setenv("COLUMNS", "200")
+        cli.main()
+    assert not stop.value.code, text.getvalue()
+    return Demo(run, text.getvalue(), time.monotonic() - started)

@@ -19,16 +19,9 @@ Vitral = Callable[..., tuple[int, str, str]]
 QUICK = ("--model", "mu/8", "--size", "32", "--epochs", "1", "--set", "data.workers=0")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small trained run."""
-    from vitral.planning.plan import train
-
-    folder = tmp_path_factory.mktemp("run")
-    data = draw_folder(folder / "photos", kinds=3, each=12)
-    changes = ["data.workers=0"]
-    train(data, model="mu/8", size=32, epochs=1, out=folder / "run", changes=changes)
-    return folder / "run"
+@pytest.fixture
+def run(trained: Path) -> Path:
+    return trained / "run"
 
 
 @pytest.fixture

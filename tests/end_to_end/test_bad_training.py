@@ -7,19 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from drawn import draw_folder
 from vitral import train
 
 Vitral = Callable[..., tuple[int, str, str]]
 SMALL = ("--model", "mu/8", "--size", "32", "--set", "data.workers=0")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    data = draw_folder(folder / "photos", kinds=3, each=12)
-    train(data, model="mu/8", size=32, epochs=1, out=folder / "run", changes=["data.workers=0"])
-    return folder / "run"
+@pytest.fixture
+def run(trained: Path) -> Path:
+    return trained / "run"
 
 
 def refused(result: tuple[int, str, str], code: int, *words: str) -> None:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,31 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn_place(folder: Path) -> Path:
     """A folder with PHOTOS/ and photo.jpg, where the commands run in their order."""
-    folder = tmp_path_factory.mktemp("readme")
-    draw_folder(folder / "PHOTOS", kinds=3, each=12, size=64)
+    draw_folder(folder / "PHOTOS", kinds=3, each=5, size=64)
     shutil.copyfile(next((folder / "PHOTOS").rglob("*.jpg")), folder / "photo.jpg")
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_place(tmp_path_factory.mktemp("readme"))
+
+
+@pytest.fixture(scope="module")
+def other_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_place(tmp_path_factory.mktemp("readme"))
 
 
 def test_the_readme_has_its_two_commands_first() -> None:
     assert COMMANDS[:2] == ["make demo", "make test"]
 
 
+@pytest.mark.skipif(not (ROOT / ".venv" / ".dev").exists(), reason="needs `make env`")
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
-def test_make_commands_mean_what_the_readme_says(command: str, demo: Any) -> None:
-    """`make demo` is run by the fixture; `make test` is what runs this."""
-    assert demo.run.exists()
+def test_make_commands_mean_what_the_readme_says(command: str) -> None:
+    """`make demo` is run whole by a proof; `make test` is what runs this."""
     done = subprocess.run(
         [*command.split(), "--dry-run", "--no-print-directory"],
         cwd=ROOT,
@@ -58,13 +67,34 @@ def test_make_commands_mean_what_the_readme_says(command: str, demo: Any) -> Non
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("vitral")])
-def test_vitral_commands_run(command: str, place: Path, demo: Any) -> None:
+def test_vitral_commands_run(
+    command: str,
+    place: Path,
+    demo: Any,
+    vitral: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One after the other in this process; proofs start a process for each."""
+    _, verb, *words = shlex.split(command)
+    if verb == "demo":
+        assert demo.run.exists()
+        return
+    monkeypatch.chdir(place)
+    code, _, err = vitral(verb, *words)
+    assert code == 0, err
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("vitral")])
+def test_vitral_commands_run_each_in_its_own_process(
+    command: str, other_place: Path, whole_demo: Any
+) -> None:
     words = shlex.split(command)
     if words[1] == "demo":
-        assert demo.run.exists()  # `make demo OUT=RUN` is `vitral demo --out RUN`
+        assert whole_demo.run.exists()  # `make demo OUT=RUN` is `vitral demo --out RUN`
         return
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=place, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *words], cwd=other_place, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

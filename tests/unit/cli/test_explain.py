@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drawn import draw_folder
 from vitral.cli import explain
 from vitral.cli.printing import progress
 from vitral.explanation import save
@@ -18,32 +17,20 @@ from vitral.explanation import save
 Vitral = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """photos/ (12 files in 2 classes) and run/, trained on them."""
-    import vitral
-
-    path = tmp_path_factory.mktemp("explaining")
-    draw_folder(path / "photos", kinds=2, each=6)
-    changes = ["data.workers=0", "data.batch=4"]
-    vitral.train(
-        path / "photos", model="mu/8", size=32, epochs=1, out=path / "run", changes=changes
-    )
-    return path
-
-
-def test_one_image_gets_a_folder(vitral: Vitral, place: Path, tmp_path: Path) -> None:
-    picture = next((place / "photos").rglob("*.jpg"))
-    code, out, err = vitral("explain", place / "run", picture, "--out", tmp_path / "one")
+def test_one_image_gets_a_folder(vitral: Vitral, trained: Path, tmp_path: Path) -> None:
+    picture = next((trained / "photos").rglob("*.jpg"))
+    code, out, err = vitral("explain", trained / "run", picture, "--out", tmp_path / "one")
     assert code == 0, err
     assert {path.name for path in (tmp_path / "one").iterdir()} == set(save.file_names())
     assert "occlusion for" in out and "than random order" in out
     assert out.splitlines()[-1] == f"written: {tmp_path / 'one'}"
     options = ("--query", "2,3", "--layer", "1", "--head", "2", "--json")
-    code, out, _ = vitral("explain", place / "run", picture, "--out", tmp_path / "e.svg", *options)
+    code, out, _ = vitral(
+        "explain", trained / "run", picture, "--out", tmp_path / "e.svg", *options
+    )
     result = json.loads(out)["results"][0]
     word = ("--method", "relevance", "--out", tmp_path / "r.png", "--json")
-    quick = json.loads(vitral("explain", place / "run", picture, *word)[1])["results"][0]
+    quick = json.loads(vitral("explain", trained / "run", picture, *word)[1])["results"][0]
     assert quick["method"] == "relevance"
     assert result["method"] == "attention"
     assert {"path", "top", "target", "faithfulness", "written"} <= set(result)
@@ -51,9 +38,9 @@ def test_one_image_gets_a_folder(vitral: Vitral, place: Path, tmp_path: Path) ->
 
 
 def test_many_images_get_a_folder_each_and_a_table(
-    vitral: Vitral, place: Path, tmp_path: Path
+    vitral: Vitral, trained: Path, tmp_path: Path
 ) -> None:
-    pictures = sorted((place / "photos").rglob("*.jpg"))
+    pictures = sorted((trained / "photos").rglob("*.jpg"))
     inputs = tmp_path / "inputs"
     (inputs / "again").mkdir(parents=True)
     for picture in pictures[:3]:
@@ -61,7 +48,7 @@ def test_many_images_get_a_folder_each_and_a_table(
     shutil.copy(pictures[0], inputs / "again" / f"{pictures[0].parent.name}-{pictures[0].name}")
     shutil.copy(pictures[0], inputs / "explanations.csv.jpg")
     (inputs / "broken.jpg").write_text("no image")
-    code, out, err = vitral("explain", place / "run", inputs, "--out", tmp_path / "many")
+    code, out, err = vitral("explain", trained / "run", inputs, "--out", tmp_path / "many")
     assert code == 0, err
     assert "broken.jpg cannot be read" in err
     assert "random order on" in out
@@ -72,20 +59,22 @@ def test_many_images_get_a_folder_each_and_a_table(
     for row in rows:
         assert {p.name for p in Path(row["folder"]).iterdir()} == {"overlay.png", "overview.png"}
         assert np.isfinite([float(row["deletion score"]), float(row["insertion score"])]).all()
-    code, out, _ = vitral("explain", place / "run", inputs, "--out", tmp_path / "many", "--json")
+    code, out, _ = vitral("explain", trained / "run", inputs, "--out", tmp_path / "many", "--json")
     results = json.loads(out)["results"]
     assert sum("error" in result for result in results) == 1
     assert len(results) == 6
 
 
-def test_without_images_the_model_is_explained(vitral: Vitral, place: Path, tmp_path: Path) -> None:
-    code, out, err = vitral("explain", place / "run", "--out", tmp_path / "own")
+def test_without_images_the_model_is_explained(
+    vitral: Vitral, trained: Path, tmp_path: Path
+) -> None:
+    code, out, err = vitral("explain", trained / "run", "--out", tmp_path / "own")
     assert code == 0, err
     written = [Path(line.removeprefix("written: ")) for line in out.splitlines()]
     assert {"filters.png", "positions.png", "attention_distance.png"} <= {p.name for p in written}
     assert all(path.exists() for path in written)
     code, out, err = vitral(
-        "explain", place / "run", "--data", place / "photos", "--out", tmp_path / "o2", "--json"
+        "explain", trained / "run", "--data", trained / "photos", "--out", tmp_path / "o2", "--json"
     )
     assert code == 0, err
     assert len(json.loads(out)["written"]) == len(written)
@@ -105,19 +94,19 @@ def test_without_images_the_model_is_explained(vitral: Vitral, place: Path, tmp_
     ],
 )
 def test_what_cannot_be_asked(
-    vitral: Vitral, place: Path, tmp_path: Path, monkeypatch, options, code, sentence
+    vitral: Vitral, trained: Path, tmp_path: Path, monkeypatch, options, code, sentence
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = next((place / "photos").rglob("*.jpg"))
-    found, out, err = vitral("explain", place / "run", picture, *options)
+    picture = next((trained / "photos").rglob("*.jpg"))
+    found, out, err = vitral("explain", trained / "run", picture, *options)
     assert (found, out) == (code, "")
     assert sentence in err
     assert len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path) -> None:
-    photos, run = place / "photos", place / "run"
+def test_what_does_not_fit_together(vitral: Vitral, trained: Path, tmp_path: Path) -> None:
+    photos, run = trained / "photos", trained / "run"
     picture = next(photos.rglob("*.jpg"))
     for words, code, sentence in (
         ((photos, "--out", tmp_path / "a.png"), 2, "one picture of one image; name a folder"),
@@ -143,7 +132,7 @@ def test_what_does_not_fit_together(vitral: Vitral, place: Path, tmp_path: Path)
 
 
 def test_a_terminal_sees_that_it_goes_on(
-    vitral: Vitral, place: Path, tmp_path: Path, monkeypatch, capsys
+    vitral: Vitral, trained: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     with progress("explaining") as tick:
         tick(3, 5)
@@ -156,8 +145,8 @@ def test_a_terminal_sees_that_it_goes_on(
     with progress("explaining") as tick:
         tick(3, 5)
     assert "3/5" in capsys.readouterr().err
-    picture = next((place / "photos").rglob("*.jpg"))
+    picture = next((trained / "photos").rglob("*.jpg"))
     word = ("--method", "relevance", "--out", tmp_path / "one.png")
-    code, _, err = vitral("explain", place / "run", picture, *word)
+    code, _, err = vitral("explain", trained / "run", picture, *word)
     assert code == 0
     assert "explaining" in err and "0:00:0" in err

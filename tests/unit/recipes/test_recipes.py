@@ -18,7 +18,7 @@ from vitral.data.loader import Batch, steps_per_epoch
 from vitral.errors import SpecError, UsageError
 from vitral.model import StepSamples, ViT, build
 from vitral.planning.choose import Facts
-from vitral.planning.plan import plan, train
+from vitral.planning.plan import plan
 from vitral.planning.request import Request
 from vitral.recipes import bit_i1k, finetune, scratch_large, scratch_small
 from vitral.specs import Dropouts, ImageSpec, counts
@@ -515,22 +515,3 @@ def test_weights_and_model_do_not_go_together(tmp_path: Path) -> None:
         resolve(Request(data="photos", start=str(saved(tmp_path / "w")), model="S/16"))
     with pytest.raises(UsageError, match="--from WEIGHTS"):
         resolve(Request(data="photos", recipe="finetune"))
-
-
-def test_a_fine_tune_starts_where_the_weights_ended(tmp_path: Path) -> None:
-    weights = saved(tmp_path / "w")
-    run = train(
-        "digits",
-        start=weights,
-        epochs=1,
-        out=tmp_path / "run",
-        changes=["optimizer.lr=1e-9", "ema=0"],
-    )
-    before, after = artifact.load(weights)[0], artifact.load(run.path / "best")[0]
-    assert torch.allclose(
-        before.state_dict()["patches.weight"], after.state_dict()["patches.weight"]
-    )
-    assert after.state_dict()["head.weight"].shape == (10, 32)
-    assert after.state_dict()["head.weight"].abs().max() < 1e-6
-    content = json.loads((run.path / "recipe.json").read_text())
-    assert content["recipe"]["start"] == str(weights)

@@ -1,4 +1,7 @@
+"""What a whole run does: its record, its resumes, the files and the numbers that go bad."""
+
 import json
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contexts import context
 from safetensors.torch import load_file
 
+from contexts import context
 from drawn import draw_folder
 from planned import resolve, train
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
@@ -18,7 +21,7 @@ from vitral.planning.request import Request
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import ProcessGroup
-from vitral.training.recipe import Recipe, epochs, override, steps
+from vitral.training.recipe import Recipe, override, steps
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_folder(tmp_path_factory.mktemp("data") / "photos", kinds=2, each=20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(photos: Path) -> Recipe:
     """Four steps an epoch, two epochs, with every kind of noise on."""
     asked = Request(
@@ -52,14 +55,25 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "last" / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe's run, from its first step to its last; only to be read."""
+    return train(recipe, tmp_path_factory.mktemp("whole") / "run", display=quiet()).path
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to do with as one likes."""
+    return shutil.copytree(whole, tmp_path / "finished")
+
+
 def equal(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     return set(first) == set(second) and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(recipe, tmp_path / "run", display=quiet())
-    names = {path.name for path in run.path.iterdir()}
+def test_a_run_leaves_the_whole_record(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
     assert names == {
         ".lock",
         "best",
@@ -72,34 +86,34 @@ def test_a_run_leaves_the_whole_record(recipe: Recipe, tmp_path: Path) -> None:
         "state",
         "views.jpg",
     }
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "val_accuracy" in line] == [4, 8]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    accuracies = {line["step"]: line["val_accuracy"] for line in lines if "val_accuracy" in line}
+    assert list(accuracies) == [4, 8]
     losses = [line for line in lines if "loss" in line]
     assert [line["step"] for line in losses] == list(range(1, 9))
     assert losses[0]["lr"] > 0
-    card = json.loads((run.path / "best" / "model.json").read_text())
-    assert card["metrics"]["accuracy"] == run.evaluation.accuracy
+    card = json.loads((whole / "best" / "model.json").read_text())
+    assert card["metrics"]["accuracy"] == max(accuracies.values()), "the best is kept"
     assert card["classes"] == sorted(card["classes"])
-    rows = (run.path / "predictions.csv").read_text().splitlines()
-    assert len(rows) == run.evaluation.samples + 1
+    evaluation = json.loads((whole / "evaluation.json").read_text())
+    rows = (whole / "predictions.csv").read_text().splitlines()
+    assert len(rows) == evaluation["samples"] + 1
 
 
 def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, whole: Path, tmp_path: Path
 ) -> None:
     before = torch.random.get_rng_state()
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+    for name, seed in (("same", 0), ("other", 1)):
         train(replace(recipe, seed=seed), tmp_path / name, display=quiet())
     assert torch.equal(before, torch.random.get_rng_state()), "the caller's random state moved"
-    assert equal(tmp_path / "a", tmp_path / "b")
-    assert not equal(tmp_path / "a", tmp_path / "c")
+    assert equal(whole, tmp_path / "same")
+    assert not equal(whole, tmp_path / "other")
 
 
-def test_workers_change_nothing(recipe: Recipe, tmp_path: Path) -> None:
-    for workers in (0, 2):
-        changed = override(recipe, [f"data.workers={workers}", "length=1 epochs"])
-        train(changed, tmp_path / str(workers), display=quiet())
-    assert equal(tmp_path / "0", tmp_path / "2")
+def test_workers_change_nothing(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+    train(override(recipe, ["data.workers=2"]), tmp_path / "run", display=quiet())
+    assert equal(whole, tmp_path / "run")
 
 
 class Stop(Display):
@@ -126,9 +140,8 @@ class Stop(Display):
 
 @pytest.mark.parametrize("after", [1, 4, 6])
 def test_ctrl_c_saves_and_a_resume_ends_at_the_same_bits(
-    recipe: Recipe, tmp_path: Path, after: int
+    recipe: Recipe, whole: Path, tmp_path: Path, after: int
 ) -> None:
-    train(recipe, tmp_path / "whole", display=quiet())
     with pytest.raises(Interrupted, match=f"after step {after} of 8.*--resume"):
         train(recipe, tmp_path / "run", display=Stop(after))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -136,58 +149,50 @@ def test_ctrl_c_saves_and_a_resume_ends_at_the_same_bits(
     assert saved
     assert saved[1].step == after
     resumed = resume(tmp_path / "run", display=quiet())
-    assert equal(tmp_path / "whole", tmp_path / "run")
-    whole = (tmp_path / "whole" / "predictions.csv").read_text()
-    assert (resumed.path / "predictions.csv").read_text() == whole
+    assert equal(whole, tmp_path / "run")
+    answers = (whole / "predictions.csv").read_text()
+    assert (resumed.path / "predictions.csv").read_text() == answers
     logs = [
         [(line["step"], line.get("loss"), line.get("val_loss")) for line in map(json.loads, text)]
         for text in (
-            (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-            for name in ("whole", "run")
+            (run / "metrics.jsonl").read_text().splitlines() for run in (whole, tmp_path / "run")
         )
     ]
     assert logs[0] == logs[1]
 
 
-def test_a_finished_run_resumes_to_itself(recipe: Recipe, tmp_path: Path) -> None:
-    train(recipe, tmp_path / "run", display=quiet())
-    before = weights(tmp_path / "run")
-    again = resume(tmp_path / "run", display=quiet())
-    assert all(torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
+def test_a_finished_run_resumes_to_itself(whole: Path, finished: Path) -> None:
+    again = resume(finished, display=quiet())
+    assert equal(whole, finished)
     assert again.evaluation.samples > 0
 
 
-def test_a_changed_data_set_is_not_resumed(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
-    train(replace(recipe, length=epochs(1)), tmp_path / "run", display=quiet())
+def test_a_changed_data_set_is_not_resumed(finished: Path, photos: Path) -> None:
     extra = next(photos.rglob("*.jpg"))
     new = extra.with_name("new.jpg")
     new.write_bytes(extra.read_bytes())
     try:
         with pytest.raises(DataError, match="changed since"):
-            resume(tmp_path / "run", display=quiet())
+            resume(finished, display=quiet())
     finally:
         new.unlink()
 
 
-def test_a_step_that_is_not_finite_is_not_applied(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_step_that_is_not_finite_is_not_applied_and_leaves_no_folder(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     changed = override(recipe, WILD)
     with pytest.raises(ModelError, match=r"Step \d+ is not finite.*optimizer.lr=") as caught:
         train(changed, tmp_path / "run", display=quiet())
     assert "first bad tensor" in str(caught.value)
     assert "3 times with half the learning rate" in str(caught.value)
+    assert not (tmp_path / "run").exists(), "nothing was ever saved"
 
 
 def test_select_last_keeps_the_last_whatever_came_before(recipe: Recipe, tmp_path: Path) -> None:
     run = train(replace(recipe, select="last"), tmp_path / "run", display=quiet())
     best = load_file(run.path / "best" / "model.safetensors")
     assert all(torch.equal(best[key], value) for key, value in weights(run.path).items())
-
-
-def test_select_best_keeps_the_best(recipe: Recipe, tmp_path: Path) -> None:
-    run = train(recipe, tmp_path / "run", display=quiet())
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    accuracies = [line["val_accuracy"] for line in lines if "val_accuracy" in line]
-    assert run.evaluation.accuracy == max(accuracies)
 
 
 def test_a_file_that_goes_bad_while_training_is_left_out_and_named(
@@ -212,13 +217,11 @@ def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session
     return loop.begin_run(context(complete, data, tmp_path / "run", Display()))  # type: ignore[arg-type]
 
 
-def test_resume_before_any_state_starts_over(recipe: Recipe, tmp_path: Path) -> None:
-    train(recipe, tmp_path / "run", display=quiet())
-    train(recipe, tmp_path / "begun", display=quiet())
-    for slot in (tmp_path / "begun" / "state").iterdir():
+def test_resume_before_any_state_starts_over(whole: Path, finished: Path, tmp_path: Path) -> None:
+    for slot in (finished / "state").iterdir():
         slot.write_bytes(b"")
-    resume(tmp_path / "begun", display=quiet())
-    assert equal(tmp_path / "run", tmp_path / "begun")
+    resume(finished, display=quiet())
+    assert equal(whole, finished)
     with pytest.raises(UsageError, match="not a run folder"):
         resume(tmp_path / "nothing", display=quiet())
 
@@ -231,19 +234,15 @@ def test_a_length_in_steps(recipe: Recipe, tmp_path: Path) -> None:
     assert np.isfinite(run.evaluation.loss)
 
 
-def test_a_lost_best_is_chosen_again(recipe: Recipe, tmp_path: Path) -> None:
-    train(recipe, tmp_path / "run", display=quiet())
-    (tmp_path / "run" / "best" / "model.safetensors").write_bytes(b"lost")
-    run = resume(tmp_path / "run", display=quiet())
+def test_a_lost_best_is_chosen_again(finished: Path) -> None:
+    (finished / "best" / "model.safetensors").write_bytes(b"lost")
+    run = resume(finished, display=quiet())
     assert load_file(run.path / "best" / "model.safetensors")
 
 
-def test_a_damaged_slot_is_named(
-    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(recipe, tmp_path / "run", display=quiet())
-    (tmp_path / "run" / "state" / "a.safetensors").write_bytes(b"half")
-    resume(tmp_path / "run", display=Display())
+def test_a_damaged_slot_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / "state" / "a.safetensors").write_bytes(b"half")
+    resume(finished, display=Display())
     assert "state/a is not whole" in capsys.readouterr().err
 
 
@@ -258,20 +257,12 @@ def test_a_run_goes_on_from_another_folder(
     resume(tmp_path / "run", display=quiet())
 
 
-def test_one_process_at_a_time(recipe: Recipe, tmp_path: Path) -> None:
-    train(recipe, tmp_path / "run", display=quiet())
+def test_one_process_at_a_time(finished: Path) -> None:
     with (
-        run_folder.locked(tmp_path / "run", ALONE),
+        run_folder.locked(finished, ALONE),
         pytest.raises(UsageError, match="Another process"),
     ):
-        resume(tmp_path / "run", display=quiet())
-
-
-def test_a_run_that_never_saved_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
-    changed = override(recipe, WILD)
-    with pytest.raises(ModelError, match="not finite"):
-        train(changed, tmp_path / "run", display=quiet())
-    assert not (tmp_path / "run").exists()
+        resume(finished, display=quiet())
 
 
 def test_training_stops_at_too_many_damaged_images_in_a_split_of_ones_own(tmp_path: Path) -> None:

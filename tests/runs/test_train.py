@@ -1,0 +1,65 @@
+"""Trainings that begin with a word, or with weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vitral import load, train
+from vitral.data.loader import eval_batches
+from vitral.images.preprocess import normalise
+from vitral.weights import artifact
+
+
+def test_the_verb_says_what_came_of_it_and_what_to_type_next(
+    vitral: Callable[..., tuple[int, str, str]], photos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = ("--model", "mu/8", "--size", "32x32", "--epochs", "1", "--batch", "8", "--seed", "1")
+    code, out, err = vitral("train", photos, *options, "--out", run, "--set", "data.workers=0")
+    assert code == 0, err
+    assert "accuracy" in out
+    assert f"vitral predict {run}" in out
+    assert (run / "best" / "model.json").exists()
+
+
+def test_a_fine_tune_starts_where_the_weights_ended(trained: Path, tmp_path: Path) -> None:
+    changes = ["optimizer.lr=1e-9", "ema=0", "length=2 steps", "schedule.warmup=0 steps"]
+    run = train("digits", start=trained / "run", out=tmp_path / "run", changes=changes)
+    before, after = artifact.load(trained / "run" / "best")[0], artifact.load(run.path / "best")[0]
+    assert torch.allclose(
+        before.state_dict()["patches.weight"], after.state_dict()["patches.weight"]
+    )
+    assert after.state_dict()["head.weight"].shape[0] == 10
+    assert after.state_dict()["head.weight"].abs().max() < 1e-6
+    content = json.loads((run.path / "recipe.json").read_text())
+    assert content["recipe"]["start"] == str(trained / "run")
+
+
+def test_a_probe_moves_the_head_alone_and_is_the_logistic_regression(
+    trained: Path, tmp_path: Path
+) -> None:
+    photos, begun = trained / "photos", trained / "run"
+    run = train(
+        photos,
+        start=begun,
+        recipe="probe",
+        out=tmp_path / "probe",
+        changes=["data.workers=0", "precision=fp32"],
+    )
+    before, after = load(begun).model.state_dict(), load(run.path).model.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias"}
+    classifier = load(run.path, precision="fp32")
+    split = classifier.eval_set(photos).split
+    answers = classifier.evaluate(split)
+    assert answers.accuracy == run.evaluation.accuracy
+    assert answers.samples == len(split) > 5
+    batch = next(iter(eval_batches(split, classifier.card.images, batch=len(split), workers=0)))
+    with torch.no_grad():
+        features = classifier.model.representation(normalise(batch.images, classifier.card.images))
+        expected = features @ after["head.weight"].T + after["head.bias"]
+        logits = classifier.logits(normalise(batch.images, classifier.card.images))
+    np.testing.assert_allclose(logits.numpy(), expected.numpy(), atol=1e-5)
