@@ -164,8 +164,8 @@ def _check(weights: Sequence[Tensor]) -> None:
         raise ModelError("There is no attention to roll out: the model gave no block's weights.")
     shapes = {(block.shape[0], *block.shape[2:]) for block in weights if block.ndim == 4}
     if len(shapes) != 1 or any(block.ndim != 4 for block in weights):
-        found = ", ".join(str(tuple(block.shape)) for block in weights[:3])
+        given = ", ".join(str(tuple(block.shape)) for block in weights[:3])
         raise UsageError(
             f"Attention rollout takes one (B, heads, N, N) per block with the same B and N in "
-            f"each, not {found}."
+            f"each, not {given}."
         )

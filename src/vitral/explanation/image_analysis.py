@@ -91,10 +91,12 @@ def explain(
     values = spec.depth * spec.heads * (grid[0] * grid[1] + spec.prefix) ** 2
     # a ResNet's maps, kept for its gradient, are large: one image at a time
     count = min(_MAX_IMAGES, max(1, _MAX_ATTENTION // values)) if values else 1
-    shown = image_spec or ImageSpec()
+    normalised = image_spec or ImageSpec()
     parts = images.split(count)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
-        return [one for part in parts for one in _explain_part(model, part, shown, names, resolved)]
+        return [
+            one for part in parts for one in _explain_part(model, part, normalised, names, resolved)
+        ]
 
 
 def _explain_part(

@@ -157,9 +157,9 @@ def attention_statistics(
             rollouts += products.double().sum(dim=0).cpu()
             if done < _EXAMPLES:
                 read = read_tokens(spec, products[:, 0, 0])
-                found = to_patches(products, read, spec.grid, spec.prefix)
+                heatmaps = to_patches(products, read, spec.grid, spec.prefix)
                 examples.append(images[: _EXAMPLES - done].cpu())
-                maps.append(found[: _EXAMPLES - done].cpu())
+                maps.append(heatmaps[: _EXAMPLES - done].cpu())
             done += len(images)
             if progress is not None:
                 progress(done)

@@ -1,6 +1,6 @@
 """Files of an explanation: pictures to look at and numbers to go on with.
 
-findings.png/.svg  the overview            wall.png/.svg    attention of every layer and head
+explanation.png/.svg  the overview            wall.png/.svg    attention of every layer and head
 overlay.png           the map on the picture  lens.png/.svg    the head read after every layer
 input.png             what the model received tokens.png/.svg  norms and angles of q, k and v
 patches.png           numbered                rollout.png      with the skips and without
