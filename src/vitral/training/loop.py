@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 
 from vitral import machine
-from vitral.data.loader import View
 from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
@@ -189,7 +188,7 @@ def _show_data(session: Session) -> None:
         if main:
             run_folder.list_problems(run.out, run.data.problems)
             if run.recipe.tune.kind != "probe" and not sheet.exists():  # a probe sees no views
-                view = View(run.recipe.augment, run.recipe.images)
+                view = session.objective.views[0]
                 sample_sheet.write(sheet, run.data.train, view, seed=run.recipe.seed)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral import machine
-from vitral.data.loader import Batch, View, seed_of, train_batches
+from vitral.data.loader import Batch, seed_of, train_batches
 from vitral.data.order import share
 from vitral.data.problems import refuse_many_unreadable
 from vitral.data.sources import Problem
@@ -52,7 +52,7 @@ def steps_left(session: Session) -> Generator[list[Batch]]:
     recipe = session.run.recipe
     batches = train_batches(
         session.run.data.train,
-        [View(recipe.augment, recipe.images)],
+        session.objective.views,
         batch=recipe.data.batch,
         seed=recipe.seed,
         start_step=session.progress.step,

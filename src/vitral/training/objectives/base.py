@@ -11,14 +11,14 @@ The one loop asks an objective four things, and knows neither labels nor logits:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data.loader import Batch
+from vitral.data.loader import Batch, View
 from vitral.engines.torch_engine import Precision, autocast
 from vitral.evaluation import Score
 from vitral.model import StepSamples, ViT
@@ -78,14 +78,22 @@ class Objective(nn.Module):
 
     Attributes:
         backbone: the network that becomes the artifact.
-        images: the preprocessing of its views.
+        images: its preprocessing.
+        views: the training views of each image, in the order of `Batch.views`.
         precision: of the forward pass, "auto", "fp32" or "bf16".
     """
 
-    def __init__(self, backbone: ViT, images: ImageSpec, precision: Precision) -> None:
+    def __init__(
+        self,
+        backbone: ViT,
+        images: ImageSpec,
+        views: Sequence[View],
+        precision: Precision = "auto",
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.images = images
+        self.views = tuple(views)
         self.precision = precision
 
     def forward(self, batch: Batch, position: StepPosition) -> Loss:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral import evaluation
-from vitral.data.loader import Batch
+from vitral.data.loader import Batch, View
 from vitral.errors import SpecError
 from vitral.evaluation import Score
 from vitral.evaluation.calibration import fit
@@ -32,7 +32,8 @@ class ClassificationObjective(Objective):
     def __init__(
         self, backbone: ViT, recipe: Recipe, classes: tuple[str, ...], labels: np.ndarray
     ) -> None:
-        super().__init__(backbone, recipe.images, recipe.precision)
+        view = View(recipe.augment, recipe.images)
+        super().__init__(backbone, recipe.images, [view], recipe.precision)
         assert isinstance(recipe.objective, Classification)
         self.settings = recipe.objective
         self.augment = recipe.augment

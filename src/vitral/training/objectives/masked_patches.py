@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitral.data.loader import Batch
+from vitral.data.loader import Batch, View
 from vitral.errors import ModelError, SpecError
 from vitral.evaluation import Prediction, Score
 from vitral.evaluation.intervals import Z_95
@@ -61,7 +61,8 @@ class MaskedPatchObjective(Objective):
     """
 
     def __init__(self, backbone: ViT, recipe: Recipe) -> None:
-        super().__init__(backbone, recipe.images, recipe.precision)
+        view = View(recipe.augment, recipe.images)
+        super().__init__(backbone, recipe.images, [view], recipe.precision)
         assert isinstance(recipe.objective, MaskedPatches)
         _check(backbone.spec)
         self.settings = recipe.objective

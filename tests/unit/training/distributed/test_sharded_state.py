@@ -28,7 +28,7 @@ ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def objective_of(network: ViT) -> Objective:
-    return Objective(network, ImageSpec(size=(32, 32)), "fp32")
+    return Objective(network, ImageSpec(size=(32, 32)), views=(), precision="fp32")
 
 
 def test_written_read_and_noticed_when_damaged(tmp_path: Path) -> None:

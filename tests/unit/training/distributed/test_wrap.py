@@ -13,7 +13,7 @@ from vitral.training.objectives import Objective
 
 
 def objective_of(network: ViT) -> Objective:
-    return Objective(network, ImageSpec(size=(32, 32)), "fp32")
+    return Objective(network, ImageSpec(size=(32, 32)), views=(), precision="fp32")
 
 
 def test_a_process_alone_calls_the_objective_itself() -> None:
