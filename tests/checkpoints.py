@@ -46,6 +46,8 @@ SINGLE = of(TRANSFORMERS, registers=1, register_positions=True)  # DeiT's distil
 VIT_PYTORCH = of(GOOGLE, gelu="erf", norm_eps=1e-5, biases="no_qkv", patch_norms=True)
 SIMPLE = of(VIT_PYTORCH, **MEAN, biases="no_attention", positions="sincos2d")
 DINOV2 = of(TRANSFORMERS, norm_eps=1e-6, layer_scale=1e-5, classes=0, mlp_width=64)
+DINO = of(TIMM, resample="dino", classes=0)
+DINO_LINEAR = of(DINO, classes=5, mlp_width=64, layer_scale=1e-5, pool="cls_mean")
 EVA = of(TIMM, norm_eps=1e-5, layer_scale=1e-5, positions="rope2d", registers=2, biases="no_qkv")
 DINOV3 = of(EVA, resample="transformers", classes=0)
 BIT = ResNetSpec(
@@ -122,9 +124,20 @@ HELD: dict[str, dict[str, ModelSpec]] = {
         "dinov2": DINOV2,
         "dinov2 registers": of(DINOV2, registers=3),
         "dinov2 no qkv bias": of(DINOV2, biases="no_qkv"),
+        "dinov2 classifier": of(DINOV2, classes=5, pool="cls_mean"),
+        "dinov2 registers, classifier": of(DINOV2, classes=5, pool="cls_mean", registers=3),
         "dinov3": DINOV3,
         "dinov3 bias": of(DINOV3, biases="all", registers=0),
         "dinov3 no bias": of(DINOV3, biases="none", gelu="tanh"),
+    },
+    "dino": {
+        "token": DINO,
+        "odd": of(DINO, heads=1, depth=1, mlp_width=33),
+        "dinov2": of(DINO, layer_scale=1e-5),
+        "registers": of(DINO, layer_scale=1e-5, registers=3, resample="timm"),
+        "classifier": DINO_LINEAR,
+        "classifier of four blocks": of(DINO_LINEAR, depth=5, pool_blocks=4),
+        "classifier, registers": of(DINO_LINEAR, registers=3, resample="timm"),
     },
     "vit-pytorch": {
         "token": VIT_PYTORCH,
@@ -149,7 +162,7 @@ HELD: dict[str, dict[str, ModelSpec]] = {
 }  # fmt: skip
 CASES = [(format, name) for format, held in HELD.items() for name in held]
 SUFFIX = {"google": ".npz", "timm": ".safetensors", "torchvision": ".pth", "transformers": ".bin"}
-SUFFIX["vit-pytorch"] = ".pt"
+SUFFIX |= {"vit-pytorch": ".pt", "dino": ".pth"}
 
 
 def tensors(

@@ -137,6 +137,17 @@ TRANSFORMERS = {
     "deit headless 384": ("DeiTConfig", "DeiTModel", {"image_size": 384, "pooler_output_size": 31}),
     "dinov2": ("Dinov2Config", "Dinov2Model", DINO),
     "dinov2 registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", DINO),
+    "dinov2 classifier": ("Dinov2Config", "Dinov2ForImageClassification", DINO),
+    "dinov2 classifier oblong": (
+        "Dinov2Config",
+        "Dinov2ForImageClassification",
+        {**DINO, "image_size": [32, 64], "patch_size": [8, 16], "num_attention_heads": 1},
+    ),
+    "dinov2 registers classifier": (
+        "Dinov2WithRegistersConfig",
+        "Dinov2WithRegistersForImageClassification",
+        {**DINO, "num_labels": 1},
+    ),
     "dinov3": ("DINOv3ViTConfig", "DINOv3ViTModel", {"num_register_tokens": 4}),
     "dinov3 tanh": ("DINOv3ViTConfig", "DINOv3ViTModel", {"hidden_act": "gelu_pytorch_tanh"}),
 }
@@ -405,6 +416,10 @@ DEFAULTS = {
         "ForImageClassification",
     ),
     "Dinov2": (DINOS, "Model"),
+    "Dinov2, classifier": (
+        replace(DINOS, classes=1000, pool="cls_mean"),
+        "ForImageClassification",
+    ),
     "Dinov2WithRegisters": (replace(DINOS, registers=4), "Model"),
     "DINOv3ViT": (
         replace(DINOS, **S16, positions="rope2d", biases="all", norm_eps=1e-5),
@@ -426,6 +441,7 @@ def test_names_and_shapes_of_transformers_defaults(kind: str) -> None:
     if kind == "DINOv3ViT":
         assert theirs.pop("embeddings.register_tokens") == (1, 0, 384)  # the default has none
     if kind.startswith("D") and kind != "DeiT":
-        assert theirs.pop(MASK)[-1] == spec.width
+        mask = MASK if "ForImage" not in suffix else f"dinov2.{MASK}"
+        assert theirs.pop(mask)[-1] == spec.width
     spec = replace(spec, size=tuple(2 * [config.image_size]), patch=tuple(2 * [config.patch_size]))
     assert written("transformers", spec, variants=("in_memory",)) == theirs

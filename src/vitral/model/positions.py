@@ -27,6 +27,7 @@ RULES: dict[str, dict[str, Any]] = {
     "transformers": {"mode": "bicubic"},
     "torchvision": {"mode": "bicubic", "align_corners": True},
     "flexivit": {"mode": "bilinear", "antialias": True},
+    "dino": {"mode": "bicubic"},
 }
 
 
@@ -184,7 +185,13 @@ def resample(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
     if old == new:
         return table
     image = table.to(_precise(table)).unflatten(1, old).permute(0, 3, 1, 2)  # n (r c) d -> n d r c
-    return F.interpolate(image, new, **RULES[rule]).flatten(2).transpose(1, 2).to(table.dtype)
+    scale = None
+    if rule == "dino":  # DINO and DINOv2 without registers: as if the grid were a tenth larger
+        scale = [(n + 0.1) / o for n, o in zip(new, old, strict=True)]
+    size = new if scale is None else None
+    return (
+        F.interpolate(image, size, scale, **RULES[rule]).flatten(2).transpose(1, 2).to(table.dtype)
+    )
 
 
 def sincos2d(spec: ModelSpec, grid: Grid, like: Tensor) -> Tensor:

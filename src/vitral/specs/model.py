@@ -67,7 +67,8 @@ class ModelSpec:
             "none"; norms, patch projection and head keep theirs.
         resample: whose rule resizes learned positions: "google" (bilinear, aligned corners),
             "timm" (bicubic, antialiased), "transformers" (bicubic), "torchvision" (bicubic,
-            aligned corners), "flexivit" (bilinear, antialiased).
+            aligned corners), "flexivit" (bilinear, antialiased), "dino" (bicubic, a tenth of a
+            patch off).
         resnet: the stem of a hybrid, or with depth=0 the whole network.
     """
 
@@ -102,7 +103,9 @@ class ModelSpec:
     patch_norms: bool = False
     norm_eps: float = 1e-6
     biases: Literal["all", "no_qkv", "no_attention", "none"] = "all"
-    resample: Literal["google", "timm", "transformers", "torchvision", "flexivit"] = "google"
+    resample: Literal["google", "timm", "transformers", "torchvision", "flexivit", "dino"] = (
+        "google"
+    )
     resnet: ResNetSpec | None = None
 
     def __post_init__(self) -> None:

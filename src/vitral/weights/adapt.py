@@ -32,7 +32,7 @@ FREE = (
 def adapt(
     weights: Weights, spec: ModelSpec, classes: Sequence[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict of `spec` that continues `weights`, and a line for each thing that changed.
+    """Return the state dict of `spec` that continues `weights`, and a line for each change.
 
     - Heads: kept where the classes are the same (matched by name), else new and zero, and the
       pre-logits layer is dropped (Dosovitskiy et al., section 3.2).
@@ -43,7 +43,8 @@ def adapt(
     Raises SpecError where `spec` is another architecture, ModelError for positions that cannot be
     resized.
     """
-    old, notes = weights.card.model, []
+    old = weights.card.model
+    notes: list[str] = []
     _check_same(old, spec)
     tensors = {name: x.clone() for name, x in weights.tensors.items()}
     if old.patch_norms and (spec.patch, spec.channels) != (old.patch, old.channels):
@@ -69,7 +70,8 @@ def adapt(
         }
         tensors |= moved
         change = f"{_by(old.grid)} patches became {_by(spec.grid)}"
-        notes += [f"positions of {change}, resized by {spec.resample}'s rule"] * bool(moved)
+        if moved:
+            notes.append(f"positions of {change}, resized by {spec.resample}'s rule")
     notes += _heads(tensors, weights, spec, classes)
     artifact.check(tensors, spec, Path(spec.name))
     return tensors, tuple(notes)
@@ -77,7 +79,8 @@ def adapt(
 
 def _check_same(old: ModelSpec, new: ModelSpec) -> None:
     for field in fields(ModelSpec):
-        before, after = getattr(old, field.name), getattr(new, field.name)
+        before = getattr(old, field.name)
+        after = getattr(new, field.name)
         if field.name not in FREE and before != after:
             raise SpecError(
                 f"The weights are of another architecture: {field.name} is {before!r} there and "
@@ -99,13 +102,14 @@ def _heads(
     tensors: dict[str, Tensor], weights: Weights, spec: ModelSpec, classes: Sequence[str]
 ) -> list[str]:
     """Heads for these classes, in place; what was done, a line each."""
-    old, notes = weights.card, []
+    old = weights.card
+    notes = []
     if old.model.representation:
         for name in [name for name in tensors if name.startswith("pre_logits.")]:
             del tensors[name]
         notes.append("the pre-logits layer was left behind, as the paper fine-tunes")
     same = set(classes) == set(old.classes) and len(classes) == len(old.classes)
-    heads = ["head"] + ["distillation_head"] * spec.distillation_token
+    heads = ["head", "distillation_head"] if spec.distillation_token else ["head"]
     reads_as_many = old.model.pooled_width == spec.pooled_width
     if same and classes and reads_as_many and not old.model.representation:
         order = [old.classes.index(name) for name in classes]

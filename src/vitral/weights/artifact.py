@@ -31,12 +31,14 @@ from vitral.storage import files
 from vitral.wording import listed
 
 FORMAT = 1
-TENSORS, CARD, KEPT = "model.safetensors", "model.json", "kept.safetensors"
+TENSORS = "model.safetensors"
+CARD = "model.json"
+KEPT = "kept.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """Everything of an artifact but its tensors; the content of model.json.
+    """A card is everything of an artifact but its tensors; the content of model.json.
 
     Attributes:
         model: the network.
@@ -70,7 +72,7 @@ class Card:
 
     @property
     def division(self) -> Division | None:
-        """How training divided its images; None where nothing is known."""
+        """Tell how training divided its images; None where nothing is known."""
         recipe: Any = self.made_by.get("recipe")
         data: Any = self.made_by.get("data") or {}
         try:
@@ -87,12 +89,12 @@ class Card:
 
     @property
     def task(self) -> Task:
-        """What the logits mean: the kind of task, with the temperature of the calibration."""
+        """Name what the logits mean: the kind of task, with the temperature of the calibration."""
         kind: TaskKind = "multi_label" if self.labels == "several" else "single_label"
         return Task(kind, 1.0 if self.calibration is None else self.calibration.temperature)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of model.json as plain values."""
+        """Return the content of model.json as plain values."""
         return {
             "format": FORMAT,
             "model": self.model.to_dict(),
@@ -131,7 +133,7 @@ def save(
 
 
 def load(folder: Path) -> tuple[ViT, Card]:
-    """The network in evaluation mode, and its card.
+    """Return the network in evaluation mode, and its card.
 
     Raises WeightsError when a file is missing or broken, or when the keys or shapes of the tensors
     are not exactly those of the network.
@@ -141,7 +143,7 @@ def load(folder: Path) -> tuple[ViT, Card]:
 
 
 def network(tensors: Mapping[str, Tensor], spec: ModelSpec) -> ViT:
-    """The network of a spec with these tensors, in evaluation mode."""
+    """Build the network of a spec with these tensors, in evaluation mode."""
     with torch.device("meta"):  # first values would be drawn only to be replaced
         model = ViT(spec, Dropouts())
     model.load_state_dict(dict(tensors), assign=True)
@@ -149,7 +151,7 @@ def network(tensors: Mapping[str, Tensor], spec: ModelSpec) -> ViT:
 
 
 def load_tensors(folder: Path) -> tuple[dict[str, Tensor], Card]:
-    """The tensors that fit the card, and the card; see load."""
+    """Read the tensors and the card that they fit; see load."""
     card = load_card(folder)
     try:
         tensors = load_file(folder / TENSORS)
@@ -167,7 +169,7 @@ def load_tensors(folder: Path) -> tuple[dict[str, Tensor], Card]:
 
 
 def load_card(folder: Path) -> Card:
-    """The card alone, without reading the tensors."""
+    """Read the card alone, without the tensors."""
     path = folder / CARD
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -213,7 +215,7 @@ def load_card(folder: Path) -> Card:
 
 
 def locate(run: str | Path) -> Path:
-    """The artifact that RUN means: best/ (or last/) of a run folder, or the folder itself."""
+    """Find the artifact that RUN means: best/ (or last/) of a run folder, or the folder itself."""
     folder = Path(run)
     for name in ("best", "last"):
         files.recover(folder / name)
@@ -252,7 +254,8 @@ def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
 
 
 def _sides(expected: set[str], found: set[str]) -> str:
-    missing, unexpected = sorted(expected - found), sorted(found - expected)
+    missing = sorted(expected - found)
+    unexpected = sorted(found - expected)
     return (
         f"Missing: {listed(missing, 6) or 'none'}. Unexpected: {listed(unexpected, 6) or 'none'}."
     )

@@ -1,4 +1,4 @@
-"""How the axes of other formats' tensors differ from ours: a closed list, each with its inverse."""
+"""The axes of other formats' tensors and ours: a closed list of differences and inverses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitral.errors import WeightsError
 
 
 class Shape(NamedTuple):
-    """What the axes of a tensor depend on beside the tensor.
+    """The sides that the axes of a tensor depend on beside the tensor.
 
     Attributes:
         heads: of attention; needed on the way to theirs alone.
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
     wide: bool = False
 
     def of_patch(self, values: int) -> tuple[int, int, int]:
-        """(height, width, channels) of so many values; a square of 3 channels, or 1, unless told.
+        """Guess (height, width, channels) of a flat patch: a square of 3 channels or 1 unless told.
 
         A number that is three times a square is no square itself, so the guess is never between
         two. WeightsError where nothing fits.
@@ -48,7 +48,7 @@ UNTOLD = Shape()
 
 
 class Axes(NamedTuple):
-    """How many axes their tensor has, and the way from theirs to ours and back."""
+    """One difference: their number of axes, and the way from theirs to ours and back."""
 
     counts: tuple[int, ...]
     ours: Callable[[Tensor, Shape], Tensor]
@@ -104,7 +104,7 @@ AXES = {
 
 
 def to_ours(axes: str, x: Tensor, name: str, shape: Shape = UNTOLD) -> Tensor:
-    """Their tensor of that name with our axes; WeightsError if its own are not what they were."""
+    """Return their tensor with our axes; WeightsError if it has another number of axes."""
     if not axes:
         return x
     if x.ndim not in AXES[axes].counts:
@@ -116,10 +116,10 @@ def to_ours(axes: str, x: Tensor, name: str, shape: Shape = UNTOLD) -> Tensor:
 
 
 def is_wide(axes: str, x: Tensor) -> bool:
-    """Whether their tensor has axes of length 1 that other files leave out."""
+    """Tell whether their tensor has axes of length 1 that other files leave out."""
     return bool(axes) and len(AXES[axes].counts) > 1 and x.ndim == max(AXES[axes].counts)
 
 
 def to_theirs(axes: str, x: Tensor, shape: Shape) -> Tensor:
-    """The inverse of `to_ours`."""
+    """Return our tensor with their axes: the inverse of `to_ours`."""
     return AXES[axes].theirs(x, shape) if axes else x

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitral.errors import WeightsError
+from vitral.wording import listed
 
 SUFFIXES = (".npz", ".safetensors", ".pth", ".pt", ".bin")
 INDEX = "model.safetensors.index.json"
@@ -31,7 +33,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, DistributedDataParallel; t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A checkpoint as it was found.
+    """A checkpoint as it was found, under its own names.
 
     Attributes:
         path: the file, or the folder.
@@ -46,8 +48,14 @@ class Source:
     preprocessor: Mapping[str, Any] | None = field(default=None)
 
 
-def read(path: Path) -> Source:
-    """A checkpoint file, or a folder with one and its configuration.
+Joined = Callable[[Mapping[str, Mapping[str, Tensor]]], Mapping[str, Tensor] | None]
+
+
+def read(path: Path, join: Joined | None = None) -> Source:
+    """Read a checkpoint file, or a folder with one and its configuration.
+
+    `join` is asked for the network that several checkpoints of a folder make, by file name; None
+    where they make none.
 
     Raises WeightsError, with the reason in a sentence, for anything else.
     """
@@ -59,7 +67,7 @@ def read(path: Path) -> Source:
     if path.is_dir():
         return Source(
             path=path,
-            tensors=_folder_tensors(path),
+            tensors=_folder_tensors(path, join),
             config=_json(path / "config.json"),
             preprocessor=_json(path / "preprocessor_config.json"),
         )
@@ -67,36 +75,40 @@ def read(path: Path) -> Source:
     return Source(path=path, tensors=_file_tensors(path), config=beside)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The checkpoint of a folder: its file, or all its shards; the safe format first."""
-    if (folder / INDEX).exists():
-        names = (_json(folder / INDEX) or {}).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise WeightsError(f"{folder / INDEX} lists no shards; download the folder again.")
-        shards = sorted({Path(str(name)).name for name in names.values()})
-        if missing := [name for name in shards if not (folder / name).exists()]:
-            raise WeightsError(f"{folder} lacks the shard {missing[0]}; download it as well.")
-        return [folder / name for name in shards]
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).exists():
-            return [folder / name]
-    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise WeightsError(f"{folder} holds several checkpoints ({names}); name one of them.")
-    if not found:
+def _folder_tensors(folder: Path, join: Joined | None) -> Mapping[str, Tensor]:
+    """Of the file that the folder is named for (the safe format first), its shards, or what joins.
+
+    Several files whose names say nothing are one network only where `join` says so.
+    """
+    named = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
+    paths = _shards(folder) or [path for path in named if path.exists()][:1]
+    several = [] if paths else sorted(x for x in folder.iterdir() if x.suffix in SUFFIXES)
+    if not paths and not several:
         raise WeightsError(
             f"{folder} is neither a run folder nor an artifact, and it holds no checkpoint "
             f"({', '.join(SUFFIXES)})."
         )
-    return found
+    files = {path.name: _file_tensors(path) for path in paths or several}
+    if len(several) < 2:
+        return {name: x for tensors in files.values() for name, x in tensors.items()}
+    if join is None or (joined := join(files)) is None:
+        raise WeightsError(
+            f"{folder} holds several checkpoints ({listed(files)}); name one of them."
+        )
+    return joined
 
 
-def _folder_tensors(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        tensors |= _file_tensors(path)
-    return tensors
+def _shards(folder: Path) -> list[Path]:
+    """The shards that the folder's index lists; none without an index."""
+    if not (folder / INDEX).exists():
+        return []
+    names = (_json(folder / INDEX) or {}).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise WeightsError(f"{folder / INDEX} lists no shards; download the folder again.")
+    shards = sorted({Path(str(name)).name for name in names.values()})
+    if missing := [name for name in shards if not (folder / name).exists()]:
+        raise WeightsError(f"{folder} lacks the shard {missing[0]}; download it as well.")
+    return [folder / name for name in shards]
 
 
 def _file_tensors(path: Path) -> dict[str, Tensor]:
@@ -179,7 +191,8 @@ def _array(name: str, array: np.ndarray | bytes, path: Path) -> Tensor:
 def _pickled(path: Path) -> dict[str, Tensor]:
     """torch.load with weights_only: tensors and plain containers, and nothing else."""
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # settings of a training
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes raise anything at all in there
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise WeightsError(

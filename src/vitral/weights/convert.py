@@ -1,4 +1,4 @@
-"""Weights from any format into Vitral and back, with a proof.
+"""The conversion of weights from any format into Vitral and back, with a proof.
 
 convert(SRC, DST) writes an artifact or another format's files, and says what was checked.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from vitral.errors import UsageError, WeightsError
 from vitral.storage import files
 from vitral.weights import artifact, checkpoint_files, formats, parity
+from vitral.weights.axes import Shape, to_theirs
 from vitral.weights.formats.base import NotComparableError
 from vitral.weights.read import Weights, read_weights
 from vitral.weights.rename import RenameTable, tables
@@ -29,7 +31,7 @@ TOLERANCE = 1e-3  # of the largest logit; a wrong choice shows far above it, rou
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
-    """What a conversion checked.
+    """The record of what a conversion checked.
 
     Attributes:
         source, target: paths; format and to: whose files they are.
@@ -57,7 +59,7 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the key of the format is `home`."""
+        """Return plain JSON values; the key of the format is `home`."""
         return {"home" if key == "format" else key: value for key, value in asdict(self).items()}
 
 
@@ -94,8 +96,10 @@ def convert(
         return done
     weights, fixed = as_learned_table(weights, to)
     table = table_for(to, weights.card.model)
-    weights, added = with_zero_rows(weights, table)
-    notes = fixed + added
+    settled, added = with_zero_rows(weights, table)
+    own = weights.layout is not None and weights.layout.table == table.name
+    weights = weights if own else settled  # a file of the format had the rows that it had
+    notes = fixed if own else fixed + added
     notes += tuple(formats.named(to).preprocessing_differences(weights.card.images))
     done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)
     _write(target, weights, table, done)
@@ -121,7 +125,8 @@ def _comes_back(weights: Weights) -> bool | None:
     """Whether writing what was read gives the file's tensors bit for bit; None for an artifact."""
     if weights.source is None or weights.layout is None:
         return None
-    table, spec = tables()[weights.layout.table], weights.card.model
+    table = tables()[weights.layout.table]
+    spec = weights.card.model
     back = table.write(weights.tensors, spec.heads, weights.layout, weights.passthrough)
     there = {
         name: x for name, x in weights.source.tensors.items() if name not in weights.ignored_keys
@@ -135,10 +140,16 @@ def _compared(
     begun: ConversionReport, weights: Weights, table: RenameTable, config: Mapping[str, Any] | None
 ) -> ConversionReport:
     """The proof with one more library's logits."""
-    spec, format = weights.card.model, table.format
-    theirs = table.write(
-        weights.tensors, spec.heads, layout_for(table, spec), _filler(weights, table)
-    )
+    weights, _ = with_zero_rows(weights, table)
+    spec = weights.card.model
+    format = table.format
+    foreign = [name for name, rule in table.passthrough.items() if rule == "nothing"]
+    filler = {
+        name: x
+        for name, x in _filler(weights, table).items()
+        if not any(fnmatchcase(name, pattern) for pattern in foreign)
+    }
+    theirs = table.write(weights.tensors, spec.heads, layout_for(table, spec), filler)
     if config is None:
         try:
             written = formats.named(format).config_files(weights.card, table)
@@ -168,14 +179,14 @@ def _filler(weights: Weights, table: RenameTable) -> dict[str, Tensor]:
         return dict(weights.passthrough)
     made = {}
     width = weights.card.model.width
+    shape = Shape(wide=layout_for(table, weights.card.model).wide)
     for name, rule in table.passthrough.items():
         if rule.startswith("zeros"):
-            shape = [width if side == "W" else int(side) for side in rule.split()[1:]]
-            made[name] = torch.zeros(shape)
-    for name in table.empty:
-        if name not in weights.tensors:
-            row = next(row for row in table.rows if row.ours == name)
-            made[row.theirs[0]] = torch.zeros(1, 0, width)
+            sides = [width if side == "W" else int(side) for side in rule.split()[1:]]
+            made[name] = torch.zeros(sides)
+    for row in table.rows:
+        if row.ours in table.empty and row.ours not in weights.tensors:
+            made[row.theirs[0]] = to_theirs(row.axes, torch.zeros(1, 0, width), shape)
     return made
 
 
@@ -195,8 +206,10 @@ def _check_target(target: Path, to: str) -> None:
 
 def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionReport) -> None:
     """Write a folder with its configuration and the proof, or one file with the proof beside it."""
-    spec, same = weights.card.model, weights.layout and weights.layout.table == table.name
-    layout = weights.layout if same and weights.layout else layout_for(table, spec)
+    spec = weights.card.model
+    layout = weights.layout
+    if layout is None or layout.table != table.name:
+        layout = layout_for(table, spec)
     tensors = table.write(weights.tensors, spec.heads, layout, _filler(weights, table))
     if target.suffix in checkpoint_files.SUFFIXES:
         _write_tensors(target, tensors)
@@ -206,7 +219,8 @@ def _write(target: Path, weights: Weights, table: RenameTable, done: ConversionR
     written = formats.named(table.format).config_files(weights.card, table)
 
     def fill(fresh: Path) -> None:
-        _write_tensors(fresh / f"model{suffix}", tensors)
+        for name, part in formats.named(table.format).split(tensors).items():
+            _write_tensors(fresh / f"{name}{suffix}", part)
         for name, values in written.items():
             files.write_json(fresh / name, values)
         files.write_json(fresh / "proof.json", done.to_dict())

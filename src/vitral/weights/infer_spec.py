@@ -1,4 +1,4 @@
-"""The format of a checkpoint by its names, and its spec by shapes, defaults and settings."""
+"""The format of a checkpoint is told by its names, its spec by shapes, defaults and settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AXES = {  # of the tensors whose shapes tell the spec, where the file has them
 
 
 def detect_format(source: Source) -> RenameTable:
-    """The table of a checkpoint; WeightsError when none fits, or several."""
+    """Find the table of a checkpoint; WeightsError when none fits, or several."""
     fitting = fitting_tables(source.tensors)
     kind = formats.of_config(source.config)
     if len(fitting) > 1 and kind:
@@ -48,6 +48,8 @@ def detect_format(source: Source) -> RenameTable:
             "its names do not decide. Give its folder with config.json, or remove what does not "
             "belong to the model."
         )
+    if not fitting and (reason := formats.refuse_unexpected(list(source.tensors))):
+        raise WeightsError(f"{source.path} {reason}")
     if not fitting:
         known = ", ".join(formats.names())
         raise WeightsError(
@@ -59,7 +61,7 @@ def detect_format(source: Source) -> RenameTable:
 
 
 def told_shape(source: Source, changes: Sequence[str]) -> Shape:
-    """The patch and its channels that changes such as "model.patch=[8,4]" tell of a file."""
+    """Read the patch and its channels from changes such as "model.patch=[8,4]"."""
     told: Any = {"model": {"patch": None, "channels": None}}
     named = [each for each in changes if each.partition("=")[0].strip()[6:] in told["model"]]
     told = assign(told, named, "convert")["model"]
@@ -72,7 +74,7 @@ def told_shape(source: Source, changes: Sequence[str]) -> Shape:
 
 
 def check_complete(table: RenameTable, reading: Reading, path: object) -> None:
-    """WeightsError if a tensor was left over, a part of one is missing, or is no weight."""
+    """Raise WeightsError if a tensor is left over, in part missing, or no weight."""
     if reason := formats.named(table.format).refuse_unexpected(reading.unexpected_keys):
         raise WeightsError(f"{path} {reason}")
     if reading.unexpected_keys or reading.missing_keys:
@@ -108,7 +110,7 @@ def infer_spec(
     size: tuple[int, int] | None = None,
     changes: Sequence[str] = (),
 ) -> ModelSpec:
-    """The spec of the tensors that a table has read.
+    """Return the spec of the tensors that a table has read.
 
     What shapes cannot tell comes from `changes` ("model.heads=6"), else the format's configuration,
     else its code's rule (the table), else, for the heads, from the catalogue's sizes. `size` is
@@ -126,7 +128,8 @@ def infer_spec(
     values |= _shapes(reading.ours, resnet_rules)
     if "positions.table" not in reading.ours:
         values["positions"] = table.defaults.get("positions", "none")
-    values |= {"pool": table.defaults["pool"]} if "pool" in table.defaults else {}
+    if "pool" in table.defaults and values["pool"] != "cls_mean":
+        values["pool"] = table.defaults["pool"]
     if source.config is not None and formats.of_config(source.config) == table.format:
         values |= _configured(source, table, values)
     values |= reading.facts
@@ -144,8 +147,10 @@ def infer_spec(
         spec = from_mapping(ModelSpec, _resolve(table, _typed(given), reading, size))
     except SpecError as error:
         raise WeightsError(f"{source.path}: {error}") from None
-    for name in ("positions", "biases", "class_token", "out_projection"):
-        value, held = getattr(spec, name), table.supports.get(name, [])
+    pooling = ("pool", "pool_blocks") if len(spec.readout) > 1 else ()
+    for name in ("positions", "biases", "class_token", "out_projection", *pooling):
+        value = getattr(spec, name)
+        held = table.supports.get(name, [])
         if held and value not in held and not spec.is_resnet:
             raise WeightsError(
                 f"{source.path} is not whole: its tensors make model.{name}={value}, and "
@@ -212,7 +217,16 @@ def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict
         "qk_norm": "blocks.0.attention.q_norm.weight" in shape,
         "patch_norms": "patches.norm1.weight" in shape,
     }
-    return found | _shapes_of_a_block(shape)
+    return found | _pool_of_the_head(shape, width) | _shapes_of_a_block(shape)
+
+
+def _pool_of_the_head(shape: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
+    """A head that reads several vectors has class tokens and the mean of the patches (DINOv2)."""
+    first = next((name for name in ("pre_logits.weight", "head.weight") if name in shape), "")
+    vectors, rest = divmod(shape[first][1], width) if first else (1, 0)
+    if "cls" not in shape or "pool.probe" in shape or vectors < 2 or rest:
+        return {}
+    return {"pool": "cls_mean", "pool_blocks": vectors - 1}
 
 
 def _shapes_of_a_block(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -289,7 +303,8 @@ def _size_and_rows(
         told, beside = (values[name] for name in ROWS)
         flags = dict(zip(ROWS, (told is not False, beside is True), strict=True))
         return {"size": pair("--size", asked), **flags}
-    rows, counts = table.shape[1], _counts(values)
+    rows = table.shape[1]
+    counts = _counts(values)
     if asked is not None:
         height, width = pair("--size", asked)
         spare = (step[0] - 1, step[1] - 1) if stem > 1 else (0, 0)  # a stem pads, patches cut off
@@ -313,7 +328,8 @@ def _size_and_rows(
 
 def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
     """How many rows there may be before the patches', and whose they are then."""
-    prefix, registers = values["class_token"] + values["distillation_token"], values["registers"]
+    prefix = values["class_token"] + values["distillation_token"]
+    registers = values["registers"]
     told, beside = (values[name] for name in ROWS)  # None where a format has both
     found = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
     if registers:
@@ -328,7 +344,8 @@ def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
 
 def _name(values: Mapping[str, Any], known: str | None) -> str:
     """What a person would call it."""
-    resnet, patch = values["resnet"], values["patch"]
+    resnet = values["resnet"]
+    patch = values["patch"]
     if resnet is not None and not values["depth"]:
         family = "BiT" if resnet.kind == "v2" else "ResNet"
         return f"{family}-R{sum(resnet.blocks) * 3 + 2}x{resnet.width // 64}"

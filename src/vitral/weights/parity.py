@@ -5,10 +5,10 @@ The format's library is looked for when the proof is made, and never needed for 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ def difference(
     theirs: Mapping[str, Tensor],
     config: Config,
 ) -> tuple[float, float]:
-    """max |delta logit| between our network and the format's on random images, and max |logit|.
+    """Return max |delta logit| between our network and the format's, and max |logit|.
+
+    Both networks answer the same random images.
 
     `theirs` are under the names that the format writes; `config` is its config.json, empty without.
 
@@ -39,8 +41,10 @@ def difference(
         torch.manual_seed(0)
         images = torch.randn(IMAGES, spec.channels, *spec.size)
         augment.transforms()  # makes torchvision importable beside another torch, which timm needs
+        unread = StringIO()  # other libraries warn about what we check ourselves
         try:
-            with _silence():
+            with warnings.catch_warnings(), redirect_stderr(unread), redirect_stdout(unread):
+                warnings.simplefilter("ignore")
                 oracle = formats.named(table.format).oracle(spec, theirs, config)
                 answer = artifact.network(ours, spec)(images)
                 other = oracle(images)
@@ -54,15 +58,3 @@ def difference(
                 f"{table.format} could not run it: {type(error).__name__} {reason}"
             ) from None
     return float((answer - other).abs().max()), float(other.abs().max())
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Drop the warnings and logs of other libraries, about what we check ourselves."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield

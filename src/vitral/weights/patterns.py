@@ -11,8 +11,9 @@ NUMBER = re.compile(r"\{(\w)(\+1)?(:02)?\}")
 
 @cache
 def pattern(template: str) -> re.Pattern[str]:
-    """A template as an expression; each number is a group named by its letter."""
-    text, end = "", 0
+    """Compile a template to an expression; each number is a group named by its letter."""
+    text = ""
+    end = 0
     for found in NUMBER.finditer(template):
         text += re.escape(template[end : found.start()]) + rf"(?P<{found[1]}>\d{{1,5}})"
         end = found.end()
@@ -20,7 +21,7 @@ def pattern(template: str) -> re.Pattern[str]:
 
 
 def numbers_in(template: str, name: str) -> dict[str, int] | None:
-    """The numbers in a name, counted from 0 and by letter; None if it is no such name."""
+    """Read the numbers in a name, counted from 0 and by letter; None if it is no such name."""
     found = pattern(template).fullmatch(name)
     if found is None:
         return None
@@ -29,7 +30,7 @@ def numbers_in(template: str, name: str) -> dict[str, int] | None:
 
 
 def filled(template: str, values: Mapping[str, int]) -> str:
-    """The name that a template makes of numbers by letter."""
+    """Return the name that a template makes of numbers by letter."""
 
     def digits(found: re.Match[str]) -> str:
         number = values[found[1]] + bool(found[2])
@@ -39,7 +40,7 @@ def filled(template: str, values: Mapping[str, int]) -> str:
 
 
 def rewritten(name: str, pairs: Mapping[str, str]) -> str:
-    """The name with the first beginning (ends in "." or "/") or whole name of `pairs` replaced."""
+    """Replace the first beginning (ends in "." or "/") or whole name of `pairs` in a name."""
     for old, new in pairs.items():
         if old.endswith((".", "/")):
             if found := pattern(old).match(name):

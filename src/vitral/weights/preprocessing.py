@@ -1,4 +1,4 @@
-"""What the formats share where they read the preprocessing of their programs as an ImageSpec.
+"""The shared parts of reading the preprocessing of other programs as an ImageSpec.
 
 What an ImageSpec cannot say is a WeightsError that names it.
 """
@@ -13,12 +13,11 @@ from typing import Any, Literal
 from vitral.errors import SpecError, WeightsError
 from vitral.specs import ImageSpec
 
-HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation
 
 
 def differences(spec: ImageSpec, name: str, centre: Literal["round", "floor"]) -> list[str]:
-    """Sentences on what a program that cuts by `centre` would compute in another way.
+    """Say what a program that cuts by `centre` would compute in another way.
 
     `name` is the program's. A pixel's shift of the cut, and TensorFlow's resize, are all that the
     known programs differ by; none if the tensor is the same.
@@ -40,12 +39,12 @@ def differences(spec: ImageSpec, name: str, centre: Literal["round", "floor"]) -
 
 
 def resized(spec: ImageSpec) -> tuple[int, int]:
-    """(height, width) that an image is resized to before it is cut."""
+    """Return (height, width) that an image is resized to before it is cut."""
     return int(spec.size[0] / spec.crop), int(spec.size[1] / spec.crop)
 
 
 def crop_fraction(size: tuple[int, int], goal: tuple[int, int]) -> float:
-    """The crop of which ImageSpec's floor(size / crop) is exactly the goal."""
+    """Find the crop of which ImageSpec's floor(size / crop) is exactly the goal."""
     crop = min(size[0] / goal[0], size[1] / goal[1])
     for candidate in (crop, math.nextafter(crop, 0.0)):  # 224 / (224 / 242) may fall below 242
         if tuple(int(side / candidate) for side in size) == goal:
@@ -54,7 +53,7 @@ def crop_fraction(size: tuple[int, int], goal: tuple[int, int]) -> float:
 
 
 def per_channel(value: Any) -> tuple[float, ...]:
-    """One number per channel from one number or several."""
+    """Return one number per channel from one number or several."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values or not all(type(part) in (int, float) for part in values):
         raise WeightsError(f"mean and std are numbers, not {value!r}.")

@@ -1,4 +1,4 @@
-"""A checkpoint of any format, or an artifact, as an artifact holds it."""
+"""The reader of weights: a checkpoint of any format, or an artifact, as an artifact holds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitral.weights.rename import Layout, Reading, tables
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """A checkpoint as an artifact holds it.
+    """A checkpoint as an artifact holds it, and the way back to its file.
 
     Attributes:
         tensors: the network's, in float32.
@@ -52,20 +52,21 @@ def read_weights(
     changes: Sequence[str] = (),
     announce: Callable[[str], None] = print,
 ) -> Weights:
-    """A run or artifact folder, a checkpoint of any format, or published weights by their id.
+    """Read a run or artifact folder, a checkpoint of any format, or published weights by id.
 
     `size` is (height, width) in pixels, `changes` such as "model.heads=6", for what the tensors do
     not tell. `announce` is told of a download before it begins.
 
     Raises WeightsError, with the reason in a sentence, for anything else.
     """
-    path, text = Path(run), str(run)
+    path = Path(run)
+    text = str(run)
     row = checkpoint(text)
     if not path.exists() and download.is_id(text):
         path = download.fetch(text, announce=announce)
     elif is_artifact(path):
         return _read_artifact(artifact.locate(path), size, changes)
-    source = checkpoint_files.read(path)
+    source = checkpoint_files.read(path, formats.join)
     if row is not None and source.config is None:
         source = replace(source, config=formats.named(row.format).published_config(row.model))
     table = detect_format(source)
@@ -79,9 +80,9 @@ def read_weights(
     check_complete(table, reading, path)
     spec = infer_spec(source, table, reading, size=size, changes=_of(changes, "model"))
     ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
-    _check_head(ours, spec, path)
     artifact.check(ours, spec, path)
-    format, config = formats.named(table.format), source.config or {}
+    format = formats.named(table.format)
+    config = source.config or {}
     images = replace(format.preprocessing(source, spec.size), size=spec.size).to_dict()
     images = assign({"images": images}, _of(changes, "images"), "convert")["images"]
     names = format.classes(config, spec.classes) if spec.classes else ()
@@ -129,7 +130,7 @@ def _notes(
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether a path is a run folder or an artifact."""
+    """Tell whether a path is a run folder or an artifact."""
     names = (artifact.CARD, "recipe.json", "best", "last")
     return path.is_dir() and any((path / name).exists() for name in names)
 
@@ -150,11 +151,8 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
         calibration=None if changes else card.calibration,  # of the logits before the change
     )
     artifact.check(tensors, card.model, folder)
-    passthrough = (
-        checkpoint_files.read(folder / artifact.KEPT).tensors
-        if (folder / artifact.KEPT).exists()
-        else {}
-    )
+    kept = folder / artifact.KEPT
+    passthrough = checkpoint_files.read(kept).tensors if kept.exists() else {}
     return Weights(tensors=tensors, card=card, layout=layout, passthrough=passthrough)
 
 
@@ -170,7 +168,8 @@ def _layout(card: Card, folder: Path) -> Layout | None:
         known = set(layout.variants) <= set(table.variants)
         known &= layout.prefix in ("", table.prefix, *table.prefixes)
     except (AttributeError, KeyError, TypeError):
-        known, kinds = False, []
+        known = False
+        kinds = []
     if not known or not all(isinstance(kind, torch.dtype) for kind in kinds):
         raise WeightsError(
             f"{folder / artifact.CARD}: made_by.layout is not what convert wrote; restore the "
@@ -185,12 +184,3 @@ def _of(changes: Sequence[str], part: str) -> list[str]:
         if not change.strip().startswith(("model.", "images.")):
             raise UsageError(f"--set changes model.NAME or images.NAME, not '{change}'.")
     return [change for change in changes if change.strip().startswith(f"{part}.")]
-
-
-def _check_head(ours: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
-    reads = spec.representation or spec.pooled_width
-    if "head.weight" in ours and ours["head.weight"].shape[1] == 2 * reads:
-        raise WeightsError(
-            f"{path}: the head reads {2 * reads} numbers, the class token beside the mean of the "
-            "patches, which no model here does. Take the model without it: --set model.classes=0."
-        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.resources import files
@@ -35,7 +35,7 @@ USUAL: Mapping[str, list[Any]] = {
 
 
 class KeyMap(NamedTuple):
-    """One of our tensors, and theirs that make it."""
+    """A row of a table: one of our tensors, and theirs that make it."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -45,7 +45,7 @@ class KeyMap(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a file differed from its table's own names, so that going back makes the same file.
+    """The differences of a file from its table's own names, so that it can be made again.
 
     Attributes:
         table: the table that reads it.
@@ -64,13 +64,13 @@ class Layout:
     dtypes: Mapping[str, str] = field(default_factory=dict)
 
     def dtype(self, name: str) -> torch.dtype:
-        """What their tensor of that name was stored as."""
+        """Return the type that their tensor of that name was stored in."""
         return getattr(torch, self.dtypes.get(name, self.dtypes.get("*", "float32")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What a table made of a file.
+    """The tensors and names that a table made of a file.
 
     Attributes:
         ours: tensors under our names, in their own precision.
@@ -93,7 +93,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenameTable:
-    """One file of tables/.
+    """A rename table, one file of formats/tables/.
 
     Attributes:
         name, format: "timm_vit" is a table of the format "timm".
@@ -120,6 +120,7 @@ class RenameTable:
         head_width: of one head, in its program, unless it is told otherwise; 0 is none.
         free_head_width: whether the heads together may have another width than a token.
         pre_logits_or_head: whether there cannot be both.
+        architectures: its program's words for the network, with a head and without.
     """
 
     name: str
@@ -146,9 +147,10 @@ class RenameTable:
     free_head_width: bool = False
     headless: bool = True
     pre_logits_or_head: bool = False
+    architectures: tuple[str, ...] = ()
 
     def named(self, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Layout, list[str]]:
-        """The tensors under the table's own names, how they differed, and other networks'."""
+        """Return the tensors under the table's own names, the layout, and other networks' names."""
         ignored = [k for k in tensors if any(fnmatchcase(k, pattern) for pattern in self.ignored)]
         found = {k: x for k, x in tensors.items() if k not in ignored}
         prefix = next((p for p in self.prefixes if any(k.startswith(p) for k in found)), "")
@@ -166,12 +168,12 @@ class RenameTable:
         return found, layout, ignored
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether these look like tensors of this table."""
+        """Tell whether these look like tensors of this table."""
         found = self.named(tensors)[0]
         return all(k in found for k in self.markers) and not any(k in found for k in self.absent)
 
     def read(self, tensors: Mapping[str, Tensor], shape: Shape = UNTOLD) -> Reading:
-        """Their tensors under our names; `shape` is what was told of patches."""
+        """Return their tensors under our names; `shape` is what was told of patches."""
         found, layout, ignored = self.named(tensors)
         empty = {name for row in self.rows if row.ours in self.empty for name in row.theirs}
         passthrough = {
@@ -211,14 +213,7 @@ class RenameTable:
                 ours[mine] = _joined(mine, parts, len(theirs))
         for variant in layout.variants:
             facts |= self.facts.get(variant, {})
-        layout = Layout(
-            table=self.name,
-            prefix=layout.prefix,
-            variants=layout.variants,
-            stacked=layout.stacked,
-            wide=wide,
-            dtypes=_dtypes(tensors, ignored),
-        )
+        layout = replace(layout, wide=wide, dtypes=_dtypes(tensors, ignored))
         return Reading(
             ours=ours,
             unexpected_keys=tuple(unexpected),
@@ -236,7 +231,7 @@ class RenameTable:
         layout: Layout,
         passthrough: Mapping[str, Tensor],
     ) -> Tensors:
-        """The inverse of read: our tensors as a file of that layout."""
+        """Return our tensors as a file of that layout holds them: the inverse of read."""
         found: Tensors = {}
         shape = Shape(heads=heads, wide=layout.wide)
         if "patches.weight" in ours:
@@ -272,7 +267,7 @@ class RenameTable:
 
 @cache
 def tables() -> dict[str, RenameTable]:
-    """Every table, by name."""
+    """Read every table, by name."""
     folder = files("vitral.weights.formats").joinpath("tables")
     found = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
@@ -289,7 +284,7 @@ def tables() -> dict[str, RenameTable]:
 
 
 def fitting_tables(tensors: Mapping[str, Tensor]) -> list[RenameTable]:
-    """The tables that fit: none, one, or several between which the names do not decide."""
+    """Find the tables that fit: none, one, or several between which the names do not decide."""
     fitting = {name: table for name, table in tables().items() if table.fits(tensors)}
     beaten = {table.overrides for table in fitting.values()}
     return [table for name, table in fitting.items() if name not in beaten]

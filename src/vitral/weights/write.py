@@ -1,8 +1,8 @@
-"""What another format can hold of a network, and how its file is laid out."""
+"""The way out: the networks that another format can hold, and the layout of its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -16,40 +16,34 @@ from vitral.weights.rename import Layout, RenameTable, tables
 
 
 def table_for(name: str, spec: ModelSpec) -> RenameTable:
-    """The table to write a network with; WeightsError names the field that the format lacks."""
+    """Find the table to write a network with; WeightsError names what the format lacks."""
     format = formats.named(name)
     table = tables()[format.table_for(spec)]
     if lacking := _lacking(table, spec):
         raise WeightsError(f"{name} cannot hold {spec.name}: {lacking}")
-    rules = (*_shared_refusals(table, spec), *format.refusals(table, spec))
-    if reason := next((reason for broken, reason in rules if broken), ""):
-        raise WeightsError(f"{name} cannot hold {spec.name}: {reason}.")
+    reasons = (*_shared_refusals(table, spec), *format.refusals(table, spec))
+    if reasons:
+        raise WeightsError(f"{name} cannot hold {spec.name}: {reasons[0]}.")
     return table
 
 
-def _shared_refusals(table: RenameTable, spec: ModelSpec) -> tuple[tuple[bool, str], ...]:
-    """What the table says that a format cannot hold: (whether it is so, a reason)."""
+def _shared_refusals(table: RenameTable, spec: ModelSpec) -> Iterator[str]:
+    """What the table says that its format cannot hold."""
     name = table.format
-    square = spec.size[0] == spec.size[1] and spec.patch[0] == spec.patch[1]
+    if spec.is_resnet == table.transformer:
+        yield f"{name} has no ResNet without a transformer"
     shares_width = spec.is_resnet or spec.attention_width == spec.width
-    tanh_under_head = spec.representation > 0 and spec.classes > 0
-    return (
-        (spec.is_resnet == table.transformer, f"{name} has no ResNet without a transformer"),
-        (
-            not shares_width and not table.free_head_width,
-            f"{name}'s heads share the width, and these are {spec.attention_width} together",
-        ),
-        (table.square and not square, f"{name} takes square images and patches alone"),
-        (not table.headless and not spec.classes, f"{name} has no model without a head"),
-        (
-            table.pre_logits_or_head and tanh_under_head,
-            f"{name} has no tanh layer (model.representation) under a head",
-        ),
-        (
-            spec.pool == "map" and spec.pool_norm == "after",
-            f"{name} norms before a MAP head, not after (model.pool_norm)",
-        ),
-    )
+    if not shares_width and not table.free_head_width:
+        yield f"{name}'s heads share the width, and these are {spec.attention_width} together"
+    square = spec.size[0] == spec.size[1] and spec.patch[0] == spec.patch[1]
+    if table.square and not square:
+        yield f"{name} takes square images and patches alone"
+    if not table.headless and not spec.classes:
+        yield f"{name} has no model without a head"
+    if table.pre_logits_or_head and spec.representation and spec.classes:
+        yield f"{name} has no tanh layer (model.representation) under a head"
+    if spec.pool == "map" and spec.pool_norm == "after":
+        yield f"{name} norms before a MAP head, not after (model.pool_norm)"
 
 
 def _lacking(table: RenameTable, spec: ModelSpec) -> str:
@@ -82,12 +76,12 @@ def _lacking(table: RenameTable, spec: ModelSpec) -> str:
 
 
 def layout_for(table: RenameTable, spec: ModelSpec) -> Layout:
-    """How the format writes this network where no file of its own came before."""
+    """Return the layout of a network where no file of the format came before."""
     return formats.named(table.format).layout(table, spec)
 
 
 def as_learned_table(weights: Weights, name: str) -> tuple[Weights, tuple[str, ...]]:
-    """The weights with fixed waves (sincos2d) as the table that a format without waves would learn.
+    """Replace fixed waves (sincos2d) by the table that a format without waves would learn.
 
     The logits stay as they are; trained further there, or at another size, the two would part.
     """
@@ -106,23 +100,20 @@ def as_learned_table(weights: Weights, name: str) -> tuple[Weights, tuple[str, .
 
 
 def with_zero_rows(weights: Weights, table: RenameTable) -> tuple[Weights, tuple[str, ...]]:
-    """The weights with rows of positions where the format has them; the logits stay as they are."""
-    spec, tensors = weights.card.model, dict(weights.tensors)
+    """Add or fold rows of positions as the format has them; the logits stay as they are."""
+    spec = weights.card.model
+    tensors = dict(weights.tensors)
     prefix = spec.class_token + spec.distillation_token
     rows = tensors.get("positions.table")
     if rows is None or not prefix:
         return weights, ()
+    beside_registers = spec.registers and spec.prefix_positions and not spec.register_positions
     if table.prefix_rows == "zero" and not spec.prefix_positions:
         zeros = torch.zeros(len(rows), prefix, rows.shape[2])
         tensors["positions.table"] = torch.cat([zeros, rows], dim=1)
         note = f"{table.format} has positions for all tokens: rows of zeros were added"
         spec = replace(spec, prefix_positions=True)
-    elif (
-        table.prefix_rows == "folded"
-        and spec.registers
-        and spec.prefix_positions
-        and not spec.register_positions
-    ):
+    elif table.prefix_rows == "folded" and beside_registers:
         tensors["cls"] = tensors["cls"] + rows[:, :1]
         tensors["positions.table"] = rows[:, prefix:]
         note = (

@@ -203,7 +203,7 @@ def test_the_way_through_an_artifact_is_the_direct_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", HELD)
 def test_a_folder_tells_what_tensors_do_not(tmp_path: Path, format: str) -> None:
     """No option is needed for what a format's own configuration says."""
-    spec = HELD[format]["eps" if format == "transformers" else "token"]
+    spec = HELD[format][{"transformers": "eps", "dino": "classifier"}.get(format, "token")]
     checkpoints.save_artifact(tmp_path / "a", spec)
     done = convert(tmp_path / "a", tmp_path / "folder", to=format)
     assert json.loads((tmp_path / "folder" / "proof.json").read_text()) == json.loads(
@@ -263,7 +263,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
         ("x.npz", "timm", "does not read .npz"),
         ("x.pth", "google", "are .npz files"),
         ("x.safetensors", "vitral", "An artifact is a folder"),
-        ("x", "keras", "no format 'keras'; --to is vitral, google, timm"),
+        ("x", "keras", "no format 'keras'; --to is vitral, dino, google, timm"),
     ):
         refused(tmp_path, UsageError, match, source, tmp_path / target, to=to)
     below = tmp_path / "mine.pth" / "below"

@@ -73,10 +73,16 @@ def test_dinov2s_classifier_reads_twice_the_width(tmp_path: Path) -> None:
     values = {f"dinov2.{name}": x for name, x in theirs("transformers", spec).items()}
     head = {"classifier.weight": torch.ones(5, 64), "classifier.bias": torch.ones(5)}
     path = store(tmp_path / "w.safetensors", {**values, **head})
-    with pytest.raises(WeightsError, match=r"head reads 64 numbers.*--set model\.classes=0"):
-        read_weights(path, **SAID)
+    found = read_weights(path, **SAID).card.model
+    assert (found.pool, found.pool_blocks, found.classes) == ("cls_mean", 1, 5)
     weights = read_weights(path, size=(32, 32), changes=["model.heads=4", "model.classes=0"])
-    assert same(weights.tensors, tensors(spec))
+    assert same(weights.tensors, tensors(spec)) and weights.card.model.pool == "cls"
+
+
+@pytest.mark.parametrize("width", [33, 64, 96])
+def test_a_head_that_reads_what_its_program_does_not_pool(tmp_path: Path, width: int) -> None:
+    with pytest.raises(WeightsError, match=r"cls_mean, and timm has cls|shape"):
+        read_weights(written(tmp_path, {"head.weight": torch.ones(5, width)}), **SAID)
 
 
 @pytest.mark.parametrize("change", ["optimizer.lr=1", "heads=4", "modelheads=4"])

@@ -95,7 +95,7 @@ REFUSED = {
     "google, registers": ("google", of(GOOGLE, registers=2), "model.registers is 2"),
     "google, scale": ("google", of(GOOGLE, layer_scale=1e-5), "model.layer_scale is 1e-05"),
     "google, biases": ("google", of(GOOGLE, biases="no_qkv"), "model.biases is 'no_qkv'"),
-    "google, mean of a class token": ("google", of(GOOGLE, pool="mean"), "where it is what is poo"),
+    "google, mean of a class token": ("google", of(GOOGLE, pool="mean"), "where it is poo"),
     "google, distilled": ("google", of(GOOGLE, distillation_token=True), "distillation_token"),
     "google, norm": ("google", of(GOOGLE, **MEAN, pool_norm="after"), "model.pool_norm is 'after'"),
     "google, mae": ("google", of(GOOGLE, positions="sincos2d_mae"), "'sincos2d_mae', and google"),
@@ -191,7 +191,7 @@ REFUSED = {
     "transformers, dinov2 with a head": (
         "transformers",
         of(GOOGLE, layer_scale=0.1),
-        "model.classes is 5, and transformers has 0",
+        "DINOv2 reads the class token beside the mean of the patches under a head",
     ),
     "transformers, mean": ("transformers", of(GOOGLE, pool="mean"), "model.pool is 'mean'"),
     "transformers, probe": (

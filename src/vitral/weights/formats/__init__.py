@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitral.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitral.weights.formats.base import Format
 
 
 def names() -> list[str]:
-    """The formats that --to accepts, beside "vitral"."""
+    """List the formats that --to accepts, beside "vitral"."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name.replace("_", "-") for name in modules if name != "base")
 
@@ -35,3 +37,14 @@ def named(name: str) -> Format:
 def of_config(config: Mapping[str, Any] | None) -> str:
     """Name the format whose config.json this is, "" if it is nobody's."""
     return next((name for name in names() if config and named(name).detect(config)), "")
+
+
+def join(files: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Tensor] | None:
+    """Return the one network that several checkpoints of a folder make, if a format has such."""
+    joined = (named(name).join(files) for name in names())
+    return next((tensors for tensors in joined if tensors is not None), None)
+
+
+def refuse_unexpected(keys: Sequence[str]) -> str:
+    """Say what network has names that no table knows, "" where no format tells."""
+    return next(filter(None, (named(name).refuse_unexpected(keys) for name in names())), "")

@@ -1,8 +1,8 @@
-"""What a checkpoint format knows of itself, with the answers of a format without configuration."""
+"""The base of all checkpoint formats, with the answers of one without configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -15,58 +15,65 @@ from vitral.weights.rename import Layout, RenameTable
 
 Config = Mapping[str, Any]  # the content of a config.json
 Tensors = Mapping[str, Tensor]
+Oracle = Callable[[Tensor], Tensor]  # from images to logits
 
 
 class NotComparableError(Exception):
-    """There is no other library to compare with; the reason is its text."""
+    """Raised where there is no other library to compare with; its text is the reason."""
 
 
 class Format:
-    """A checkpoint format; a subclass overrides what its program does otherwise.
+    """A checkpoint format, of which a subclass overrides what its program does otherwise.
 
     Attributes:
         suffixes: of the files that its program reads; a folder is written with the first.
         configured: whether its program writes a config.json that tells what tensors do not.
+        no_library: why there is no oracle, where there is none.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors", ".pth", ".pt", ".bin")
     configured: ClassVar[bool] = False
+    no_library: ClassVar[str] = "there is no library of it that runs beside torch"
 
     # ---- reading
 
     def detect(self, config: Config) -> bool:
-        """Whether a config.json is of this format."""
+        """Tell whether a config.json is of this format."""
         return False
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """Fields of ModelSpec that the configuration tells and tensors may not.
+        """Return the fields of ModelSpec that the configuration tells and tensors may not.
 
         Raises WeightsError for a setting of a network that Vitral does not have.
         """
         return {}
 
     def published_config(self, model: str | None) -> dict[str, Any] | None:
-        """The configuration of published weights whose row in weights.toml names a model."""
+        """Return the configuration of published weights whose row in weights.toml names a model."""
         return None
 
     def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
-        """The names of the classes, ImageNet's of a thousand; None where nothing tells them."""
+        """Name the classes, ImageNet's where there are a thousand; None if nothing tells them."""
         return labels("imagenet-1k") if count == 1000 else None
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """How its program prepares an image for a network of (height, width)."""
+        """Return how its program prepares an image for a network of (height, width)."""
         raise NotImplementedError
 
+    def join(self, files: Mapping[str, Tensors]) -> Tensors | None:
+        """Return the network that several checkpoints of a folder make together; None if none."""
+        return None
+
     def refuse_unexpected(self, keys: Sequence[str]) -> str:
-        """What network has these keys that no row of a table knows; "" where nobody knows."""
+        """Say which network has these keys that no table knows; "" where nobody knows."""
         return ""
 
     def refuse_spec(self, spec: ModelSpec) -> str:
-        """Why a network that its tensors seem to make is computed in another way there, or ""."""
+        """Say why its program computes the network of these tensors in another way, or ""."""
         return ""
 
     def guesses(self, table: RenameTable, source: Source, spec: ModelSpec) -> list[str]:
-        """What of the spec no tensor and no configuration told, a sentence each."""
+        """Say what of the spec no tensor and no configuration told, a sentence each."""
         if not self.configured or source.config is not None or spec.is_resnet:
             return []
         return [
@@ -77,35 +84,40 @@ class Format:
     # ---- writing
 
     def table_for(self, spec: ModelSpec) -> str:
-        """The rename table that writes such a network."""
+        """Name the rename table that writes such a network."""
         raise NotImplementedError
 
-    def refusals(self, table: RenameTable, spec: ModelSpec) -> Sequence[tuple[bool, str]]:
-        """What the format cannot hold beside what the table says: (whether it is so, a reason)."""
-        return ()
+    def refusals(self, table: RenameTable, spec: ModelSpec) -> Iterator[str]:
+        """Say why its program cannot run the network, beside what the table says.
+
+        Sentences without their full stop.
+        """
+        yield from ()
 
     def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
-        """How a new file of this network is laid out."""
+        """Return the layout of a new file of this network."""
         return Layout(table=table.name, prefix=table.prefix if spec.classes else "")
 
+    def split(self, tensors: Tensors) -> Mapping[str, Tensors]:
+        """Divide the tensors among the checkpoints of a folder, by file name without its suffix."""
+        return {"model": tensors}
+
     def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
-        """The configuration beside the weights, by file name.
+        """Return the configuration beside the weights, by file name.
 
         Raises WeightsError where the program has no name for the network.
         """
         return {}
 
     def preprocessing_differences(self, images: ImageSpec) -> list[str]:
-        """What its program would compute of an image in another way, a sentence each."""
+        """Say what its program would compute of an image in another way, a sentence each."""
         return []
 
     # ---- proving
 
-    def oracle(
-        self, spec: ModelSpec, tensors: Tensors, config: Config
-    ) -> Callable[[Tensor], Tensor]:
-        """The same network in its own library, with these tensors: images to logits.
+    def oracle(self, spec: ModelSpec, tensors: Tensors, config: Config) -> Oracle:
+        """Build the same network in its own library, with these tensors: images to logits.
 
         Raises NotComparableError where there is no such library, or it has no such network.
         """
-        raise NotComparableError("there is no library of it that runs beside torch")
+        raise NotComparableError(self.no_library)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vitral import catalog
 from vitral.errors import WeightsError
@@ -16,7 +16,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
+from vitral.weights.formats.base import Config, Format, NotComparableError, Oracle, Tensors
 from vitral.weights.rename import Layout, RenameTable
 
 NAMED = re.compile(r"(vit|deit3?|flexivit)_(tiny|small|medium|base|large|huge|giant|gigantic|so)")
@@ -28,9 +28,12 @@ STEMS = {
     (3, 4, 6, 3): "vit_large_r50_s32_224",
 }
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
-POSITIONS = {"learn": "learned", "none": "none", "": "none"}
 SAME = {"embed_dim": "width", "depth": "depth", "num_heads": "heads", "img_size": "size"}
-GELUS = {"gelu": "erf", "gelu_tanh": "tanh", "gelu_erf": "erf"}
+WORDS = {  # arguments whose values have other names here
+    "act_layer": ("gelu", {"gelu": "erf", "gelu_tanh": "tanh", "gelu_erf": "erf"}),
+    "pos_embed": ("positions", {"learn": "learned", "none": "none", "": "none"}),
+    "global_pool": ("pool", POOLS),
+}
 # architectures that compute something else with the names of a ViT's tensors
 OTHERS = re.compile(r"_(rope|rpn)_")
 OF_A_NAME = "heads gelu norm_eps pool pool_norm positions size"
@@ -45,16 +48,16 @@ CROP_MODES = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
 class Timm(Format):
-    """timm's models, and the files of authors who share their names (DeiT, DINO, MAE, DINOv2)."""
+    """The format of timm's models, and of authors with the same names (DeiT, DINO, MAE, DINOv2)."""
 
     configured = True
 
     def detect(self, config: Config) -> bool:
-        """By the architecture."""
+        """Tell timm's configuration by its architecture."""
         return "architecture" in config and "model_type" not in config
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """Heads, GELU, pooling and size: of the catalogue's architecture, then its arguments."""
+        """Read heads, GELU, pooling and size: of the catalogue's model, then of its arguments."""
         told: dict[str, Any] = {}
         arguments = _part(config, "model_args")
         name = str(config.get("architecture", "")).partition(".")[0].removesuffix("_qkvb")
@@ -81,53 +84,46 @@ class Timm(Format):
         return told
 
     def published_config(self, model: str | None) -> dict[str, Any] | None:
-        """The architecture alone; our catalogue knows the rest."""
+        """Return the architecture alone; our catalogue knows the rest."""
         return {"architecture": model}
 
     def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
-        """label_names; ImageNet's where there are 1000 logits and no names."""
+        """Read label_names; ImageNet's where there are 1000 logits and no names."""
         names = {**_part(config, "pretrained_cfg"), **config}.get("label_names")
         if isinstance(names, list | tuple) and len(names) == count:
             return tuple(str(name) for name in names)
         return super().classes(config, count)
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """The pretrained_cfg, or timm's defaults where there is none."""
+        """Read the pretrained_cfg, or take timm's defaults where there is none."""
         config = source.config or {}
         told = _part(config, "pretrained_cfg") or config
         # the size is that of the tensors; so are the channels, and colours mean nothing there
         return replace(read_preprocessing({**told, "input_size": (3, *size)}), size=size)
 
     def refuse_spec(self, spec: ModelSpec) -> str:
-        """A MAP head beside tokens that it would read here."""
+        """Refuse a MAP head beside tokens that it would read here."""
         if spec.pool == "map" and spec.prefix:
             return "has tokens that timm's MAP head leaves out; here it reads every token."
         return ""
 
     def table_for(self, spec: ModelSpec) -> str:
-        """BiT's, Eva's (DINOv3), or the Vision Transformer's."""
+        """Choose BiT's names, Eva's (DINOv3) or the Vision Transformer's."""
         if spec.is_resnet:
             return "timm_bit"
         return "timm_eva" if spec.positions == "rope2d" else "timm_vit"
 
-    def refusals(self, table: RenameTable, spec: ModelSpec) -> Sequence[tuple[bool, str]]:
-        """Of distilled models, and of MAP heads beside other tokens."""
-        distilled = spec.distillation_token
-        return (
-            (
-                distilled and not spec.prefix_positions,
-                "timm's distilled models have positions for both their tokens",
-            ),
-            (distilled and spec.registers > 0, "timm's distilled models have no registers"),
-            (
-                spec.pool == "map" and spec.prefix > 0,
-                "timm's MAP head attends to the patches alone, and here there are tokens before "
-                "them",
-            ),
-        )
+    def refusals(self, table: RenameTable, spec: ModelSpec) -> Iterator[str]:
+        """Refuse some distilled models, and MAP heads beside other tokens."""
+        if spec.distillation_token and not spec.prefix_positions:
+            yield "timm's distilled models have positions for both their tokens"
+        if spec.distillation_token and spec.registers:
+            yield "timm's distilled models have no registers"
+        if spec.pool == "map" and spec.prefix:
+            yield "timm's MAP head attends to the patches alone, and here are tokens before them"
 
     def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
-        """Names of a norm after mean pooling, and of a stem without stages."""
+        """Take other names for a norm after mean pooling, and for a stem without stages."""
         used = []
         if table.name == "timm_vit" and spec.pool == "mean" and spec.pool_norm == "after":
             used.append("mean")
@@ -136,7 +132,7 @@ class Timm(Format):
         return replace(super().layout(table, spec), variants=tuple(used))
 
     def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
-        """config.json as timm's save_for_hf writes it; create_model("local-dir:...") reads it."""
+        """Return config.json as timm's save_for_hf writes it, for create_model("local-dir:...")."""
         spec = card.model
         architecture, arguments = architecture_of(spec)
         preprocessed = write_preprocessing(card.images)
@@ -159,7 +155,7 @@ class Timm(Format):
         return {"config.json": config}
 
     def preprocessing_differences(self, images: ImageSpec) -> list[str]:
-        """Its rounding beside the shared ones."""
+        """Say how timm rounds, beside the shared differences."""
         sentences = preprocessing.differences(images, "timm", centre="round")
         if images.resize == "torch":
             sentences.append(
@@ -167,13 +163,12 @@ class Timm(Format):
             )
         return sentences
 
-    def oracle(
-        self, spec: ModelSpec, tensors: Tensors, config: Config
-    ) -> Callable[[Tensor], Tensor]:
-        """create_model with the configuration's architecture, or the one that makes this spec."""
+    def oracle(self, spec: ModelSpec, tensors: Tensors, config: Config) -> Oracle:
+        """Call create_model with the architecture of the configuration, or of this spec."""
         timm = importlib.import_module("timm")
         if config:
-            name, arguments = config["architecture"], config.get("model_args") or {}
+            name = config["architecture"]
+            arguments = config.get("model_args") or {}
             if config.get("global_pool") and "global_pool" not in arguments:
                 arguments = {**arguments, "global_pool": config["global_pool"]}
         else:
@@ -189,7 +184,7 @@ class Timm(Format):
 
 
 def read_preprocessing(pretrained_cfg: Mapping[str, Any], *, test_size: bool = False) -> ImageSpec:
-    """The spec of timm.data.create_transform for a model's pretrained_cfg.
+    """Return the spec of timm.data.create_transform for a model's pretrained_cfg.
 
     Args:
         pretrained_cfg: as in a model's config.json; a key that is missing, None or empty takes
@@ -222,8 +217,10 @@ def read_preprocessing(pretrained_cfg: Mapping[str, Any], *, test_size: bool = F
 
 
 def write_preprocessing(spec: ImageSpec) -> dict[str, Any]:
-    """The keys of a pretrained_cfg with which timm gives the same tensor; see
-    `preprocessing_differences`."""
+    """Return the keys of a pretrained_cfg with which timm gives the same tensor.
+
+    See `preprocessing_differences`.
+    """
     modes = {fit: mode for mode, fit in CROP_MODES.items()}
     return {
         "input_size": [3, *spec.size],
@@ -239,23 +236,16 @@ def _told_by(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What an architecture's arguments change; WeightsError for one that we do not have."""
     told: dict[str, Any] = {}
     for key, value in arguments.items():
-        if value is None:
-            continue
-        elif key in SAME:
+        if key in SAME and value is not None:
             told[SAME[key]] = value
-        elif key in TOLD.split():
-            continue
-        elif key == "act_layer" and str(value) in GELUS:
-            told["gelu"] = GELUS[value]
-        elif key == "pos_embed" and str(value) in POSITIONS:
-            told["positions"] = POSITIONS[value]
-        elif key == "global_pool" and str(value) in POOLS:
-            told["pool"] = POOLS[value]
-        else:
-            raise WeightsError(
-                f"config.json of {name or 'this model'} sets {key}={value!r}, which changes a "
-                "timm model in a way that Vitral does not have."
-            )
+        elif value is not None and key not in TOLD.split():
+            ours, words = WORDS.get(key, ("", {}))
+            if str(value) not in words:
+                raise WeightsError(
+                    f"config.json of {name or 'this model'} sets {key}={value!r}, which changes a "
+                    "timm model in a way that Vitral does not have."
+                )
+            told[ours] = words[value]
     return told
 
 
@@ -274,7 +264,7 @@ def _size(config: Mapping[str, Any]) -> list[int] | None:
 
 
 def architecture_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """The timm architecture and arguments that make this network; WeightsError if none does."""
+    """Name the timm architecture and arguments of a network; WeightsError if there are none."""
     if spec.is_resnet:
         if not (found := BIT.fullmatch(spec.name)):
             raise WeightsError(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import pair
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.formats.base import Config, Format, Tensors
+from vitral.weights.formats.base import Config, Format, Oracle, Tensors
 from vitral.weights.preprocessing import IMAGENET, crop_fraction
 
 
 def read_preprocessing(name: str, size: int | tuple[int, int] = 224) -> ImageSpec:
-    """What weights.transforms() of torchvision's vision transformers does.
+    """Return the spec of weights.transforms() of torchvision's vision transformers.
 
     Args:
         name: of the weights' file, which tells them apart: "vit_b_16-c867db91" is IMAGENET1K_V1,
@@ -33,20 +32,18 @@ def read_preprocessing(name: str, size: int | tuple[int, int] = 224) -> ImageSpe
 
 
 class Torchvision(Format):
-    """torchvision.models.VisionTransformer."""
+    """The format of torchvision.models.VisionTransformer."""
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """The transforms of the weights whose file name (vit_b_16-...) or size this is."""
+        """Take the transforms of the weights whose file name (vit_b_16-...) or size this is."""
         return read_preprocessing(source.path.stem, size)
 
     def table_for(self, spec: ModelSpec) -> str:
-        """There is one."""
+        """Choose the only table."""
         return "torchvision_vit"
 
-    def oracle(
-        self, spec: ModelSpec, tensors: Tensors, config: Config
-    ) -> Callable[[Tensor], Tensor]:
-        """Its VisionTransformer of these sizes."""
+    def oracle(self, spec: ModelSpec, tensors: Tensors, config: Config) -> Oracle:
+        """Build its VisionTransformer of these sizes."""
         models = importlib.import_module("torchvision.models")
         model: nn.Module = models.VisionTransformer(
             image_size=spec.size[0],

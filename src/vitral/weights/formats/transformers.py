@@ -6,7 +6,11 @@ import importlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,70 +24,30 @@ from vitral.specs.fields import pair
 from vitral.weights import preprocessing
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
-from vitral.weights.rename import RenameTable
+from vitral.weights.formats.base import Config, Format, NotComparableError, Oracle, Tensors
+from vitral.weights.rename import Layout, RenameTable
 
 GELUS = {"gelu": "erf", "gelu_python": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 # settings of a network that we do not have, and the value that leaves it out
 FIXED = {"use_swiglu_ffn": False, "use_gated_mlp": False, "pooler_act": "tanh"}
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-
 # Pillow's numbers, which transformers writes.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
-# What each image processor of transformers does with a key that its file does not hold.
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "ViT": {
-        "size": (224, 224),
-        "resample": 2,
-        "image_mean": preprocessing.HALF,
-        "image_std": preprocessing.HALF,
-    },
-    "DeiT": {
-        "size": (256, 256),
-        "crop_size": 224,
-        "do_center_crop": True,
-        "resample": 3,
-        "image_mean": preprocessing.HALF,
-        "image_std": preprocessing.HALF,
-    },
-    "Bit": {
-        "size": {"shortest_edge": 224},
-        "crop_size": 224,
-        "do_center_crop": True,
-        "resample": 3,
-        "image_mean": CLIP[0],
-        "image_std": CLIP[1],
-    },
-    "DINOv3ViT": {
-        "size": (224, 224),
-        "resample": 2,
-        "image_mean": preprocessing.IMAGENET[0],
-        "image_std": preprocessing.IMAGENET[1],
-    },
-    "Siglip": {
-        "size": (224, 224),
-        "resample": 3,
-        "image_mean": preprocessing.HALF,
-        "image_std": preprocessing.HALF,
-    },
-}
-PROCESSORS["CLIP"] = PROCESSORS["Bit"]
 KEEPS_SHAPE = ("Bit", "CLIP", "Siglip")  # an integer size is their shorter side, not a square
 
 
 class Transformers(Format):
-    """transformers' ViT, DeiT, DINOv2 and DINOv3."""
+    """The format of transformers' ViT, DeiT, DINOv2 and DINOv3."""
 
     configured = True
 
     def detect(self, config: Config) -> bool:
-        """By the model type."""
+        """Tell transformers' configuration by its model type."""
         return "model_type" in config
 
     def facts(self, config: Config) -> dict[str, Any]:
-        """Heads, GELU, eps, size and the base of the rotation."""
+        """Read heads, GELU, epsilon, size and the base of the rotation."""
         kind = config.get("model_type")
         if kind not in TYPES:
             raise WeightsError(
@@ -116,7 +80,7 @@ class Transformers(Format):
         return told
 
     def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
-        """id2label, unless it is the placeholder LABEL_0, LABEL_1, ..."""
+        """Read id2label, unless it is the placeholder LABEL_0, LABEL_1, ..."""
         names = config.get("id2label")
         if isinstance(names, Mapping) and len(names) == count:
             ordered = [names.get(str(i), names.get(i)) for i in range(count)]
@@ -126,7 +90,7 @@ class Transformers(Format):
         return super().classes(config, count)
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """preprocessor_config.json, or that of ViTImageProcessor where there is none."""
+        """Read preprocessor_config.json, or take ViTImageProcessor's where there is none."""
         config = dict(source.preprocessor or {})
         if not config:
             config = {"image_processor_type": "ViTImageProcessor"}
@@ -134,7 +98,7 @@ class Transformers(Format):
         return read_preprocessing(config)
 
     def refuse_unexpected(self, keys: Sequence[str]) -> str:
-        """ForMaskedImageModeling, whose decoder no classifier has."""
+        """Refuse ForMaskedImageModeling, whose decoder no classifier has."""
         if {"embeddings.mask_token", "decoder.0.weight"} <= set(keys):
             return (
                 "paints masked patches (ForMaskedImageModeling in transformers): it has a decoder "
@@ -143,7 +107,7 @@ class Transformers(Format):
         return ""
 
     def table_for(self, spec: ModelSpec) -> str:
-        """By the rotation, the distillation token, the layer scale, a register with a position."""
+        """Choose by rotation, distillation token, layer scale and a register with a position."""
         if spec.positions == "rope2d":
             return "transformers_dinov3"
         if spec.distillation_token:
@@ -152,20 +116,32 @@ class Transformers(Format):
             return "transformers_dinov2"
         return "transformers_deit_single" if spec.register_positions else "transformers_vit"
 
+    def refusals(self, table: RenameTable, spec: ModelSpec) -> Iterator[str]:
+        """Refuse another pooling than its own under DINOv2's classifier."""
+        joined = spec.pool == "cls_mean"
+        if table.name == "transformers_dinov2" and joined != (spec.classes > 0):
+            yield (
+                "transformers' DINOv2 reads the class token beside the mean of the patches under a "
+                "head, and the class token alone without one (model.pool; --set model.classes=0 "
+                "leaves the head out)"
+            )
+
+    def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
+        """Name the network that stands under DINOv2's classifier."""
+        layout = super().layout(table, spec)
+        if table.name != "transformers_dinov2" or not spec.classes:
+            return layout
+        return replace(layout, prefix="dinov2_with_registers." if spec.registers else "dinov2.")
+
     def config_files(self, card: Card, table: RenameTable) -> dict[str, Config]:
-        """config.json and preprocessor_config.json."""
+        """Return config.json and preprocessor_config.json."""
         spec = card.model
-        kinds = {
-            "transformers_vit": ("vit", "ViTForImageClassification", "ViTModel"),
-            "transformers_deit": ("deit", "DeiTForImageClassificationWithTeacher", ""),
-            "transformers_deit_single": ("deit", "DeiTForImageClassification", "DeiTModel"),
-            "transformers_dinov2": ("dinov2", "", "Dinov2Model"),
-            "transformers_dinov3": ("dinov3_vit", "", "DINOv3ViTModel"),
-        }
-        kind, classifier, plain = kinds[table.name]
+        kind, classifier, plain = table.architectures
         config = _shared(spec)
         if table.name == "transformers_dinov2" and spec.registers:
-            kind, plain = "dinov2_with_registers", "Dinov2WithRegistersModel"
+            kind = "dinov2_with_registers"
+            classifier = classifier.replace("Dinov2", "Dinov2WithRegisters")
+            plain = plain.replace("Dinov2", "Dinov2WithRegisters")
         if kind in ("dinov2_with_registers", "dinov3_vit"):
             config["num_register_tokens"] = spec.registers
         if table.name == "transformers_dinov2":
@@ -197,13 +173,11 @@ class Transformers(Format):
         return {"config.json": config, "preprocessor_config.json": processor}
 
     def preprocessing_differences(self, images: ImageSpec) -> list[str]:
-        """Those of a cut that rounds down."""
+        """Say what differs where a cut is rounded down."""
         return preprocessing.differences(images, "transformers", centre="floor")
 
-    def oracle(
-        self, spec: ModelSpec, tensors: Tensors, config: Config
-    ) -> Callable[[Tensor], Tensor]:
-        """The architecture of the configuration, opened from a folder as a user would."""
+    def oracle(self, spec: ModelSpec, tensors: Tensors, config: Config) -> Oracle:
+        """Open the architecture of the configuration from a folder, as a user would."""
         transformers = importlib.import_module("transformers")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -225,16 +199,14 @@ class Transformers(Format):
         def answer(images: Tensor) -> Tensor:
             out = model(pixel_values=images)
             if hasattr(out, "logits"):
-                features: Tensor = out.logits
-            else:
-                features = out.last_hidden_state[:, 0] if pooler else out.pooler_output
-            return features
+                return out.logits
+            return out.last_hidden_state[:, 0] if pooler else out.pooler_output
 
         return answer
 
 
 def read_preprocessing(config: Mapping[str, Any]) -> ImageSpec:
-    """The spec of a preprocessor_config.json, of this or an older transformers.
+    """Return the spec of a preprocessor_config.json, of this or an older transformers.
 
     Known are the image processors (and, before them, feature extractors) of ViT, DeiT, Bit (which
     DINOv2 uses), DINOv3ViT, CLIP and Siglip; a file that does not name one is ViT's.
@@ -243,11 +215,12 @@ def read_preprocessing(config: Mapping[str, Any]) -> ImageSpec:
     stem = str(kind)
     for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         stem = stem.removesuffix(suffix)
-    if stem not in PROCESSORS:
-        known = ", ".join(PROCESSORS)
+    processors = _processors()
+    if stem not in processors:
+        known = ", ".join(processors)
         raise WeightsError(f"The image processor '{kind}' is not known; known: {known}.")
     own = {key: value for key, value in config.items() if value is not None}
-    values = {"do_resize": True, "do_rescale": True, "do_normalize": True} | PROCESSORS[stem] | own
+    values = {"do_resize": True, "do_rescale": True, "do_normalize": True} | processors[stem] | own
     for key, wanted in (("do_resize", True), ("do_pad", False), ("do_flip_channel_order", False)):
         if values.get(key, wanted) is not wanted:
             raise WeightsError(f"An ImageSpec cannot say {key} = {not wanted} of '{kind}'.")
@@ -275,8 +248,15 @@ def read_preprocessing(config: Mapping[str, Any]) -> ImageSpec:
         )
 
 
+@cache
+def _processors() -> dict[str, dict[str, Any]]:
+    """What each image processor does with a key that its file does not hold, by name."""
+    text = files("vitral.weights.formats").joinpath("transformers_processors.toml")
+    return tomllib.loads(text.read_text(encoding="utf-8"))
+
+
 def write_preprocessing(spec: ImageSpec) -> dict[str, Any]:
-    """A preprocessor_config.json with which transformers gives the same tensor.
+    """Return a preprocessor_config.json with which transformers gives the same tensor.
 
     Raises WeightsError for fit = "pad" and what else it has no words for; see
     `preprocessing_differences` too.

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.formats.base import Config, Format, NotComparableError, Tensors
+from vitral.weights.formats.base import Config, Format, NotComparableError, Oracle, Tensors
 from vitral.weights.rename import Layout, RenameTable
 
 
 class VitPytorch(Format):
-    """vit_pytorch.ViT and vit_pytorch.SimpleViT."""
+    """The format of vit_pytorch.ViT and vit_pytorch.SimpleViT."""
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
-        """Vitral's own: vit-pytorch prescribes none."""
+        """Take Vitral's own preprocessing, as vit-pytorch prescribes none."""
         return ImageSpec(size=size)
 
     def guesses(self, table: RenameTable, source: Source, spec: ModelSpec) -> list[str]:
-        """The sides of a patch, heads, pooling beside a class token, and the preprocessing."""
+        """Say which sides of a patch, heads and pooling were taken, and the preprocessing."""
         taken = [f"model.patch={spec.patch[0]}x{spec.patch[1]}", f"model.heads={spec.heads}"]
         taken += [f"model.pool={spec.pool}"] if spec.class_token else []
         return [
@@ -33,7 +33,7 @@ class VitPytorch(Format):
         ]
 
     def refuse_unexpected(self, keys: Sequence[str]) -> str:
-        """The form of 2020, which scaled attention by the width of a token."""
+        """Refuse the form of 2020, which scaled attention by the width of a token."""
         if any(key.startswith("transformer.layers.0.0.fn.fn.") for key in keys):
             return (
                 "is of a vit-pytorch of 2020, which scaled the products of queries and keys by the "
@@ -42,39 +42,31 @@ class VitPytorch(Format):
         return ""
 
     def table_for(self, spec: ModelSpec) -> str:
-        """SimpleViT's for fixed positions."""
+        """Choose SimpleViT's names for fixed positions."""
         simple = spec.positions == "sincos2d"
         return "vit_pytorch_simple" if simple else "vit_pytorch_vit"
 
-    def refusals(self, table: RenameTable, spec: ModelSpec) -> Sequence[tuple[bool, str]]:
-        """What no release of it has together."""
+    def refusals(self, table: RenameTable, spec: ModelSpec) -> Iterator[str]:
+        """Refuse what no release of it has together."""
+        if spec.pool == "mean" and spec.class_token:
+            yield "vit-pytorch averages the class token with the patches (model.pool)"
+        if not spec.classes and _old(spec):
+            yield "vit-pytorch's last norm stood in its head, and here is none (model.classes)"
+        if not spec.patch_norms and spec.pool != "cls" and spec.pool_norm == "before":
+            yield "vit-pytorch without norms around the patch projection norms after pooling"
+        if table.name == "vit_pytorch_simple":
+            return
+        if not spec.class_token and _old(spec):
+            yield "vit-pytorch had a class token in the form of 2021 (model.class_token)"
         alone = spec.heads == 1 and spec.attention_width == spec.width
-        simple = table.name == "vit_pytorch_simple"
-        averaged = spec.pool != "cls"
-        return (
-            (
-                not simple and alone == spec.out_projection,
+        if alone == spec.out_projection:
+            yield (
                 "vit-pytorch has no map after a single head as wide as a token, and one after all "
-                "others (model.out_projection)",
-            ),
-            (
-                averaged and not spec.patch_norms and spec.pool_norm == "before",
-                "vit-pytorch norms after pooling where there are no norms around the patch "
-                "projection (model.pool_norm)",
-            ),
-            (
-                spec.pool == "mean" and spec.class_token,
-                "vit-pytorch averages the class token with the patches (model.pool)",
-            ),
-            (
-                not simple and not spec.class_token and _old(spec),
-                "vit-pytorch has a class token in the form of 2021 (model.class_token)",
-            ),
-            (not spec.classes and _old(spec), "vit-pytorch's head holds the last norm"),
-        )
+                "others (model.out_projection)"
+            )
 
     def layout(self, table: RenameTable, spec: ModelSpec) -> Layout:
-        """Today's names, or the names of the release that had such a network."""
+        """Take today's names, or those of the release that had such a network."""
         layout = super().layout(table, spec)
         used = [] if spec.patch_norms else ["plain_patches"]
         if table.name == "vit_pytorch_simple":
@@ -84,10 +76,8 @@ class VitPytorch(Format):
             layout = replace(layout, wide=spec.pool == "mean_all" or _old(spec))
         return replace(layout, variants=tuple(used))
 
-    def oracle(
-        self, spec: ModelSpec, tensors: Tensors, config: Config
-    ) -> Callable[[Tensor], Tensor]:
-        """The ViT or SimpleViT of the release that is installed, if it has such a network."""
+    def oracle(self, spec: ModelSpec, tensors: Tensors, config: Config) -> Oracle:
+        """Build the ViT or SimpleViT of the release that is installed, if it has such a network."""
         library = importlib.import_module("vit_pytorch")
         sizes = {
             "image_size": spec.size,

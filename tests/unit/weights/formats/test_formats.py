@@ -16,7 +16,7 @@ def test_a_format_is_the_file_of_its_name():
     assert "base" not in formats.names()
     for name in formats.names():
         assert isinstance(formats.named(name), Format)
-    with pytest.raises(UsageError, match=r"no format 'base'; --to is vitral, google"):
+    with pytest.raises(UsageError, match=r"no format 'base'; --to is vitral, dino, google"):
         formats.named("base")
 
 

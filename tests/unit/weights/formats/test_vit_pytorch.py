@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from checkpoints import HELD, logits, of, same, store, stored, theirs
+from checkpoints import HELD, logits, of, same, save_artifact, store, stored, theirs
 from vitral.errors import WeightsError
 from vitral.weights import artifact
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.convert import convert
 from vitral.weights.formats import vit_pytorch
 from vitral.weights.read import read_weights
+from vitral.weights.write import table_for
 
 EPS = 1e-5
 
@@ -203,6 +204,23 @@ def test_a_network_that_was_never_a_file_of_it(tmp_path: Path, name: str) -> Non
     assert torch.equal(logits(tmp_path / "a"), logits(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("name", ["token", "mean", "grey", "wide heads", "simple"])
+def test_the_library_opens_what_is_written(tmp_path: Path, name: str) -> None:
+    library = pytest.importorskip("vit_pytorch", reason="an oracle of the dev extra")
+    spec = HELD["vit-pytorch"][name]
+    save_artifact(tmp_path / "a", spec)
+    done = convert(tmp_path / "a", tmp_path / "b.pt", to="vit-pytorch")
+    assert done.difference["vit-pytorch"] < 1e-5
+    sizes = {
+        "image_size": 32, "patch_size": 8, "num_classes": 5, "dim": 32, "depth": 2, "mlp_dim": 48,
+        "heads": spec.heads, "dim_head": spec.attention_width // spec.heads,
+        "channels": spec.channels,
+    }  # fmt: skip
+    pooled = {} if name == "simple" else {"pool": spec.pool}
+    network = (library.SimpleViT if name == "simple" else library.ViT)(**sizes, **pooled)
+    network.load_state_dict(stored(tmp_path / "b.pt"))
+
+
 def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
     first = store(tmp_path / "first.pt", of_2021(Sizes(heads=2, dim_head=64)))
     notes = " ".join(read_weights(first, size=(16, 16)).notes)
@@ -254,12 +272,15 @@ def test_images_are_vitrals_own() -> None:
 
 def test_what_no_release_has_together() -> None:
     spec = HELD["vit-pytorch"]["token"]
-    table = {"2021": of(spec, patch_norms=False, classes=0), "one": of(spec, heads=1)}
-    for changed in table.values():
-        rules = vit_pytorch.format.refusals(_Table("vit_pytorch_vit"), changed)
-        assert any(broken for broken, _ in rules)
-    assert not any(broken for broken, _ in vit_pytorch.format.refusals(_Table("x"), spec))
-
-
-class _Table(NamedTuple):
-    name: str
+    together = {
+        "last norm": of(spec, patch_norms=False, classes=0),
+        "after a single head": of(spec, heads=1),
+        "averages the class token": of(spec, pool="mean"),
+        "norms after pooling": of(spec, patch_norms=False, pool="mean_all"),
+        "had a class token": of(
+            spec, patch_norms=False, class_token=False, pool="mean_all", pool_norm="after"
+        ),
+    }
+    for match, changed in together.items():
+        with pytest.raises(WeightsError, match=match):
+            table_for("vit-pytorch", changed)
