@@ -98,8 +98,8 @@ class Record:
         if measures and "accuracy" not in measures:  # an objective without classes: its own first
             return str(next(iter(measures))).replace("_", " ")
         # where nothing else tells: for one label the two are the same
-        lines = self.validations
-        apart = any(x.get("val_score", x["val_accuracy"]) != x["val_accuracy"] for x in lines)
+        both = [x for x in self.validations if "val_score" in x and "val_accuracy" in x]
+        apart = any(x["val_score"] != x["val_accuracy"] for x in both)
         multi_label = self.multi_label is not None or self.card.get("labels") == "several" or apart
         return "mean average precision" if multi_label else "accuracy"
 
