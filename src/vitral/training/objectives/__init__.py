@@ -4,6 +4,6 @@ Imports recipe, model, data, evaluation and weights; step, session and validatio
 """
 
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
-from vitral.training.objectives.build import build
+from vitral.training.objectives.from_recipe import build
 
 __all__ = ["Loss", "Objective", "Observed", "StepPosition", "build"]
