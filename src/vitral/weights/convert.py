@@ -95,7 +95,7 @@ def convert(
         artifact.save(target, weights.tensors, card, weights.passthrough)
         return done
     weights, fixed = as_learned_table(weights, to)
-    table = table_for(to, weights.card.model)
+    table = table_for(to, weights.card.model, weights.layout)
     settled, added = with_zero_rows(weights, table)
     own = weights.layout is not None and weights.layout.table == table.name
     weights = weights if own else settled  # a file of the format had the rows that it had

@@ -15,14 +15,19 @@ from vitral.weights.read import Weights
 from vitral.weights.rename import Layout, RenameTable, tables
 
 
-def table_for(name: str, spec: ModelSpec) -> RenameTable:
-    """Find the table to write a network with; WeightsError names what the format lacks."""
+def table_for(name: str, spec: ModelSpec, layout: Layout | None = None) -> RenameTable:
+    """Find the table to write a network with; WeightsError names what the format lacks.
+
+    `layout` is of the file that the network was read from; what was a file of the format once can
+    be one again.
+    """
     format = formats.named(name)
     table = tables()[format.table_for(spec)]
     if lacking := _lacking(table, spec):
         raise WeightsError(f"{name} cannot hold {spec.name}: {lacking}")
     reasons = (*_shared_refusals(table, spec), *format.refusals(table, spec))
-    if reasons:
+    came_from_it = layout is not None and layout.table == table.name
+    if reasons and not came_from_it:
         raise WeightsError(f"{name} cannot hold {spec.name}: {reasons[0]}.")
     return table
 

@@ -15,6 +15,8 @@ from vitral.weights.checkpoint_files import Source
 from vitral.weights.convert import convert
 from vitral.weights.formats import dino
 from vitral.weights.read import read_weights
+from vitral.weights.rename import tables
+from vitral.weights.write import layout_for
 
 SAID = {"size": (32, 32), "changes": ["model.heads=4"]}
 CLASSIFIERS = ["classifier", "classifier of four blocks", "classifier, registers"]
@@ -151,3 +153,18 @@ def test_transformers_and_dinov2s_authors_exchange_their_classifiers(tmp_path: P
     convert(tmp_path / "theirs", tmp_path / "back.pth", to="dino")
     back, own = stored(tmp_path / "back.pth"), stored(first)
     assert same({name: back[name] for name in own}, own)
+
+
+def test_an_oblong_backbone_goes_back_although_its_authors_code_wants_squares(
+    tmp_path: Path,
+) -> None:
+
+    spec = of(HELD["dino"]["token"], size=(16, 32))
+    table = tables()["dino_vit"]
+    file = table.write(tensors(spec), spec.heads, layout_for(table, spec), {})
+    first = store(tmp_path / "first.pth", file)
+    convert(first, tmp_path / "ours", size=(16, 32), changes=["model.heads=4"])
+    convert(tmp_path / "ours", tmp_path / "again.pth", to="dino")
+    assert same(stored(tmp_path / "again.pth"), file)
+    with pytest.raises(WeightsError, match="square images"):
+        convert(save_artifact(tmp_path / "new", spec), tmp_path / "new.pth", to="dino")
