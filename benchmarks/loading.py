@@ -17,7 +17,6 @@ data, on all cores. Writes benchmarks/results/NAME.json.
 import argparse
 import importlib
 import importlib.util
-import os
 import random
 import tarfile
 import tempfile
@@ -38,6 +37,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from record import write
+from vitral import machine
 from vitral.data.datasets import open_dataset
 from vitral.data.loader import View, train_batches
 from vitral.engines.torch_engine import autocast
@@ -233,14 +233,14 @@ def compare(label: str, folder: Path, rounds: int, batches: int) -> dict[str, An
 
 def waiting(folder: Path, steps: int) -> dict[str, float]:
     """Which share of its time a training step waits for data, after the first few steps."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(cores or 1)
+    cores = machine.cores()
+    torch.set_num_threads(cores)
     recipe = plan(Request(data=str(folder), model="Ti/16", size=128)).recipe
     split = open_dataset(str(folder)).train
     network = build(recipe.model).train()
     adamw, device = optimizer.build(network, recipe.optimizer), torch.device("cpu")
     settings = {"batch": recipe.data.batch, "seed": 0, "start_step": 0}
-    workers = max(1, (cores or 1) - 1)  # as a run chooses
+    workers = max(1, cores - 1)  # as a run chooses
     batches = train_batches(
         split, [View(recipe.augment, recipe.images)], workers=workers, **settings
     )
@@ -258,7 +258,7 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
             if step >= 0:
                 waited += ready - started
                 total += time.perf_counter() - started
-    share = {"share": waited / total, "step_seconds": total / steps, "cores": cores or 1}
+    share = {"share": waited / total, "step_seconds": total / steps, "cores": cores}
     print(f"Ti/16 at 128 pixels waits {100 * share['share']:.1f} % of a step of", end=" ")
     print(f"{share['step_seconds']:.2f} s on {cores} cores")
     return share

@@ -32,7 +32,7 @@ class Survey:
     problems: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {"ready": not self.problems, "facts": self.facts, "problems": self.problems}
 
 

@@ -11,6 +11,7 @@ import typer
 from vitral.cli.app import MOVE, AsJson, Size, app, parse_size
 from vitral.cli.printing import print_json, print_lines, print_note
 from vitral.weights import formats
+from vitral.wording import byte_size
 
 if TYPE_CHECKING:
     from vitral.weights.convert import ConversionReport
@@ -52,7 +53,8 @@ def convert(
 def _lines(report: ConversionReport) -> Iterator[str]:
     """Yield what was read, what was checked and what was written."""
     yield f"read      {report.source}: {report.model} from {report.format}"
-    yield f"tensors   {report.tensors:,}, {report.bytes / 1e6:.1f} MB; {report.left_over} left over"
+    size = byte_size(report.bytes, 1)
+    yield f"tensors   {report.tensors:,}, {size}; {report.left_over} left over"
     if report.exact is not None:
         back = "come back bit for bit" if report.exact else "do not come back bit for bit"
         yield f"exact     the file's own tensors {back}"
