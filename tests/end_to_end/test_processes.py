@@ -153,13 +153,13 @@ TOO_SMALL = """
 import os
 if "RANK" in os.environ:  # the processes that learn, not their launcher
     import torch
-    from vitral.training import objective
-    learn = objective.loss
-    def loss(outputs, *others, **named):
+    from vitral.training.objectives.classification import ClassificationObjective
+    learn = ClassificationObjective.losses
+    def losses(self, outputs, *others):
         if os.environ["RANK"] == "1" and torch.is_grad_enabled() and len(outputs[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return learn(outputs, *others, **named)
-    objective.loss = loss
+        return learn(self, outputs, *others)
+    ClassificationObjective.losses = losses
 """
 
 
@@ -182,10 +182,11 @@ def test_one_process_without_memory_starts_all_again_in_smaller_parts(
         start += ["torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2"]
         start += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m"]
     start += ["vitral", "train"]
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     options = [] if way == "torchrun" else way.replace("devices", "devices=2").split()
     done = subprocess.run(
         [*start, str(data), *SETTINGS, *options, "--out", str(run)],
-        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
