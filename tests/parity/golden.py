@@ -6,7 +6,6 @@ the library's converter is never its own oracle.
 
 import json
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from shared import GOLDEN
 from vitral.specs import ModelSpec, ResNetSpec
 
-FOLDER = Path(__file__).parents[3] / "shared" / "golden"
 NOT_WEIGHTS = ("x", "logits", "logits64", "logits64_zeropad", "config")
 
 
@@ -29,7 +28,7 @@ class Recording(NamedTuple):
 
 
 def recording(name: str) -> Recording:
-    path = FOLDER / f"{name}.npz"
+    path = GOLDEN / f"{name}.npz"
     if not path.exists():
         pytest.skip(f"the recorded tensors of the authors' code are not at {path}")
     with np.load(path) as file:

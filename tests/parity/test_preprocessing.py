@@ -22,11 +22,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from shared import SHARED
 from vitral.images.preprocess import pixels, tensor
 from vitral.specs import ImageSpec
 from vitral.weights.formats import google, timm, torchvision, transformers
 
-SHARED = Path(__file__).parents[3] / "shared"
 SHAPES = [
     (375, 500), (500, 375), (333, 251), (251, 334), (224, 224), (61, 97), (640, 90), (90, 1401),
 ]  # fmt: skip

@@ -15,12 +15,11 @@ import pytest
 from PIL import Image
 
 from drawn import draw_folder, hashes, spoil
+from shared import SHARED
 from vitral.data.check import EFFECTS, check
 from vitral.data.datasets import open_dataset
 from vitral.data.shapes import draw
 from vitral.errors import DataError
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_pipes_and_folders_without_permission_do_not_stop_it(photos):
 
 @pytest.fixture
 def bad_inputs(tmp_path: Path) -> Path:
-    archive = SHARED / "badinputs.tar.gz"
+    archive = SHARED / "data" / "badinputs.tar.gz"
     if not archive.exists():
         pytest.skip("shared/data/badinputs.tar.gz is not here")
     with tarfile.open(archive) as files:

@@ -6,13 +6,13 @@ import io
 import itertools
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from shared import GOLDEN
 from vitral.errors import DataError
 from vitral.images.augment import Augment, mix, train_view, transforms
 from vitral.images.preprocess import pixels
@@ -151,7 +151,7 @@ def test_translation_stays_within_its_limit():
 
 def test_the_authors_resize_is_tensorflows():
     """Without antialiasing; a crop that cannot be is the whole picture in their flavour."""
-    golden = Path(__file__).parents[3] / "shared" / "golden" / "tf_preproc.npz"
+    golden = GOLDEN / "tf_preproc.npz"
     if not golden.exists():
         pytest.skip(f"the recorded resizes of TensorFlow are not at {golden}")
     augment = Augment(flavour="big_vision", flip=0, crop_scale=(1.0, 1.0))

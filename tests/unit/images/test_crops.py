@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from shared import GOLDEN
 from vitral.images.augment import transforms
 from vitral.images.crops import rectangle
 from vitral.specs.augment import Augment
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "tf_preproc.npz"
+RECORDED = GOLDEN / "tf_preproc.npz"
 TF = Augment(flavour="big_vision", crop_scale=(0.05, 1.0))
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -40,10 +39,10 @@ def test_area_and_ratio_keep_their_limits(flavour):
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (32, 32), (224, 224)])
 def test_heights_and_areas_are_those_of_tensorflow(size):
-    if not GOLDEN.exists():
-        pytest.skip(f"the recorded quantiles of TensorFlow are not at {GOLDEN}")
+    if not RECORDED.exists():
+        pytest.skip(f"the recorded quantiles of TensorFlow are not at {RECORDED}")
     drawn = many(size, TF)
-    with np.load(GOLDEN) as recorded:
+    with np.load(RECORDED) as recorded:
         for name, values in (
             ("area", drawn[:, 2] * drawn[:, 3] / (size[0] * size[1])),
             ("h", drawn[:, 2] / size[0]),

@@ -10,19 +10,19 @@ import tarfile
 import time
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from shared import SHARED
 from vitral.errors import DataError
 from vitral.images.decode import Picture, decode
 from vitral.images.preprocess import normalise, pixels, tensor
 from vitral.specs import ImageSpec
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "badinputs.tar.gz"
+ARCHIVE = SHARED / "data" / "badinputs.tar.gz"
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -219,9 +219,9 @@ def test_no_warning_leaves_and_the_filters_stay_as_they_were():
 
 
 def test_real_bad_files_give_an_image_or_a_sentence(tmp_path, capfd):
-    if not SHARED.exists():
+    if not ARCHIVE.exists():
         pytest.skip("shared/data/badinputs.tar.gz is not here")
-    with tarfile.open(SHARED) as archive:
+    with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     root = tmp_path / "badinputs"
     lines = (root / "manifest.jsonl").read_text().splitlines()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from shared import GOLDEN
 from vitral.images import augment, randaugment
 from vitral.images.randaugment import (
     BIG_VISION,
@@ -21,7 +21,7 @@ from vitral.images.randaugment import (
 )
 from vitral.images.seeds import uniform
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "randaugment_ops.npz"
+RECORDED = GOLDEN / "randaugment_ops.npz"
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 FILL = (124, 116, 104)
 GROWING = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
@@ -36,9 +36,9 @@ def apply(name: str, image: np.ndarray, magnitude: float, *, negate: bool = Fals
 
 @pytest.mark.parametrize("name", [name for name in BIG_VISION if name != "Cutout"])
 def test_every_operation_is_the_recorded_one(name):
-    if not GOLDEN.exists():
-        pytest.skip(f"the recorded operations of the authors' code are not at {GOLDEN}")
-    with np.load(GOLDEN) as recorded:
+    if not RECORDED.exists():
+        pytest.skip(f"the recorded operations of the authors' code are not at {RECORDED}")
+    with np.load(RECORDED) as recorded:
         for magnitude in (0, 2, 10, 15, 20):
             made = apply(name, recorded["im"], magnitude)
             assert np.array_equal(made, recorded[f"{name}_{magnitude}"]), magnitude

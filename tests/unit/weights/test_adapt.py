@@ -8,6 +8,7 @@ import pytest
 import torch
 from networks import randomised, tiny, tiny_bit
 
+from shared import GOLDEN
 from vitral.errors import ModelError, SpecError
 from vitral.model import ViT
 from vitral.model.positions import resample
@@ -18,7 +19,7 @@ from vitral.weights.artifact import Card
 from vitral.weights.read import Weights, read_weights
 
 NAMES = ("a", "b", "c", "d", "e")
-GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "flexi_32_to_16.npz"
+RECORDED = GOLDEN / "flexi_32_to_16.npz"
 
 
 def weights(spec: ModelSpec, names: Sequence[str] = NAMES) -> Weights:
@@ -123,9 +124,9 @@ def test_norms_of_patches_belong_to_their_values(change: dict[str, Any]) -> None
 
 @torch.no_grad()
 def test_flexivit_as_the_authors_run_it(tmp_path: Path) -> None:
-    if not GOLDEN.exists():
-        pytest.skip(f"the recorded tensors of the authors' code are not at {GOLDEN}")
-    with np.load(GOLDEN) as file:
+    if not RECORDED.exists():
+        pytest.skip(f"the recorded tensors of the authors' code are not at {RECORDED}")
+    with np.load(RECORDED) as file:
         arrays = {name: file[name] for name in file.files}
     images = torch.from_numpy(arrays["x"].astype(np.float64)).permute(0, 3, 1, 2)
     expected = torch.from_numpy(arrays["logits64"])
