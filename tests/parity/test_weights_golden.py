@@ -24,7 +24,7 @@ RECORDED: dict[str, dict[str, Any]] = {
 def parameters(name: str, path: Path) -> Path:
     """The recording's parameters alone, as its authors' file would hold them."""
     golden.recording(name)  # skips where the recordings are not
-    with np.load(golden.FOLDER / f"{name}.npz") as file:
+    with np.load(golden.GOLDEN / f"{name}.npz") as file:
         np.savez(path, **{key: file[key] for key in file.files if key not in golden.NOT_WEIGHTS})
     return path
 

@@ -18,7 +18,7 @@ from vitral.model import ViT
 from vitral.weights import artifact
 from vitral.weights.convert import convert
 
-FOLDER = golden.FOLDER / "selfsup"
+FOLDER = golden.GOLDEN / "selfsup"
 BACKBONE = ("cls_token", "pos_embed", "mask_token", "register_tokens", "patch_embed.", "blocks.")
 HEADS = ("norm.", "fc_norm.", "head.", "decoder_")
 
