@@ -23,17 +23,17 @@ class Digits:
         return "digits"
 
     def scan(self) -> ScanResult:
-        """Every digit, enlarged to the grey levels of a photograph."""
+        """Lists every digit, its 17 levels stretched to the 256 of a photograph."""
         from sklearn.datasets import load_digits  # noqa: PLC0415 - a second, for this alone
 
         data = load_digits()
         grey = np.rint(data.images * (255 / 16)).astype(np.uint8)
         names = tuple(f"digits/{row}" for row in range(len(grey)))
         reader = Arrays(np.repeat(grey[..., None], 3, axis=3), names)
-        found = ScanResult(reader, made_from="digits")
+        scanned = ScanResult(reader, made_from="digits")
         for name, label in zip(names, data.target.tolist(), strict=True):
-            found.add(name, (str(label),))
-        return found
+            scanned.add(name, (str(label),))
+        return scanned
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,16 @@ class Shapes:
         return "shapes"
 
     def scan(self) -> ScanResult:
-        """Labels without drawing; every class is there, however few scenes are."""
-        found = ScanResult(self.scenes, made_from=self.made_from, class_names=KINDS)
+        """Lists the scenes without drawing them; every class is there, however few scenes are."""
+        scanned = ScanResult(self.scenes, made_from=self.made_from, class_names=KINDS)
         for row in range(self.count):
             label = label_of(self.scenes.seed, self.scenes.first + row)
-            found.add(self.scenes.key(row), (KINDS[label],))
-        return found
+            scanned.add(self.scenes.key(row), (KINDS[label],))
+        return scanned
 
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of a built-in name; None for any other source.
+    """Gives the layout of a built-in name; None for any other source.
 
     For each training scene of `shapes` there are as many held-out ones as val_fraction says, 500
     at least. Raises UsageError for a count below 1.

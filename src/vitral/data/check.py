@@ -71,9 +71,9 @@ _REMARKS: dict[Code, str] = {
     "transparent": "It has transparency.",
 }
 
-# (what cannot be decoded, the first picture of which each is a copy, the content of each where it
-# was read); rows count through all parts
-_Compared = tuple[dict[int, Problem], np.ndarray, list[bytes]]
+# (what cannot be decoded, by its row in each part; the first picture of which each is a copy and
+# the content of each where it was read, both with rows that count through all parts)
+_Compared = tuple[list[dict[int, Problem]], np.ndarray, list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Check:
 
     @property
     def balance(self) -> float:
-        """Images of the largest class for one of the smallest."""
+        """Divides the images of the largest class by those of the smallest."""
         counts = self.classes.values()
         return max(counts) / max(1, min(counts)) if counts else 1.0
 
@@ -124,7 +124,7 @@ class Check:
         return EFFECTS[code]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; five examples of each problem."""
+        """Gives plain JSON values, with five examples of each problem."""
         names = ("min", "median", "max")
         return {
             "source": self.source,
@@ -161,7 +161,7 @@ def check(
     val_fraction: float = 0.2,
     tick: Tick | None = None,
 ) -> Check:
-    """Look at what the user named; the settings of the split are those of open_dataset.
+    """Looks through what the user named; the settings of the split are those of open_dataset.
 
     Args:
         source: as for open_dataset.
@@ -179,10 +179,10 @@ def check(
     made_here = any(part.made_from for part in parts)  # nothing there to be found
     decodes = full and not made_here
     failed, group_ids, contents = _decoded(parts, tick) if decodes else _undecoded(parts)
-    problems += [*failed.values(), *_of_copies(parts, group_ids, contents)]
-    each = _by_part(parts, failed)
-    data, refusal = _attempt(layout, parts, group_ids, each, options)
-    left = [part.without(rows) for part, rows in zip(parts, each, strict=True)]
+    problems += [problem for of_part in failed for problem in of_part.values()]
+    problems += _of_copies(parts, group_ids, contents)
+    data, refusal = _attempt(layout, parts, group_ids, failed, options)
+    left = [part.without(rows) for part, rows in zip(parts, failed, strict=True)]
     problems += _of_classes(layout, left)
     return Check(
         source=str(source),
@@ -241,14 +241,14 @@ def _undecoded(parts: list[ScanResult]) -> _Compared:
                 contents.append(near_duplicates.content(part.reader.read(row)) if again else b"")
             except DataError:
                 contents.append(b"")
-    return {}, near_duplicates.equals(contents), contents
+    return [{} for _ in parts], near_duplicates.equals(contents), contents
 
 
 def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
     """Every picture decoded and compared with all others."""
-    failed: dict[int, Problem] = {}
     thumbnails: list[near_duplicates.Thumbnails] = []
-    done, total = 0, sum(len(part.names) for part in parts)
+    total = sum(len(part.names) for part in parts)
+    done = 0
 
     def onward(row: int, _: int) -> None:
         if tick is not None:
@@ -256,21 +256,11 @@ def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
 
     for part in parts:
         thumbnails.append(near_duplicates.thumbnails_of(part, onward))
-        failed |= {done + row: problem for row, problem in thumbnails[-1].failed.items()}
         done += len(part.names)
     images = np.concatenate([part.images for part in thumbnails])
     contents = [content for part in thumbnails for content in part.contents]
+    failed = [part.failed for part in thumbnails]
     return failed, near_duplicates.groups(images, contents), contents
-
-
-def _by_part(parts: list[ScanResult], failed: dict[int, Problem]) -> list[dict[int, Problem]]:
-    """What cannot be decoded, by its row in each part; `failed` counts through all of them."""
-    found, start = [], 0
-    for part in parts:
-        rows = range(start, start + len(part.names))
-        found.append({row - start: failed[row] for row in rows if row in failed})
-        start = rows.stop
-    return found
 
 
 def _of_copies(
@@ -302,13 +292,15 @@ def _of_copies(
 
 
 def _of_classes(layout: DataLayout, parts: list[ScanResult]) -> Iterator[Problem]:
-    train, where = parts[0], str(layout.train or layout.held_out)
+    train = parts[0]
+    where = str(layout.train or layout.held_out)
     yield from empty_classes(train, where, layout.root)
     if len(parts) > 1:
         yield from missing(parts[1], train.classes, str(layout.held_out), layout.root)
     for name, count in _counts(train.labels).items():
         if count < SMALL:
-            yield Problem(name, f"The class has {count} image{'s' * (count > 1)}.", "small")
+            images = "image" if count == 1 else "images"
+            yield Problem(name, f"The class has {count} {images}.", "small")
 
 
 def _counts(labels: Iterable[tuple[str, ...]]) -> dict[str, int]:

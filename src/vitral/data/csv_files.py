@@ -1,4 +1,4 @@
-"""Labels in a CSV file: one image per row, its path relative to the file.
+"""Read labels from a CSV file: one image per row, its path relative to the file.
 
     path,label            one label              path,labels            any number, with | between
     cat/01.jpg,cat                               01.jpg,cat|indoors
@@ -71,32 +71,33 @@ class Table:
         return str(self.path)
 
     def scan(self) -> ScanResult:
-        """Every image that the file names and that can be read.
+        """Lists every image that the file names and that can be read.
 
         Raises DataError where the file is no table with a path and a label.
         """
         root = self.path.parent
         sheet = self._read()
-        found = ScanResult(Files(str(root), ()), multi_label=sheet.multi_label)
-        found.problems += sheet.problems
+        scanned = ScanResult(Files(str(root), ()), multi_label=sheet.multi_label)
+        scanned.problems += sheet.problems
         beside: dict[Path, dict[str, str]] = {}
-        for row in _once(sheet.rows, root, found.problems):
+        for row in _once(sheet.rows, root, scanned.problems):
             place = root / row.name
             if not os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises for a name too long
                 reason = f"{self._line(row.line)} names no file{_hint(place, beside)}."
-                found.problems.append(Problem(row.name, reason, "missing"))
+                scanned.problems.append(Problem(row.name, reason, "missing"))
                 continue
             try:
-                header, status = read_file_header(place), place.stat()
+                header = read_file_header(place)
+                status = place.stat()
             except DataError as error:
-                found.problems.append(Problem.left_out(row.name, error))
+                scanned.problems.append(Problem.left_out(row.name, error))
                 continue
-            found.add(row.name, row.labels, status.st_size, header, status.st_mtime_ns)
+            scanned.add(row.name, row.labels, status.st_size, header, status.st_mtime_ns)
         named = {label for row in sheet.rows for label in row.labels}
-        found.empty_classes = sorted(named - set(found.classes))
-        found.problems += _case(sheet.rows, self.path.name)
-        found.reader = Files(str(root), tuple(found.names))
-        return found
+        scanned.empty_classes = sorted(named - set(scanned.classes))
+        scanned.problems += _case(sheet.rows, self.path.name)
+        scanned.reader = Files(str(root), tuple(scanned.names))
+        return scanned
 
     def _read(self) -> _Sheet:
         try:
@@ -152,7 +153,7 @@ class Table:
 
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of a CSV file or a folder with train.csv; None for anything else."""
+    """Gives the layout of a CSV file or a folder with train.csv; None for anything else."""
     path = Path(source)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return DataLayout("CSV file", Table(path, options.labelled), None, "val", source)
@@ -190,8 +191,8 @@ def _once(rows: list[_Row], root: Path, problems: list[Problem]) -> Iterator[_Ro
         name = same[0].name
         lines = ", ".join(str(row.line) for row in same[:5])
         if len({row.labels for row in same}) > 1:
-            told = " and ".join(sorted({"|".join(row.labels) for row in same})[:3])
-            reason = f"Lines {lines} give it different labels: {told}."
+            given = " and ".join(sorted({"|".join(row.labels) for row in same})[:3])
+            reason = f"Lines {lines} give it different labels: {given}."
             problems.append(Problem(name, reason, "two-labels"))
             continue
         if len(same) > 1:

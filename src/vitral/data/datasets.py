@@ -1,7 +1,7 @@
 """Open what the user names: images to train on, and images to score a model on.
 
     data = open_dataset("photos/")     # data.classes, data.train, data.val, data.problems
-    found = open_for_scoring("photos/", classes, division=card.division)      # found.split
+    images = open_for_scoring("photos/", classes, division=card.division)     # images.split
 
 Classes are matched by name everywhere. The user's files are read and never written.
 """
@@ -69,42 +69,42 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     layout = layouts.find(str(source), options)
     if layout.train is None:
         raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
-    found = layout.train.scan()
+    scanned = layout.train.scan()
     held = None if layout.held_out is None else layout.held_out.scan()
     if not labelled:
-        if any(found.labels) and not found.made_from:
-            found.problems.append(Problem.labels_unused(str(source)))
-        found = found.without_labels()
+        if any(scanned.labels) and not scanned.made_from:
+            scanned.problems.append(Problem.labels_unused(str(source)))
+        scanned = scanned.without_labels()
         held = held and held.without_labels()
-    refuse(layout, found, held, allow_unreadable)
+    refuse(layout, scanned, held, allow_unreadable)
     where = str(Path(layout.root).absolute())
-    duplicates = broken = DuplicateGroups(np.arange(len(found.names)))
-    if held is None and not found.made_from:
-        duplicates = duplicate_groups(found, where, tick)
+    duplicates = broken = DuplicateGroups(np.arange(len(scanned.names)))
+    if held is None and not scanned.made_from:
+        duplicates = duplicate_groups(scanned, where, tick)
     # held-out images are looked at before anything is learnt; far ones are when they are fetched
     elif held is not None and held.shards is None and not held.made_from:
         broken = duplicate_groups(held, where, tick)
-    return divide(layout, found, held, duplicates, broken.failed, options, allow_unreadable)
+    return divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
 
 
 def refuse(
-    layout: DataLayout, found: ScanResult, held: ScanResult | None, allow_unreadable: bool
+    layout: DataLayout, scanned: ScanResult, held: ScanResult | None, allow_unreadable: bool
 ) -> None:
-    """DataError for what no training should start with, as far as names and labels tell."""
+    """Raises DataError for what no training should start with, as far as names and labels tell."""
     where = str(layout.train)
-    problems.refuse_rows(found, where, allow_unreadable)
-    problems.refuse_nothing(found, where)
-    problems.refuse_one_class(found, where)
+    problems.refuse_rows(scanned, where, allow_unreadable)
+    problems.refuse_nothing(scanned, where)
+    problems.refuse_one_class(scanned, where)
     if held is not None:
         there = str(layout.held_out)
         problems.refuse_rows(held, there, allow_unreadable)
         problems.refuse_nothing(held, there)
-        problems.refuse_unknown_classes(held, found.classes, there)
+        problems.refuse_unknown_classes(held, scanned.classes, there)
 
 
 def divide(
     layout: DataLayout,
-    found: ScanResult,
+    scanned: ScanResult,
     held: ScanResult | None,
     duplicates: DuplicateGroups,
     broken: Mapping[int, Problem],
@@ -113,39 +113,39 @@ def divide(
 ) -> Dataset:
     """Makes training and held-out samples of what was found; `duplicates` stay on one side.
 
-    `duplicates.failed` and `broken` are the rows of `found` and `held` that cannot be decoded.
+    `duplicates.failed` and `broken` are the rows of `scanned` and `held` that cannot be decoded.
     Raises DataError if no image is left to hold out, or too many cannot be read.
     """
     where = str(layout.train)
     failed = duplicates.failed
     group_ids = np.delete(duplicates.group_ids, list(failed))
-    found = found.without(failed)
+    scanned = scanned.without(failed)
     held = held and held.without(broken)
     remarks = [
-        *found.problems,
+        *scanned.problems,
         *failed.values(),
-        *problems.empty_classes(found, where, layout.root),
+        *problems.empty_classes(scanned, where, layout.root),
     ]
-    classes = found.classes
+    classes = scanned.classes
     if held is not None:
         held = replace(held, problems=[*held.problems, *broken.values()])
     if failed or broken:  # some of which may have been all there was of a class
-        refuse(layout, replace(found, problems=remarks), held, allow_unreadable)
+        refuse(layout, replace(scanned, problems=remarks), held, allow_unreadable)
     if held is None:
-        numbers = found.numbers(classes)
-        sides = stratified(found.names, numbers, options.seed, options.val_fraction, group_ids)
+        numbers = scanned.numbers(classes)
+        sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, group_ids)
         if len(sides[1]) == 0:
-            each = f"Each class in {where}" if found.labelled else where
+            each = f"Each class in {where}" if scanned.labelled else where
             raise DataError(f"{each} has one image; add more, to hold some out.")
-        remarks += problems.too_small(found, where, layout.root)
-        remarks += problems.divided_copies(found, where, group_ids, *sides)
-        train = found.split("train", classes, sides[0])
-        val = found.split("val", classes, sides[1])
+        remarks += problems.too_small(scanned, where, layout.root)
+        remarks += problems.divided_copies(scanned, where, group_ids, *sides)
+        train = scanned.split("train", classes, sides[0])
+        val = scanned.split("val", classes, sides[1])
     else:
         there = str(layout.held_out)
         remarks += held.problems
         remarks += problems.missing(held, classes, there, layout.root)
-        train = found.split("train", classes)
+        train = scanned.split("train", classes)
         val = held.split(layout.held_name, classes)
     problems.refuse_many_unreadable(remarks, len(train) + len(val), layout.root, allow_unreadable)
     return Dataset(
@@ -155,13 +155,13 @@ def divide(
         train=train,
         val=val,
         problems=tuple(problem for problem in remarks if problem.code not in QUIET),
-        fingerprint=_fingerprint(classes, found, held, options, val),
+        fingerprint=_fingerprint(classes, scanned, held, options, val),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalSet:
-    """Images to be scored on.
+    """Images that a model is to be scored on.
 
     Attributes:
         split: with labels that count in the classes of the model.
@@ -210,17 +210,17 @@ def open_for_scoring(
     layout = layouts.find(str(source), options)
     place = layout.held_out or layout.train
     assert place is not None  # a layout has one of the two
-    found = place.scan()
-    problems.refuse_rows(found, str(place), allowed=False)
-    problems.refuse_nothing(found, str(place))
-    names = [*classes, *(name for name in found.classes if name not in classes)]
-    if layout.held_out is None and found.made_from:  # any model may have learnt from the rest
-        labels = found.numbers(names)
-        _, rows = stratified(found.names, labels, options.seed, options.val_fraction)
-        split = found.split("val", names, rows)
+    scanned = place.scan()
+    problems.refuse_rows(scanned, str(place), allowed=False)
+    problems.refuse_nothing(scanned, str(place))
+    names = [*classes, *(name for name in scanned.classes if name not in classes)]
+    if layout.held_out is None and scanned.made_from:  # any model may have learnt from the rest
+        labels = scanned.numbers(names)
+        _, rows = stratified(scanned.names, labels, options.seed, options.val_fraction)
+        split = scanned.split("val", names, rows)
     else:
-        split = found.split(layout.held_name if layout.held_out else "all", names)
-    remarks = problems.empty_classes(found, str(place), layout.root)
+        split = scanned.split(layout.held_name if layout.held_out else "all", names)
+    remarks = problems.empty_classes(scanned, str(place), layout.root)
     split = replace(split, problems=(*split.problems, *remarks))
     split, unknown = _without_unknown(split, names, len(classes), source)
     if unknown and not allow_unknown:
@@ -263,9 +263,11 @@ def _without_unknown(
 ) -> tuple[Split, dict[str, int]]:
     """The samples all of whose labels are among the first `count` names; how many others have."""
     if split.labels.ndim > 1:
-        strange, counts = split.labels[:, count:].any(axis=1), split.labels.sum(axis=0)
+        strange = split.labels[:, count:].any(axis=1)
+        counts = split.labels.sum(axis=0)
     else:
-        strange, counts = split.labels >= count, np.bincount(split.labels, minlength=len(names))
+        strange = split.labels >= count
+        counts = np.bincount(split.labels, minlength=len(names))
     unknown = {names[k]: int(counts[k]) for k in range(count, len(names)) if counts[k]}
     if strange.any():
         split = split.select(np.flatnonzero(~strange))
@@ -300,7 +302,7 @@ def common(first: EvalSet, second: EvalSet) -> tuple[EvalSet, EvalSet]:
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """The files to predict: each file as it is named, each folder's images in sorted order.
+    """Lists the files to predict: each file as it is named, each folder's images in sorted order.
 
     Raises DataError for a path that does not exist and for a folder without images.
     """
@@ -384,18 +386,18 @@ def _digest(parts: Iterable[str]) -> str:
 
 def _fingerprint(
     classes: Sequence[str],
-    found: ScanResult,
+    scanned: ScanResult,
     held: ScanResult | None,
     options: SourceOptions,
     val: Split,
 ) -> str:
     """The digest of every name, size and label, and of the rows that are held out."""
-    if found.made_from:
+    if scanned.made_from:
         division = [] if held else [str(options.seed), str(options.val_fraction)]
-        without = [] if found.labelled else ["without labels"]
-        return _digest(["/".join([found.made_from, *division]), *without])
+        without = [] if scanned.labelled else ["without labels"]
+        return _digest(["/".join([scanned.made_from, *division]), *without])
     parts = [*classes, "own split" if held else f"split {options.seed} {val.rows.tolist()}"]
-    for side in (found, held) if held else (found,):
+    for side in (scanned, held) if held else (scanned,):
         for entry in zip(side.names, side.sizes, side.labels, strict=True):
             parts.append("\0".join(map(str, entry)))
     return _digest(parts)

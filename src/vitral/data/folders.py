@@ -1,4 +1,4 @@
-"""Folders of images as people make them: what counts as a split, a class, an image.
+"""Read folders of images as people make them: what counts as a split, a class, an image.
 
 Nothing here writes. Hidden and system files are passed over, a linked folder that leads back up
 is not entered, a file reached twice is read once, and every file is looked at (its header and
@@ -55,7 +55,7 @@ _HIDDEN = "It is hidden or belongs to the system, and was passed over."
 
 @dataclass(frozen=True, slots=True)
 class ClassFolders:
-    """A folder of class folders; what is in it is named relative to the root.
+    """A folder of class folders, or of images in any folders; names are relative to the root.
 
     Attributes:
         folder, root: those.
@@ -72,27 +72,27 @@ class ClassFolders:
         return str(self.folder)
 
     def scan(self) -> ScanResult:
-        """Every readable image of the class folders."""
-        found = ScanResult(Files(str(self.root), ()))
+        """Lists every image that can be read."""
+        scanned = ScanResult(Files(str(self.root), ()))
         for name in self.outside_classes:
             reason = "The folder stands beside the split and is not read."
-            found.problems.append(Problem(f"{name}/", reason, "beside"))
+            scanned.problems.append(Problem(f"{name}/", reason, "beside"))
         if self.labelled:
-            self._scan_classes(found)
+            self._scan_classes(scanned)
         else:
-            self._scan_files(self.folder, None, found)
-        found.reader = Files(str(self.root), tuple(found.names))
-        return found
+            self._scan_files(self.folder, None, scanned)
+        scanned.reader = Files(str(self.root), tuple(scanned.names))
+        return scanned
 
-    def _scan_classes(self, found: ScanResult) -> None:
+    def _scan_classes(self, scanned: ScanResult) -> None:
         twins: dict[str, list[Path]] = {}
-        _remark_passed_over(self.folder, self.root, found.problems)
-        found.problems += self._stray()
+        _remark_passed_over(self.folder, self.root, scanned.problems)
+        scanned.problems += self._stray()
         for child in visible_folders(self.folder):
             twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
         for name in sorted(twins):
             if len(twins[name]) > 1:
-                found.problems.append(
+                scanned.problems.append(
                     Problem(
                         relative(twins[name][0], self.root),
                         f"The class name '{name}' is written in two ways (Unicode NFC and NFD); "
@@ -100,12 +100,12 @@ class ClassFolders:
                         "twins",
                     )
                 )
-            before = len(found.names)
+            before = len(scanned.names)
             for class_folder in twins[name]:
-                self._scan_files(class_folder, name, found)
-            if len(found.names) == before:
-                found.empty_classes.append(name)
-        found.problems += _similar_names(twins, self.folder, self.root)
+                self._scan_files(class_folder, name, scanned)
+            if len(scanned.names) == before:
+                scanned.empty_classes.append(name)
+        scanned.problems += _similar_names(twins, self.folder, self.root)
 
     def _stray(self) -> Iterator[Problem]:
         """Images in no class, which a person may have meant to be used."""
@@ -115,24 +115,25 @@ class ClassFolders:
             reason = f"{len(stray)} {kind} beside the class folders, in no class: not used."
             yield Problem(relative(self.folder / stray[0], self.root), reason, "beside")
 
-    def _scan_files(self, folder: Path, label: str | None, found: ScanResult) -> None:
+    def _scan_files(self, folder: Path, label: str | None, scanned: ScanResult) -> None:
         """Every image below a folder, of this class, or called as the folder it is in."""
-        for entry in walk(folder, found.problems, self.root):
+        for entry in walk(folder, scanned.problems, self.root):
             name = relative(Path(entry.path), self.root)
             try:
-                header, status = read_file_header(entry.path), entry.stat()
+                header = read_file_header(entry.path)
+                status = entry.stat()
             except DataError as error:
                 if named_like_an_image(entry.name):  # a note or a list beside them is no fault
-                    found.problems.append(Problem.left_out(name, error))
+                    scanned.problems.append(Problem.left_out(name, error))
                 continue
             above = Path(entry.path).parent
             own = label if label or above == folder else above.name
             labels = (own,) if own else ()
-            found.add(name, labels, status.st_size, header, status.st_mtime_ns)
+            scanned.add(name, labels, status.st_size, header, status.st_mtime_ns)
 
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of a folder of folders; None where there is no folder."""
+    """Gives the layout of a folder; None where there is no folder."""
     root = Path(source)
     if not root.is_dir():
         return None
@@ -155,7 +156,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """The sub-folders that are neither hidden nor the system's, sorted by name."""
+    """Lists the sub-folders that are neither hidden nor the system's, sorted by name."""
     return [c for c in _children(folder) if not _passed_over(c.name) and c.is_dir()]
 
 
@@ -177,7 +178,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def walk(folder: Path, problems: list[Problem], root: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file below a folder once, sorted; hidden files and links back up are passed over."""
+    """Yields every file below a folder once, sorted; passes over hidden files and links back up."""
     seen: set[tuple[int, int]] = set()
     linked: list[os.DirEntry[str]] = []
     # a class folder that is itself a link to the root is a loop too, though no parent of its target
@@ -240,7 +241,7 @@ def named_like_an_image(name: str) -> bool:
 
 
 def read_file_header(path: str | Path) -> Header:
-    """The header of an image file; DataError, with the reason, if it is none or ends early."""
+    """Reads the header of a file; DataError, with the reason, if it is no image or ends early."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - 10 × faster, per file
             return read_header(file, str(path))
@@ -249,7 +250,7 @@ def read_file_header(path: str | Path) -> Header:
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path below the root, with forward slashes."""
+    """Gives the path below the root, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 

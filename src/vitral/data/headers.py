@@ -27,7 +27,7 @@ _MORE = {".heic": "HEIF", ".heif": "HEIF", ".jpe": "JPEG", ".mpo": "JPEG"}
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
-    """The header of an image called `name`; DataError, with the reason, if it is none or cut off.
+    """Reads the header of an image called `name`; DataError, with the reason, where it cannot.
 
     Header.remarks tells an extension of another format, an EXIF turn, more than 8 bits per
     channel, and transparency.
@@ -54,7 +54,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
 
 @cache
 def suffixes() -> dict[str, str]:
-    """The format that each extension promises; '.jpg' promises JPEG."""
+    """Maps each extension to the format that it promises: '.jpg' to JPEG."""
     readable = set(formats())
     registered = Image.registered_extensions().items()
     return {suffix: kind for suffix, kind in registered if kind in readable} | _MORE

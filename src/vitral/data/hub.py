@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: `hf:NAME`, or a folder of parquet or arrow files on this machine.
+"""Read data sets of Hugging Face: `hf:NAME`, or parquet or arrow files on this machine.
 
 The library `datasets` reads them (`pip install vitral[data]`), row by row from its own cache. The
 image column is the one whose values hold the bytes of a file, the label column the one called
@@ -44,7 +44,7 @@ class Rows:
     name: str
 
     def read(self, row: int) -> bytes:
-        """The bytes of an image; DataError if the row holds none."""
+        """Reads the bytes of an image; DataError if the row holds none."""
         value = self.table[self.rows[row]][self.column]
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None and isinstance(value, dict) and value.get("path"):
@@ -81,31 +81,31 @@ class HubSplit:
         return f"{self.source} ({self.name})"
 
     def scan(self) -> ScanResult:
-        """Every row with an image and a label; DataError where there is no such column."""
+        """Lists every row with an image and a label; DataError where there is no such column."""
         image = _image_column(self.table, self)
         label = _label_column(self.table, self) if self.labelled else None
         table = _undecoded(self.table, image)
         everything = Rows(table, image, tuple(range(len(table))), self.name)
-        found = ScanResult(everything)
+        scanned = ScanResult(everything)
         class_names = _class_names(table.features[label]) if label else []
         kept = []
         for row, value in enumerate(table[label] if label else [[]] * len(table)):
-            found.multi_label = found.multi_label or isinstance(value, list)
+            scanned.multi_label = scanned.multi_label or isinstance(value, list)
             try:
                 data = everything.read(row)
                 header = read_header(io.BytesIO(data), f"{self.name}/{row}")
                 labels = _labels(value, class_names)
             except DataError as error:
-                found.problems.append(Problem.left_out(everything.key(row), error))
+                scanned.problems.append(Problem.left_out(everything.key(row), error))
                 continue
             kept.append(row)
-            found.add(everything.key(row), labels, len(data), header)
-        found.reader = Rows(table, image, tuple(kept), self.name)
-        return found
+            scanned.add(everything.key(row), labels, len(data), header)
+        scanned.reader = Rows(table, image, tuple(kept), self.name)
+        return scanned
 
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of hf:NAME and of parquet and arrow files; None for anything else."""
+    """Gives the layout of hf:NAME and of parquet and arrow files; None for anything else."""
     if not source.startswith("hf:") and not is_table(Path(source)):
         return None
     tables = {
@@ -120,7 +120,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
 
 
 def splits(source: str) -> dict[str, datasets.Dataset]:
-    """The splits of `hf:NAME`, or of a folder or file of parquet or arrow files, by name.
+    """Opens the splits of `hf:NAME`, or of a folder or file of parquet or arrow files, by name.
 
     Raises MachineError where `datasets` is not installed, DataError for what it cannot open.
     """
@@ -153,12 +153,12 @@ def _files(path: Path, kind: str) -> list[Path]:
 
 def _by_split(path: Path, files: list[Path]) -> dict[str, list[str]]:
     """Files by split: the first word of a file's name or its folder's, otherwise train."""
-    found: dict[str, list[str]] = {}
+    by_split: dict[str, list[str]] = {}
     for file in files:
         folder = file.parent.name if file.parent != path else ""
         words = (folder.lower(), file.stem.partition("-")[0].lower())
-        found.setdefault(names.split_of(words), []).append(str(file))
-    return found
+        by_split.setdefault(names.split_of(words), []).append(str(file))
+    return by_split
 
 
 def _library() -> Any:

@@ -18,7 +18,7 @@ KINDS = (
 
 
 def recognise(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of a source, or None for what is no source: a single picture, a wrong path.
+    """Finds the layout of a source; None for what is no source: a single picture, a wrong path.
 
     Raises DataError for a source of a known kind that cannot be used.
     """
@@ -28,7 +28,7 @@ def recognise(source: str, options: SourceOptions) -> DataLayout | None:
 
 
 def find(source: str, options: SourceOptions) -> DataLayout:
-    """The layout of a source; DataError, with the closest name, if there is none."""
+    """Finds the layout of a source; DataError, with the closest name, if there is none."""
     layout = recognise(source, options)
     if layout is None:
         problems.existing(source.removeprefix("file://"))

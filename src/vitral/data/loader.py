@@ -1,4 +1,4 @@
-"""Batches: in which order, from which worker, and always the same ones.
+"""Load batches: the same ones for any number of workers and processes, and after any resume.
 
     for batch in train_batches(split, views, batch=64, seed=0, start_step=0, workers=2):
         ...                                  # endless; batch k is a function of (seed, k) alone
@@ -76,7 +76,7 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
     world: int = 1,
     accumulate: int = 1,
 ) -> Generator[Batch]:
-    """Batches of the steps start_step, start_step + 1, … without end, over epoch after epoch.
+    """Yields the batches of the steps start_step, start_step + 1, … without end, epoch after epoch.
 
     Each epoch is a new permutation and drops what does not fill a step; a split smaller than a
     batch is one batch. workers = 0 reads in this process, otherwise workers read ahead.
@@ -113,7 +113,7 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
 
 
 def check_shares(images: int, processes: int, parts: int) -> None:
-    """UsageError for a step whose images are fewer than the parts that all processes cut."""
+    """Raises UsageError for a step of fewer images than all processes cut it into."""
     if images < processes * parts:
         raise UsageError(
             f"A step of {images} images cannot be shared by {processes} processes in {parts} "
@@ -124,7 +124,7 @@ def check_shares(images: int, processes: int, parts: int) -> None:
 def eval_batches(
     split: Split, spec: ImageSpec, *, batch: int, workers: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Every sample once, in order; the last batch holds what is left.
+    """Yields every sample once, in order; the last batch holds what is left.
 
     With several processes each gets a piece of the order, of lengths that differ by one at most:
     no sample is counted twice. A piece may be empty.
@@ -266,7 +266,7 @@ def _unless_lost(
 
 
 def with_progress(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:
-    """The same batches; `tick` hears how many images of `total` they have brought so far."""
+    """Passes batches on, and calls `tick` with (images that came so far, `total`)."""
     done = 0
     for batch in batches:
         yield batch

@@ -40,9 +40,8 @@ def held_out_name(name: str) -> HeldOutName:
 
 def split_of(words: Iterable[str]) -> Literal["train", "val", "test"]:
     """Says which part of a split lower-case words speak of: training, unless only another."""
-    found = list(words)
-    held_out = [word for word in found if word in HELD_OUT]
-    return held_out_name(held_out[0]) if held_out and not {*found} & {*TRAIN} else "train"
+    known = [word for word in words if word in (*TRAIN, *HELD_OUT)]
+    return held_out_name(known[0]) if known and not {*known} & {*TRAIN} else "train"
 
 
 def divided(parts: Mapping[str, T]) -> tuple[T | None, T | None, HeldOutName]:

@@ -63,12 +63,12 @@ class Thumbnails:
     failed: dict[int, Problem]
 
 
-def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
-    """Decode every picture, JPEG at the coarsest scale, on as many threads as there are cores."""
-    count = len(found.names)
+def thumbnails_of(scanned: ScanResult, tick: Tick | None = None) -> Thumbnails:
+    """Decodes every picture, JPEG at the coarsest scale, on as many threads as there are cores."""
+    count = len(scanned.names)
     one_large = threading.Lock()
     thumbnails = Thumbnails(np.zeros((count, SIDE, SIDE, 3), np.uint8), [b""] * count, {})
-    see = partial(_see, found, one_large)
+    see = partial(_see, scanned, one_large)
     with ThreadPoolExecutor(min(16, machine.cores())) as threads:
         for start in range(0, count, _AHEAD):  # map() would queue a million at once
             ahead = range(start, min(start + _AHEAD, count))
@@ -84,12 +84,12 @@ def thumbnails_of(found: ScanResult, tick: Tick | None = None) -> Thumbnails:
 
 
 def content(data: bytes | np.ndarray) -> bytes:
-    """16 bytes that tell one content of a file from another."""
+    """Digests the content of a file, so that equal files have the same 16 bytes."""
     return hashlib.blake2b(bytes(data), digest_size=16).digest()
 
 
 def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
-    """int64 (n,): for each picture the first of those it is a copy of, near or exact, or itself.
+    """Finds for each picture the first that it is a copy of, near or exact, or itself: int64 (n,).
 
     Copies of copies are copies too.
 
@@ -97,12 +97,14 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
         thumbnails: uint8 (n, 16, 16, 3).
         contents: what `content` gives for each file; b"" is equal to nothing.
     """
-    group_ids, flat = equals(contents), thumbnails.reshape(len(thumbnails), _VALUES)
+    group_ids = equals(contents)
+    flat = thumbnails.reshape(len(thumbnails), _VALUES)
     rows = np.flatnonzero(_structured(thumbnails))
     hashes = perceptual_hashes(thumbnails[rows])
     for left, right in _candidates(hashes):
         close = np.bitwise_count(hashes[left] ^ hashes[right]) <= DISTANCE
-        one, other = rows[left[close]], rows[right[close]]
+        one = rows[left[close]]
+        other = rows[right[close]]
         for part in _slices(len(one)):
             apart = group_ids[one[part]] != group_ids[other[part]]
             pairs = one[part][apart], other[part][apart]
@@ -113,14 +115,14 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
 
 
 def equals(contents: list[bytes]) -> np.ndarray:
-    """int64 (n,): for each content the first row with the same; b"" is equal to nothing."""
+    """Finds for each content the first row with the same: int64 (n,); b"" is equal to nothing."""
     first: dict[bytes, int] = {}
     group_ids = [first.setdefault(c, row) if c else row for row, c in enumerate(contents)]
     return np.array(group_ids, dtype=np.int64)
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """uint64 (n,) of thumbnails uint8 (n, 16, 16, 3).
+    """Hashes thumbnails, uint8 (n, 16, 16, 3), to uint64 (n,): similar ones differ in few bits.
 
     Whole numbers throughout: every machine gets the same hash, and so makes the same split.
     """
@@ -153,21 +155,21 @@ def _slices(count: int) -> Iterator[slice]:
 
 
 def _see(
-    found: ScanResult, one_large: threading.Lock, row: int
+    scanned: ScanResult, one_large: threading.Lock, row: int
 ) -> tuple[bytes, np.ndarray | Problem]:
     """The content and the thumbnail of one picture, or why there is none."""
-    header = found.headers[row]
+    header = scanned.headers[row]
     large = header is not None and header.height * header.width > _LARGE
     digest = b""
     with one_large if large else nullcontext():
         try:
-            data = found.reader.read(row)
+            data = scanned.reader.read(row)
             digest = content(data)
             image = decode(data, shrink_to=(2 * SIDE, 2 * SIDE))
             small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
         except DataError as error:
             # the error itself would hold on to its pictures
-            return digest, Problem.left_out(found.names[row], error)
+            return digest, Problem.left_out(scanned.names[row], error)
     return digest, np.asarray(small)
 
 
@@ -187,7 +189,8 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 pairs += len(others)
                 if pairs > _PAIRS:
                     yield _joined(waiting)
-                    waiting, pairs = [], 0
+                    waiting = []
+                    pairs = 0
         if waiting:
             yield _joined(waiting)
 

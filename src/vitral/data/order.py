@@ -1,4 +1,4 @@
-"""The order of samples: which ones a step holds, and which of them a process loads.
+"""Decide the order of samples: which ones a step holds, and which of them a process loads.
 
     Order(split, batch=1024, seed=0).keys(step)      # a function of its arguments alone
     share(keys, rank, world)                         # disjoint, together everything
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
-    """Batches in one pass over `count` samples; a last, smaller one is left out."""
+    """Counts the batches in one pass over `count` samples; a last, smaller one is left out."""
     return max(1, count // batch)
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The samples of one batch.
+    """The keys of the samples of one batch, which is a step or a part of one.
 
     Attributes:
         keys: in their order.
@@ -40,7 +40,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The batches of a run.
+    """The order of the samples of a run, step by step.
 
     Attributes:
         split: the samples.
@@ -61,7 +61,7 @@ class Order:
         return min(self.batch, len(self.split))
 
     def keys(self, step: int) -> list[SampleKey]:
-        """The samples of a step in their order, for all processes together.
+        """Lists the samples of a step in their order, for all processes together.
 
         Copies of an image stand as far apart as they can: they meet in different processes, and
         mixing with the sample before never mixes an image with itself while there are others.
@@ -75,7 +75,7 @@ class Order:
         ]
 
     def part(self, step: int, number: int, parts: int, *, mixes: bool) -> MicroBatch:
-        """One of the consecutive parts into which processes and accumulation cut a step."""
+        """Lists one of the consecutive parts into which processes and accumulation cut a step."""
         keys = self.keys(step)
         mine = share(keys, number, parts)
         if not mixes or parts == 1:
@@ -85,7 +85,7 @@ class Order:
 
 
 def share(samples: list[T], part: int, parts: int) -> list[T]:
-    """One of `parts` consecutive pieces whose lengths differ by one at most."""
+    """Cuts out one of `parts` consecutive pieces, whose lengths differ by one at most."""
     return samples[part * len(samples) // parts : (part + 1) * len(samples) // parts]
 
 

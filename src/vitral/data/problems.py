@@ -25,7 +25,7 @@ _UNREADABLE = 0.01  # share of the files beyond which something is wrong with th
 
 
 def existing(source: str, names: Sequence[str] = BUILT_IN) -> Path:
-    """The path that was named; DataError, with the closest name or one of `names`, if not there."""
+    """Finds the path that was named; DataError, with the closest name or `names`, if not there."""
     path = Path(source)
     if not path.exists():
         if path.is_symlink():
@@ -35,7 +35,7 @@ def existing(source: str, names: Sequence[str] = BUILT_IN) -> Path:
 
 
 def sibling(path: Path, names: Sequence[str] = BUILT_IN) -> str:
-    """'Did you mean …?' with the closest neighbour or one of `names`, or what to check."""
+    """Suggests the closest neighbour or one of `names` in a sentence, or says what to check."""
     try:
         neighbours = [child.name for child in path.parent.iterdir()]
     except OSError:
@@ -51,17 +51,17 @@ def closest_class(name: str, classes: Sequence[str]) -> str:
     return did_you_mean(name, classes, f"it knows {listed(classes)}.")
 
 
-def refuse_rows(found: ScanResult, where: str, allowed: bool) -> None:
-    """DataError if rows of a list cannot be what was meant; each kind is counted and shown.
+def refuse_rows(scanned: ScanResult, where: str, allowed: bool) -> None:
+    """Raises DataError if rows of a list cannot be what was meant; counts and shows each kind.
 
     Rows without a file or a label are passed over where that is allowed; others never are.
     """
     parts = []
-    for code, told in _ROWS.items():
-        rows = [problem for problem in found.problems if problem.code == code]
+    for code, kind in _ROWS.items():
+        rows = [problem for problem in scanned.problems if problem.code == code]
         if rows and not (allowed and code in _PASSED_OVER):
             shown = "; ".join(f"{row.path}: {row.reason}" for row in rows[:3])
-            parts.append(f"{told}: {len(rows)} ({shown})")
+            parts.append(f"{kind}: {len(rows)} ({shown})")
     if parts:
         raise DataError(
             f"{where} cannot be used as it is: {'; '.join(parts)}. Correct the file. Rows without "
@@ -69,11 +69,11 @@ def refuse_rows(found: ScanResult, where: str, allowed: bool) -> None:
         )
 
 
-def refuse_nothing(found: ScanResult, where: str) -> None:
-    """DataError if no image was found in a place, or none of them can be read."""
-    if found.names:
+def refuse_nothing(scanned: ScanResult, where: str) -> None:
+    """Raises DataError if no image was found, or none of them can be read."""
+    if scanned.names:
         return
-    unreadable = [problem for problem in found.problems if problem.code in LEFT_OUT]
+    unreadable = [problem for problem in scanned.problems if problem.code in LEFT_OUT]
     if unreadable:
         raise DataError(
             f"None of the {len(unreadable)} images under {where} can be read, for example "
@@ -86,15 +86,16 @@ def refuse_nothing(found: ScanResult, where: str) -> None:
             f"named after it, or list them in {folder / 'train.csv'} (path,label). Without "
             f"labels: --recipe masked-patches."
         )
-    if folder.is_dir() and found.labelled:
+    if folder.is_dir() and scanned.labelled:
         raise DataError(f"No images under {where}; it needs one folder of images for each class.")
     raise DataError(f"No images {'under' if folder.is_dir() else 'in'} {where}.")
 
 
-def refuse_one_class(found: ScanResult, where: str) -> None:
-    """DataError if there is nothing to tell apart."""
-    classes, folder = found.classes, Path(where)
-    if len(classes) > 1 or (classes and found.multi_label) or not found.labelled:
+def refuse_one_class(scanned: ScanResult, where: str) -> None:
+    """Raises DataError for a single class: there is nothing to tell apart."""
+    classes = scanned.classes
+    folder = Path(where)
+    if len(classes) > 1 or (classes and scanned.multi_label) or not scanned.labelled:
         return
     name = classes[0] if classes else "none"
     inside = []
@@ -109,7 +110,7 @@ def refuse_one_class(found: ScanResult, where: str) -> None:
 
 
 def refuse_unknown_classes(held: ScanResult, classes: Sequence[str], where: str) -> None:
-    """DataError if a held-out class has no training images."""
+    """Raises DataError if a held-out class has no training images."""
     counts = Counter(name for names in held.labels for name in names)
     unknown = {name: count for name, count in counts.items() if name not in classes}
     if unknown:
@@ -123,7 +124,7 @@ def refuse_unknown_classes(held: ScanResult, classes: Sequence[str], where: str)
 def refuse_many_unreadable(
     problems: Sequence[Problem], readable: int, root: str, allowed: bool
 ) -> None:
-    """DataError if more than 1 % of the files, and more than one, cannot be read."""
+    """Raises DataError if more than 1 % of the files, and more than one, cannot be read."""
     bad = [problem for problem in problems if problem.code in LEFT_OUT]
     if allowed or len(bad) < 2 or len(bad) <= _UNREADABLE * (readable + len(bad)):
         return
@@ -135,32 +136,32 @@ def refuse_many_unreadable(
     )
 
 
-def empty_classes(found: ScanResult, where: str, root: str) -> list[Problem]:
-    """Classes without an image that can be read."""
+def empty_classes(scanned: ScanResult, where: str, root: str) -> list[Problem]:
+    """Remarks on classes without an image that can be read."""
     reason = "It holds no readable image; it is not a class."
-    return [Problem(_inside(where, root) + name, reason, "empty") for name in found.empty_classes]
+    return [Problem(_inside(where, root) + name, reason, "empty") for name in scanned.empty_classes]
 
 
-def too_small(found: ScanResult, where: str, root: str) -> list[Problem]:
-    """Classes with a single image, which goes to training and leaves none to hold out."""
+def too_small(scanned: ScanResult, where: str, root: str) -> list[Problem]:
+    """Remarks on classes with a single image, which leaves none to hold out."""
     reason = "The class has one image; it is used for training and not held out."
-    counts = Counter(name for names in found.labels for name in names)
+    counts = Counter(name for names in scanned.labels for name in names)
     single = sorted(name for name in counts if counts[name] == 1)
     return [Problem(_inside(where, root) + name, reason, "small") for name in single]
 
 
 def divided_copies(
-    found: ScanResult, where: str, group_ids: np.ndarray, train: np.ndarray, val: np.ndarray
+    scanned: ScanResult, where: str, group_ids: np.ndarray, train: np.ndarray, val: np.ndarray
 ) -> list[Problem]:
-    """Classes that had to be divided between copies of one picture, since they hold no other."""
+    """Remarks on classes of copies of one picture, which had to be divided all the same."""
     both = np.isin(group_ids[val], group_ids[train])
-    names = {name for row in val[both] for name in found.labels[row] or [where]}
+    names = {name for row in val[both] for name in scanned.labels[row] or [where]}
     reason = "All its images are copies of one another, also those that are held out."
     return [Problem(name, reason, "leakage") for name in sorted(names)]
 
 
 def missing(held: ScanResult, classes: Sequence[str], where: str, root: str) -> list[Problem]:
-    """Classes without a held-out image: no accuracy can be told for them."""
+    """Remarks on classes without a held-out image, of which no accuracy is known."""
     reason = f"The class has training images and none in {where}: it is not evaluated."
     absent = sorted(set(classes) - set(held.classes))
     return [Problem(_inside(where, root) + name, reason, "unmatched") for name in absent]
@@ -168,7 +169,8 @@ def missing(held: ScanResult, classes: Sequence[str], where: str, root: str) -> 
 
 def _inside(where: str, root: str) -> str:
     """'train/' for root/train, '' for the root itself and for what is no folder."""
-    folder, above = Path(where), Path(root)
+    folder = Path(where)
+    above = Path(root)
     if not folder.is_dir() or folder == above or not folder.is_relative_to(above):
         return ""
     return f"{folder.relative_to(above).as_posix()}/"

@@ -1,4 +1,4 @@
-"""`shapes`: pictures drawn from a seed, at any size and in any number, with the object's mask.
+"""Draw `shapes` from a seed, at any size and in any number, with the object's mask.
 
     scene = draw(seed=0, index=7, size=64)     # scene.image, scene.label, scene.mask
 
@@ -59,12 +59,12 @@ class Scene:
 
 
 def label_of(seed: int, index: int) -> int:
-    """The label of a scene without drawing it."""
+    """Gives the label of a scene without drawing it."""
     return _hash(seed, index, "label") % len(KINDS)
 
 
 def draw(seed: int, index: int, size: int | tuple[int, int]) -> Scene:
-    """Draw scene number `index` of the endless series `seed` at size (height, width) or side.
+    """Draws scene number `index` of the endless series `seed` at size (height, width) or side.
 
     Raises UsageError for a side outside 8 to 2048 pixels.
     """
@@ -123,7 +123,8 @@ def _curve(kind: str) -> np.ndarray:
         clockwise = np.array([[0, -1], [1, 0]])
         return np.concatenate([arm @ np.linalg.matrix_power(clockwise, i) for i in range(4)])
     if kind == "crescent":  # the inner arc runs back through the same two tips
-        outer, inner = _arc(0.25, 1.75, 40), 0.8 * _arc(1.62, 0.38, 40)
+        outer = _arc(0.25, 1.75, 40)
+        inner = 0.8 * _arc(1.62, 0.38, 40)
         return np.concatenate([outer, inner + (outer[0] + outer[-1] - inner[0] - inner[-1]) / 2])
     if kind == "heart":
         t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -150,7 +151,8 @@ def _arc(start: float, stop: float, count: int) -> np.ndarray:
 
 
 def _placed(outline: Sequence[Point], radius: float, turn: float, centre: Point) -> list[Point]:
-    cosine, sine = radius * math.cos(turn), radius * math.sin(turn)
+    cosine = radius * math.cos(turn)
+    sine = radius * math.sin(turn)
     x, y = centre
     return [(x + cosine * u - sine * v, y + sine * u + cosine * v) for u, v in outline]
 
@@ -192,11 +194,13 @@ def _stroke(brush: ImageDraw.ImageDraw, numbers: Iterator[float], frame: Point) 
 
 def _distract(brush: ImageDraw.ImageDraw, numbers: Iterator[float], frame: Point) -> None:
     """A stroke, a cluster of crumbs, or a ragged chip: nothing as large as an object."""
-    choice, side = next(numbers), min(frame)
+    choice = next(numbers)
+    side = min(frame)
     if choice < 0.35:
         _stroke(brush, numbers, frame)
         return
-    centre, colour = _point(numbers, frame), _colour(numbers)
+    centre = _point(numbers, frame)
+    colour = _colour(numbers)
     if choice < 0.6:  # crumbs
         for _ in range(4):
             x, y = (middle + 0.12 * side * (next(numbers) - 0.5) for middle in centre)

@@ -91,13 +91,13 @@ class Header:
 
 
 class Reader(Protocol):
-    """Samples by their row; small enough to send to a worker process."""
+    """A reader of samples by their row, small enough to send to a worker process."""
 
     def read(self, row: int) -> bytes | np.ndarray:
-        """The file's bytes or uint8 (H, W, 3); DataError if there is none."""
+        """Reads a sample: the file's bytes or uint8 (H, W, 3); DataError if there is none."""
 
     def key(self, row: int) -> str:
-        """The name of a sample."""
+        """Gives the name of a sample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +156,7 @@ class ScanResult:
         header: Header | None = None,
         stamp: int = 0,
     ) -> None:
-        """Lists one more image, which the reader has yet to be told of."""
+        """Lists one more image, which the reader has yet to be given."""
         self.names.append(name)
         self.labels.append(labels)
         self.sizes.append(size)
@@ -171,7 +171,7 @@ class ScanResult:
         )
 
     def without(self, rows: Container[int]) -> ScanResult:
-        """The same place without these images; a class of which none is left is empty."""
+        """Leaves these images out; a class of which none is left is empty."""
         kept = [row for row in range(len(self.names)) if row not in rows]
         if len(kept) == len(self.names):
             return self
@@ -189,13 +189,13 @@ class ScanResult:
         return left
 
     def without_labels(self) -> ScanResult:
-        """The same images, none of which has a label."""
+        """Takes the labels from all images."""
         nothing: list[tuple[str, ...]] = [()] * len(self.names)
         bare = replace(self, labels=nothing, multi_label=False, labelled=False)
         return replace(bare, empty_classes=[], class_names=())
 
     def numbers(self, classes: Sequence[str]) -> np.ndarray:
-        """Labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label.
+        """Gives labels as indices into `classes`: int64 (n,), or bool (n, classes) for multi_label.
 
         An image without a label has the index -1, or a row of zeros.
         """
@@ -209,7 +209,7 @@ class ScanResult:
         return labels
 
     def split(self, name: str, classes: Sequence[str], rows: Iterable[int] | None = None) -> Split:
-        """The samples in these rows, or all."""
+        """Makes a split of the samples in these rows, or of all."""
         labels = self.numbers(classes)
         chosen = np.arange(len(labels)) if rows is None else np.fromiter(rows, dtype=np.int64)
         shards = None if self.shards is None else self.shards[chosen]
@@ -218,10 +218,10 @@ class ScanResult:
 
 
 class SplitSource(Protocol):
-    """A place where the images of one part of a split are."""
+    """A place where the images of one part of a split are, such as a folder of class folders."""
 
     def scan(self) -> ScanResult:
-        """Look at every image; DataError if the place itself cannot be used."""
+        """Looks at every image; DataError if the place itself cannot be used."""
 
     def __str__(self) -> str:
         """What the user calls it."""
@@ -269,13 +269,13 @@ class DataLayout:
 
     @property
     def absolute(self) -> str:
-        """The source as it can be found again from another folder."""
+        """Names the source so that it can be found again from another folder."""
         return str(Path(self.root).resolve()) if self.is_path else self.root
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Labelled samples.
+    """Samples with their labels, such as all training images.
 
     Attributes:
         name: "train", "val" or "test".
@@ -298,15 +298,15 @@ class Split:
         return len(self.labels)
 
     def read(self, index: int) -> bytes | np.ndarray:
-        """The bytes of the file, or uint8 (H, W, 3); DataError if it cannot be had."""
+        """Reads a sample: the bytes of its file, or uint8 (H, W, 3); DataError if it is gone."""
         return self.reader.read(int(self.rows[index]))
 
     def key(self, index: int) -> str:
-        """The path relative to the source with forward slashes, or a name such as digits/12."""
+        """Names a sample: its path relative to the source, or a name such as digits/12."""
         return self.reader.key(int(self.rows[index]))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Split:
-        """The split of these samples alone, in this order."""
+        """Keeps these samples alone, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         shards = None if self.shards is None else self.shards[chosen]
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], shards=shards)
@@ -379,14 +379,14 @@ class Files:
     names: tuple[str, ...]
 
     def read(self, row: int) -> bytes:
-        """The bytes of a file; DataError if it has gone or may not be read."""
+        """Reads the bytes of a file; DataError if it has gone or may not be read."""
         try:
             return (Path(self.root) / self.names[row]).read_bytes()
         except OSError as error:
             raise DataError(f"The file cannot be read ({error.strerror or error}).") from error
 
     def key(self, row: int) -> str:
-        """The path relative to the folder."""
+        """Names a file by its path relative to the folder."""
         return self.names[row]
 
 
@@ -403,7 +403,7 @@ class Arrays:
     keys: tuple[str, ...]
 
     def read(self, row: int) -> np.ndarray:
-        """uint8 (H, W, 3)."""
+        """Gives an image: uint8 (H, W, 3)."""
         return self.images[row]
 
     def key(self, row: int) -> str:

@@ -36,27 +36,27 @@ class DuplicateGroups:
     failed: dict[int, Problem] = field(default_factory=dict)
 
 
-def duplicate_groups(found: ScanResult, where: str, tick: Tick | None = None) -> DuplicateGroups:
-    """Decode every picture and compare, or remember what came of it.
+def duplicate_groups(scanned: ScanResult, where: str, tick: Tick | None = None) -> DuplicateGroups:
+    """Decodes and compares every picture, or remembers what came of it.
 
     Args:
-        found: the pictures.
+        scanned: the pictures.
         where: tells them from others of the same name, size and date.
         tick: told of the progress.
     """
-    names = zip(found.names, found.sizes, found.stamps, strict=True)
+    names = zip(scanned.names, scanned.sizes, scanned.stamps, strict=True)
     key = cache.key_of(["copies 2", where, *names])
-    known = cache.load("copies", key) if len(found.names) >= _WORTH_KEEPING else None
+    known = cache.load("copies", key) if len(scanned.names) >= _WORTH_KEEPING else None
     if known is None:
-        thumbnails = near_duplicates.thumbnails_of(found, tick)
+        thumbnails = near_duplicates.thumbnails_of(scanned, tick)
         group_ids = near_duplicates.groups(thumbnails.images, thumbnails.contents)
         failed = {row: (why.reason, why.code) for row, why in thumbnails.failed.items()}
         known = {"groups": group_ids.tolist(), "failed": list(failed.items())}
-        if len(found.names) >= _WORTH_KEEPING:
+        if len(scanned.names) >= _WORTH_KEEPING:
             cache.store("copies", key, known)
     return DuplicateGroups(
         np.array(known["groups"], dtype=np.int64),
-        {row: Problem(found.names[row], *why) for row, why in known["failed"]},
+        {row: Problem(scanned.names[row], *why) for row, why in known["failed"]},
     )
 
 
@@ -67,7 +67,7 @@ def stratified(
     fraction: float,
     group_ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and rows held out: the same share of each class, one of each at least.
+    """Divides rows into training and held out: the same share of each class, one of each at least.
 
     Args:
         keys: the name of each sample.

@@ -1,4 +1,4 @@
-"""Tar shards in the layout of webdataset: files of one sample share their name up to the first dot.
+"""Read tar shards as webdataset lays them out: files of a sample share their name up to a dot.
 
     000001.jpg  000001.cls (a class number or name)  000001.json ({"label": ...}, {"labels": [...]})
 
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ MAKER = "vitral shards"
 FORMAT = f"{MAKER} 1"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """An image inside a shard.
 
     Attributes:
@@ -70,12 +69,12 @@ class Members:
     places: np.ndarray
 
     def read(self, row: int) -> bytes:
-        """The bytes of an image; DataError if the shard has gone or is shorter than it was."""
+        """Reads the bytes of an image; DataError if the shard has gone or ends early."""
         shard, offset, size = self.places[row].tolist()
         return _read(self.shards[shard], offset, size)
 
     def key(self, row: int) -> str:
-        """The path that the user knows the image by."""
+        """Names an image by the path that the user knows it by."""
         return self.names[row]
 
 
@@ -101,16 +100,16 @@ class Shards:
         return self.name
 
     def scan(self) -> ScanResult:
-        """Every sample with an image and a label; the headers of images on this machine too."""
+        """Lists every sample with an image and a label; reads headers of images on this machine."""
         remote.forget(self.paths)  # they may be others than when this process saw them last
         is_remote = any(remote.is_remote(path) for path in self.paths)
-        found = ScanResult(Members(self.paths, (), np.empty((0, 3), np.int64)))
+        scanned = ScanResult(Members(self.paths, (), np.empty((0, 3), np.int64)))
         places: list[tuple[int, int, int]] = []
         for number, path in enumerate(self.paths):
             if self.index:
                 samples = _from_index(self.index, path)
             else:
-                samples = _from_headers(path, found.problems, self.labelled)
+                samples = _from_headers(path, scanned.problems, self.labelled)
             for sample in samples:
                 header = None
                 place = (number, sample.offset, sample.size)
@@ -118,15 +117,15 @@ class Shards:
                     try:
                         header = read_header(io.BytesIO(_read(path, *place[1:])), sample.name)
                     except DataError as error:
-                        found.problems.append(Problem.left_out(sample.name, error))
+                        scanned.problems.append(Problem.left_out(sample.name, error))
                         continue
                 places.append(place)
-                found.add(sample.name, self._named(sample.labels), sample.size, header)
-                found.multi_label |= sample.multi_label
+                scanned.add(sample.name, self._named(sample.labels), sample.size, header)
+                scanned.multi_label |= sample.multi_label
         table = np.array(places, dtype=np.int64).reshape(-1, 3)
-        found.reader = Members(self.paths, tuple(found.names), table)
-        found.shards = table[:, 0] if is_remote else None
-        return found
+        scanned.reader = Members(self.paths, tuple(scanned.names), table)
+        scanned.shards = table[:, 0] if is_remote else None
+        return scanned
 
     def _named(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """Class numbers as names, where classes.txt tells them."""
@@ -153,7 +152,7 @@ def _read(shard: str, offset: int, size: int) -> bytes:
 
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """The layout of shards: by their index.json, by a pattern, or by what lies in a folder.
+    """Gives the layout of shards: by their index.json, by a pattern, or by what lies in a folder.
 
     None for anything that is no tar file, no folder of tar files and not far away.
     """
@@ -215,7 +214,7 @@ def _tars(folder: str) -> list[str]:
 
 
 def read_index(text: str, where: str) -> dict[str, Any]:
-    """The content of an index.json; DataError where another program or version wrote it."""
+    """Reads the content of an index.json; DataError where another program or version wrote it."""
     try:
         index = json.loads(text)
         sound = index["format"] == FORMAT and _is_sound(index)
@@ -232,8 +231,8 @@ def _is_sound(index: dict[str, Any]) -> bool:
         rows = [(str, int, int, list), *(tuple(map(type, sample)) for sample in shard["samples"])]
         if type(shard["bytes"]) is not int or len(set(rows)) > 1 or "/" in shard["name"]:
             return False
-    names = [shard["name"] for shard in index["shards"]]
-    return len(set(names)) == len(names) and type(index["multi_label"]) is bool
+    known = [shard["name"] for shard in index["shards"]]
+    return len(set(known)) == len(known) and type(index["multi_label"]) is bool
 
 
 def entry(path: Path) -> dict[str, Any]:
@@ -278,14 +277,11 @@ def _from_headers(path: str, problems: list[Problem], labelled: bool) -> list[Sa
     key = cache.key_of([kind, str(place.absolute()), status.st_size, changed])
     known = cache.load("shards", key)
     if known is not None:
-        return [
-            Sample(n, o, s, tuple(labels), multi_label) for n, o, s, labels, multi_label in known
-        ]
+        return [Sample(*row)._replace(labels=tuple(row[3])) for row in known]
     before = len(problems)
     samples = list(_samples(place, path, problems, labelled))
     if len(problems) == before:  # what is wrong is told every time
-        rows = [(s.name, s.offset, s.size, s.labels, s.multi_label) for s in samples]
-        cache.store("shards", key, rows)
+        cache.store("shards", key, samples)
     return samples
 
 
@@ -328,14 +324,14 @@ def _sample(
         raise DataError(f"The sample has {len(images)} images, not one.")
     extensions = {PurePosixPath(part.name).name.partition(".")[2].lower(): part for part in parts}
     facts = _facts(_content(tar, extensions["json"])) if "json" in extensions else {}
-    told = [facts[name] for name in names.LABEL_COLUMNS if name in facts]
+    given = [facts[name] for name in names.LABEL_COLUMNS if name in facts]
     if "cls" in extensions:
-        told.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
+        given.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
     # a number in .json beside a name in .cls, or the other way round: the name is better
-    told.sort(key=lambda value: not isinstance(value, str | list) or str(value).isdecimal())
-    if labelled and (not told or told[0] == ""):
+    given.sort(key=lambda value: not isinstance(value, str | list) or str(value).isdecimal())
+    if labelled and (not given or given[0] == ""):
         raise DataError("The sample has no label: neither .cls nor a 'label' in .json.")
-    label = told[0] if told else []
+    label = given[0] if given else []
     own = label if isinstance(label, list) else [label]
     labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in own}))
     name = facts["path"] if isinstance(facts.get("path"), str) else f"{where}.{_suffix(images[0])}"

@@ -1,4 +1,4 @@
-"""Writing a data set as tar shards that Vitral and webdataset both read.
+"""Write a data set as tar shards that Vitral and webdataset both read.
 
 A sample is NUMBER.jpg (the file as it was), NUMBER.cls (the class as a number, for webdataset) and
 NUMBER.json (its label by name, and its path). Samples are shuffled once, so that shards read one
@@ -29,10 +29,10 @@ _SEED = 0  # of the order inside the shards, which has nothing to do with any tr
 
 
 def parse_size(text: str) -> int:
-    """Bytes from '256MB'; UsageError for anything else."""
-    number, unit = text.strip()[:-2], text.strip()[-2:].upper()
+    """Reads a number of bytes from words like '256MB'; UsageError for anything else."""
+    words = text.strip()
     try:
-        size = int(float(number) * UNITS[unit])
+        size = int(float(words[:-2]) * UNITS[words[-2:].upper()])
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
@@ -43,7 +43,7 @@ def parse_size(text: str) -> int:
 def pack(
     folder: Path, data: Dataset, *, size: int, tick: Callable[[int, int], None] | None = None
 ) -> tuple[Problem, ...]:
-    """Fill a folder with shards of about `size` bytes and their index.json.
+    """Fills a folder with shards of about `size` bytes and their index.json.
 
     Returns the samples that could not be read and were left out. Raises DataError for a class whose
     name is not UTF-8.
@@ -55,7 +55,8 @@ def pack(
             )
     shards: list[dict[str, object]] = []
     problems: list[Problem] = []
-    done, total = 0, len(data.train) + len(data.val)
+    total = len(data.train) + len(data.val)
+    done = 0
     for split in (data.train, data.val):
         samples = iter(split.order(_SEED))
         waiting = next(samples, None)
@@ -85,7 +86,8 @@ def pack(
 
 def _files(split: Split, index: int, classes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(extension, content) of the files of one sample; the image is read before any is given."""
-    source, label = split.read(index), split.labels[index]
+    source = split.read(index)
+    label = split.labels[index]
     image = source if isinstance(source, bytes) else _png(source)
     name = split.key(index)
     read_header(io.BytesIO(image), name)

@@ -31,7 +31,8 @@ _ArrowArray._fields_ = [
 ]
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.argtypes, _pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+_pointer.restype = ctypes.c_void_p
 
 
 class _Pixels:
@@ -55,8 +56,10 @@ class _Pixels:
 
 
 def channels(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W, 4) of an RGB image, its memory itself: not to be written to, red green blue and
-    a channel without a meaning; (H, W, 3), copied, where the memory cannot be had."""
+    """Shows the memory of an RGB image as uint8 (H, W, 4): red, green, blue and a padding channel.
+
+    It is the image's own, not to be written to; (H, W, 3), copied, where it cannot be had.
+    """
     try:
         capsule = image.__arrow_c_array__()[1]
         return np.asarray(_Pixels(image, capsule))

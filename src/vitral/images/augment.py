@@ -1,4 +1,4 @@
-"""Training views and mixed batches, thin over torchvision.transforms.v2; see settings.Augment.
+"""Make training views and mixed batches, thin over torchvision.transforms.v2; see specs.Augment.
 
     view = train_view(data, augment, spec, seed)                  # uint8 (3, height, width)
     images, targets = mix(images, labels, classes, augment, seed) # targets (B, classes)
@@ -50,7 +50,7 @@ class View:
 
 @cache
 def transforms() -> Any:
-    """The module torchvision.transforms.v2."""
+    """Imports the module torchvision.transforms.v2."""
     try:
         return importlib.import_module("torchvision.transforms.v2")
     except RuntimeError as error:
@@ -66,12 +66,12 @@ def transforms() -> Any:
 
 
 def prepare(augment: Augment, spec: ImageSpec) -> None:
-    """Import and build what the views of this setting need, before worker processes start."""
+    """Imports and builds what the views of a setting need, before worker processes start."""
     _operations(augment, spec)
 
 
 def train_view(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int) -> Tensor:
-    """One random view of an image, a function of its arguments alone: uint8 (3, height, width).
+    """Makes a random view of an image, a function of the arguments alone: uint8 (3, height, width).
 
     Raises DataError, with the reason in a sentence, if the image cannot be read.
     """
@@ -80,19 +80,19 @@ def train_view(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, se
 
 
 def cut(source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int) -> Tensor:
-    """The first part of train_view, for one image: the crop; uint8 (3, height, width)."""
+    """Crops one image, the first part of train_view: uint8 (3, height, width)."""
     if augment.crop == "inception":
         return _random_crop(source, augment, spec, seed)
     return pixels(source, spec)
 
 
 def flip(view: Tensor, augment: Augment, seed: int) -> Tensor:
-    """The second part: the view (3, H, W) or its mirror image."""
+    """Mirrors a view (3, H, W) or leaves it, the second part of train_view."""
     return view.flip(-1) if augment.flip and uniform(seed, "flip", 1)[0] < augment.flip else view
 
 
 def alter(views: Tensor, augment: Augment, spec: ImageSpec, seeds: Sequence[int]) -> Tensor:
-    """The last part, for a whole batch (B, 3, H, W) uint8: warp together, then one by one."""
+    """Warps and recolours a whole batch (B, 3, H, W) uint8, the last part of train_view."""
     if augment.warps and len(views):
         views = _warped(views, augment, seeds)
     if augment.randaugment and augment.flavour != "torchvision":
@@ -114,7 +114,7 @@ def mix(
     seed: int,
     mix_partner: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Each image mixed with the one before it: (B, 3, H, W) float and targets (B, classes) float32.
+    """Mixes each image with the one before it: (B, 3, H, W) float, targets (B, classes) float32.
 
     One weight or rectangle for all of a step's images, so pass the same seed for every part of a
     step. In mixup the image itself keeps at least half of the weight, as in the authors' code.
@@ -134,7 +134,8 @@ def mix(
     if not augment.mixes or not len(images):
         return images, targets
     if mix_partner is None:
-        others, their_targets = images.roll(1, 0), targets.roll(1, 0)
+        others = images.roll(1, 0)
+        their_targets = targets.roll(1, 0)
     else:
         _, first = mix(*mix_partner, classes, Augment(), seed)
         others = torch.cat([mix_partner[0], images[:-1]])
@@ -149,7 +150,8 @@ def mix(
         drawn = kinds[int(torch.randint(len(kinds), ()))].make_params([images])
     if "box" in drawn:
         x1, y1, x2, y2 = drawn["box"]
-        share, mixed = drawn["lam_adjusted"], images.clone()
+        share = drawn["lam_adjusted"]
+        mixed = images.clone()
         mixed[..., y1:y2, x1:x2] = others[..., y1:y2, x1:x2]
     else:
         share = max(drawn["lam"], 1 - drawn["lam"])
@@ -168,9 +170,12 @@ def _random_crop(
     coarser = finest > 1 and spec.antialias  # a coarser image is an averaged one
     shrink = (math.ceil(height / finest), math.ceil(width / finest)) if coarser else None
     image = picture.decode(shrink)
-    down, across = image.height / height, image.width / width
-    y, x = min(round(top * down), image.height - 1), min(round(left * across), image.width - 1)
-    bottom, right = max(round((top + h) * down), y + 1), max(round((left + w) * across), x + 1)
+    down = image.height / height
+    across = image.width / width
+    y = min(round(top * down), image.height - 1)
+    x = min(round(left * across), image.width - 1)
+    bottom = max(round((top + h) * down), y + 1)
+    right = max(round((left + w) * across), x + 1)
     part = channels(image)[y:bottom, x:right]
     if spec.antialias:
         return resize(part, spec.size, spec.interpolation)[:3]
@@ -182,18 +187,21 @@ def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:
     height, width = views.shape[-2:]
     drawn = np.array([uniform(seed, "warp", 5) for seed in seeds])
     spread = 2 * drawn - 1
-    turn, slant = (
-        np.radians(spread[:, 0] * augment.rotate),
-        np.radians(spread[:, 1] * augment.shear),
-    )
+    turn = np.radians(spread[:, 0] * augment.rotate)
+    slant = np.radians(spread[:, 1] * augment.shear)
     zoom = augment.zoom[0] * (augment.zoom[1] / augment.zoom[0]) ** drawn[:, 2]
-    across, down = 2 * augment.translate * spread[:, 3], 2 * augment.translate * spread[:, 4]
+    across = 2 * augment.translate * spread[:, 3]
+    down = 2 * augment.translate * spread[:, 4]
     # From a place in the result to its place in the view: the inverse of slant, zoom and turn.
-    cosine, sine, slope = np.cos(turn) / zoom, np.sin(turn) / zoom, np.tan(slant)
+    cosine = np.cos(turn) / zoom
+    sine = np.sin(turn) / zoom
+    slope = np.tan(slant)
     stretch = height / width  # grid_sample counts each side from -1 to 1
     maps = np.empty((len(seeds), 2, 3), np.float32)
-    maps[:, 0, 0], maps[:, 0, 1] = cosine + slope * sine, (slope * cosine - sine) * stretch
-    maps[:, 1, 0], maps[:, 1, 1] = sine / stretch, cosine
+    maps[:, 0, 0] = cosine + slope * sine
+    maps[:, 0, 1] = (slope * cosine - sine) * stretch
+    maps[:, 1, 0] = sine / stretch
+    maps[:, 1, 1] = cosine
     maps[:, 0, 2] = -maps[:, 0, 0] * across - maps[:, 0, 1] * down
     maps[:, 1, 2] = -maps[:, 1, 0] * across - maps[:, 1, 1] * down
     functional = torch.nn.functional

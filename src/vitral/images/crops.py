@@ -1,4 +1,4 @@
-"""Random rectangles of the inception crop, as torchvision and as TensorFlow draw them."""
+"""Draw the random rectangles of the inception crop, as torchvision and as TensorFlow do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rectangle = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
 def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
-    """The random part of a picture of size (height, width), by augment.flavour.
+    """Draws the random part of a picture of size (height, width), by augment.flavour.
 
     torchvision draws the area uniformly and the ratio in its logarithm, and falls back to the
     middle of the picture. TensorFlow (sample_distorted_bounding_box, in the authors' code) draws
@@ -38,10 +38,12 @@ def _torchvision(
     height: int, width: int, augment: Augment, numbers: list[float]
 ) -> Rectangle | None:
     share, shape, down, across = numbers
-    (small, large), (narrow, wide) = augment.crop_scale, augment.crop_ratio
+    small, large = augment.crop_scale
+    narrow, wide = augment.crop_ratio
     area = height * width * (small + (large - small) * share)
     ratio = narrow * (wide / narrow) ** shape  # uniform in the logarithm
-    w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+    w = round(math.sqrt(area * ratio))
+    h = round(math.sqrt(area / ratio))
     if not (0 < w <= width and 0 < h <= height):
         return None
     return int((height - h + 1) * down), int((width - w + 1) * across), h, w
@@ -54,7 +56,8 @@ def _tensorflow(
     smallest, largest = (part * height * width for part in augment.crop_scale)
     narrow, wide = augment.crop_ratio
     ratio = narrow + (wide - narrow) * shape
-    least, most = round(math.sqrt(smallest / ratio)), round(math.sqrt(largest / ratio))
+    least = round(math.sqrt(smallest / ratio))
+    most = round(math.sqrt(largest / ratio))
     if round(most * ratio) > width:
         most = int((width + 0.5 - 1e-7) / ratio)
     most = min(most, height)

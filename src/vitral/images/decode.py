@@ -36,7 +36,7 @@ _TURNS = {
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The file formats that Vitral reads, as Pillow names them; the common ones first."""
+    """Lists the file formats that Vitral reads, as Pillow names them; the common ones first."""
     Image.init()
     common = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
     others = [name for name in Image.ID if name not in common and name not in _REFUSED]
@@ -44,7 +44,7 @@ def formats() -> tuple[str, ...]:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    """Reads the EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # a damaged block must not cost the picture
@@ -79,7 +79,7 @@ class Picture:
         self._source = source
 
     def decode(self, shrink_to: tuple[int, int] | None = None) -> Image.Image:
-        """The upright RGB image; see the function decode. Call it once."""
+        """Decodes the upright RGB image, as the function decode does. Call it once."""
         with translating(self._source):
             image = self._image
             if self._lazy:
@@ -94,7 +94,7 @@ class Picture:
 
 
 def decode(source: Source, *, shrink_to: tuple[int, int] | None = None) -> Image.Image:
-    """The upright RGB image in a file's bytes, a PIL image, or an array (H, W), (H, W, 3 or 4).
+    """Decodes a file's bytes, a PIL image, or an array (H, W), (H, W, 3 or 4), to upright RGB.
 
     Turned by EXIF; transparency pasted on white; 16-bit, 32-bit and float values scaled by their
     range; the first frame of an animation. With shrink_to = (height, width) the image may come
@@ -180,11 +180,13 @@ def _range(image: Image.Image) -> tuple[float, float]:
             258, (16,)
         )  # a TIFF may hold 12, which Pillow keeps
         return 0.0, 2.0 ** min(bits) - 1
-    low, high = np.inf, -np.inf
+    low = np.inf
+    high = -np.inf
     for _, values in _strips(image):
         finite = values[np.isfinite(values)]
         if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            low = min(low, float(finite.min()))
+            high = max(high, float(finite.max()))
     if low > high:
         raise DataError("The image has no finite value.")
     for top in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):

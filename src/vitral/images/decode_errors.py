@@ -51,7 +51,7 @@ _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 @contextmanager
 def translating(source: Source) -> Iterator[None]:
-    """Turn whatever a decoder raises into a DataError with its reason, and hide its warnings."""
+    """Turns whatever a decoder raises into a DataError with its reason, and hides its warnings."""
     with _quiet:
         try:
             yield
@@ -122,7 +122,8 @@ def _set_libtiff_handler() -> Callable[[int | None], int | None] | None:
         set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
     except (OSError, AttributeError):  # Pillow without libtiff, or a linker that hides it
         return None
-    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    set_handler.argtypes = [ctypes.c_void_p]
+    set_handler.restype = ctypes.c_void_p
     return set_handler
 
 

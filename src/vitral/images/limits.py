@@ -25,7 +25,7 @@ def pixel_limit(image: Image.Image) -> int:
 
 
 def check_pixels(size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
-    """DataError if an image of this (width, height) is empty or above the safety limit."""
+    """Raises DataError if an image of this (width, height) is empty or above the safety limit."""
     count = size[0] * size[1]
     if count > limit:
         raise DataError(too_large(count, limit))
@@ -38,7 +38,7 @@ def check_pixels(size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
 
 
 def check_bytes(count: int) -> None:
-    """DataError if an encoded image of this many bytes is above the safety limit."""
+    """Raises DataError if an encoded image of this many bytes is above the safety limit."""
     if count > FILE_LIMIT:
         raise DataError(
             f"The file has {count / 1e6:,.0f} MB, above the safety limit of "
@@ -47,7 +47,7 @@ def check_bytes(count: int) -> None:
 
 
 def check_scans(source: object, size: tuple[int, int]) -> None:
-    """DataError if a JPEG goes over its (width, height) so often that decoding takes minutes."""
+    """Raises DataError if a JPEG goes over its (width, height) so often that it takes minutes."""
     if not isinstance(source, bytes) or len(source) // _SCAN * size[0] * size[1] <= _PASSES:
         return  # too short to hold so many; counting takes a twentieth of decoding
     scans = source.count(b"\xff\xda")
@@ -59,7 +59,7 @@ def check_scans(source: object, size: tuple[int, int]) -> None:
 
 
 def too_large(count: int, limit: int = PIXEL_LIMIT) -> str:
-    """The sentence for an image of more pixels than are decoded."""
+    """Makes the sentence for an image of more pixels than are decoded."""
     of_format = "" if limit == PIXEL_LIMIT else " of its file format"
     return (
         f"The image has {count / 1e6:,.0f} megapixels, above the safety limit{of_format} of "

@@ -19,7 +19,7 @@ from vitral.specs import ImageSpec
 
 
 def pixels(source: Source, spec: ImageSpec) -> Tensor:
-    """The evaluation view of an image: uint8 (3, height, width) of spec.size, in any strides.
+    """Makes the evaluation view of an image: uint8 (3, height, width) of spec.size, in any strides.
 
     Resized by whom spec.resize names; by Pillow it is equal to the bit to what timm, torchvision
     and transformers give for the same spec. Every pixel of the file is decoded and counts. Only
@@ -38,7 +38,7 @@ def pixels(source: Source, spec: ImageSpec) -> Tensor:
 
 
 def normalise(pixels: Tensor, spec: ImageSpec) -> Tensor:
-    """uint8 (..., 3, H, W) to float32 of the same shape: (value / 255 - mean) / std."""
+    """Normalises uint8 (..., 3, H, W) to float32 of the same shape: (value / 255 - mean) / std."""
     mean = torch.tensor(spec.mean, device=pixels.device).view(-1, 1, 1)
     std = torch.tensor(spec.std, device=pixels.device).view(-1, 1, 1)
     if pixels.ndim == 4 and pixels.device.type == "cpu":  # an image at a time stays in the cache
@@ -55,7 +55,7 @@ def tensor(source: Source, spec: ImageSpec) -> Tensor:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> Tensor:
-    """uint8 (H, W, C) to uint8 (C, *size), antialiased; for training views.
+    """Resizes uint8 (H, W, C) to uint8 (C, *size), antialiased; for training views.
 
     Two to three times as fast as Pillow, and seldom more than a grey level away from it.
     """
@@ -67,7 +67,7 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> Tens
 
 
 def resize_floats(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> Tensor:
-    """uint8 (H, W, 3) to uint8 (3, *size), computed in float32 and rounded once."""
+    """Resizes uint8 (H, W, 3) to uint8 (3, *size), computed in float32 and rounded once."""
     values = torch.from_numpy(image).permute(2, 0, 1)[None].to(torch.float32)
     resized = torch.nn.functional.interpolate(
         values, size=size, mode=spec.interpolation, antialias=spec.antialias
@@ -84,14 +84,17 @@ def _is_ready(source: Source, spec: ImageSpec) -> bool:
 
 def _fit(image: Image.Image, goal: tuple[int, int], spec: ImageSpec) -> np.ndarray:
     """The image resized to `goal` and its centre cut or padded to uint8 (*spec.size, 3)."""
-    height, width = min(goal[0], spec.size[0]), min(goal[1], spec.size[1])
+    height = min(goal[0], spec.size[0])
+    width = min(goal[1], spec.size[1])
     top, left = (_start(goal[i] - side, spec.centre) for i, side in enumerate((height, width)))
     window = (left, top, left + width, top + height)
     resampling = Image.Resampling[spec.interpolation.upper()]
     if goal[0] * goal[1] > LARGE:
         # A picture of 1 × 20000 pixels would be blown up to gigabytes, to keep one square.
-        across, down = image.width / goal[1], image.height / goal[0]
-        right, bottom = (left + width) * across, (top + height) * down
+        across = image.width / goal[1]
+        down = image.height / goal[0]
+        right = (left + width) * across
+        bottom = (top + height) * down
         box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
         part = np.array(image.resize((width, height), resampling, box))
     elif spec.resize == "pillow":
@@ -103,7 +106,8 @@ def _fit(image: Image.Image, goal: tuple[int, int], spec: ImageSpec) -> np.ndarr
         return part
     canvas = np.empty((*spec.size, 3), np.uint8)
     canvas[:] = [round(255 * min(max(value, 0.0), 1.0)) for value in spec.mean]
-    top, left = (spec.size[0] - height) // 2, (spec.size[1] - width) // 2
+    top = (spec.size[0] - height) // 2
+    left = (spec.size[1] - width) // 2
     canvas[top : top + height, left : left + width] = part
     return canvas
 
@@ -119,8 +123,8 @@ def _resized(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     if spec.fit == "squash":
         return goal
     if spec.fit == "crop" and goal[0] == goal[1]:  # floors the longer side, as torchvision does
-        side, short = goal[0], min(size)
-        return side * height // short, side * width // short
+        short = min(size)
+        return goal[0] * height // short, goal[0] * width // short
     # As timm: both sides rounded.
     chosen = min if spec.fit == "crop" else max
     ratio = chosen(height / goal[0], width / goal[1])

@@ -232,7 +232,8 @@ def _moved(image: np.ndarray, matrix: tuple[float, ...]) -> np.ndarray:
     """The nearest pixel each, grey from outside; Pillow's fixed-point numbers are off by one."""
     height, width = image.shape[:2]
     a, b, c, d, e, f = np.array(matrix, np.float32)
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    x = np.arange(width, dtype=np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None]
     half = np.float32(0.5)
     across = np.floor(a * x + b * y + c + half).astype(np.int32)
     down = np.floor(d * x + e * y + f + half).astype(np.int32)

@@ -15,20 +15,20 @@ import torch
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part."""
+    """Makes a 63-bit seed that depends on every part."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def uniform(seed: int, purpose: str, count: int) -> list[float]:
-    """Numbers in [0, 1) that never change with a version of torch or numpy."""
+    """Draws numbers in [0, 1) that never change with a version of torch or numpy."""
     digest = hashlib.shake_256(f"{purpose}/{seed}".encode()).digest(8 * count)
     return [(value >> 11) / 2**53 for value in struct.unpack(f"<{count}Q", digest)]
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let torch's global random numbers start at seed, and give them back afterwards.
+    """Lets torch's global random numbers start at seed, and gives them back afterwards.
 
     torch.manual_seed would visit every backend: 84 µs instead of 1.
     """
