@@ -7,6 +7,7 @@ many passed, failed and were skipped, and the seconds and outcome of each group 
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         record = Path(place) / "proofs.xml"
         command = [sys.executable, "-m", "pytest", "-m", "proof", f"--junitxml={record}"]
-        done = subprocess.run([*command, *arguments.tests], check=False)
+        environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ}
+        done = subprocess.run([*command, *arguments.tests], env=environment, check=False)
         cases = list(ElementTree.parse(record).iter("testcase"))
     groups: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: dict[str, float] = defaultdict(float)

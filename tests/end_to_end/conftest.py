@@ -1,18 +1,15 @@
 """The demo, whole as the README says it, and cut short."""
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from vitral import cli
+from typed import typed
 from vitral.recipes import digits
 from vitral.training.duration import epochs
 
@@ -55,16 +52,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         digits.recipe, schedule=schedule, length=epochs(5), evaluate_every=epochs(5), ema=0.9
     )
     started = time.monotonic()
-    text = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(text),
-        contextlib.redirect_stderr(text),
-        pytest.raises(SystemExit) as stop,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "recipe", short)
-        patch.setattr(sys, "argv", ["vitral", "demo", "--out", str(run)])
-        patch.setenv("COLUMNS", "200")
-        cli.main()
-    assert not stop.value.code, text.getvalue()
-    return Demo(run, text.getvalue(), time.monotonic() - started)
+        text = typed("demo", "--out", run)
+    return Demo(run, text, time.monotonic() - started)

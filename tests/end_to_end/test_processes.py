@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from drawn import draw_folder
+from typed import typed
 from vitral.training import state
 
 SETTINGS = [
@@ -60,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(data: Path) -> Path:
-    finish(data, *SETTINGS, "--out", data.parent / "alone")
+    typed("train", data, *SETTINGS, "--out", data.parent / "alone")
     return data.parent / "alone"
 
 
@@ -85,7 +86,7 @@ def test_parts_and_recomputed_blocks_change_nothing(
     data: Path, alone: Path, tmp_path: Path, changes: list[str]
 ) -> None:
     words = [f"--set={change}" for change in changes]
-    finish(data, *SETTINGS, *words, "--out", tmp_path / "run")
+    typed("train", data, *SETTINGS, *words, "--out", tmp_path / "run")
     same(alone, tmp_path / "run")
 
 
@@ -111,7 +112,7 @@ def test_a_sharded_state_goes_on_in_one_process_and_the_other_way_round(
     saved = state.load(run / "state")
     assert saved is not None
     assert 0 < saved[1].step < 24
-    finish("--resume", run)
+    typed("train", "--resume", run)
     same(alone, run)
 
 
@@ -260,7 +261,7 @@ def test_a_probe_of_a_sharded_network_is_that_of_a_whole_one(
 ) -> None:
     """51 images in batches of 64: one process has fewer to look at than the other."""
     words = [data, "--from", alone, "--tune", "probe", "--set=data.workers=0"]
-    finish(*words, "--out", tmp_path / "one")
+    typed("train", *words, "--out", tmp_path / "one")
     finish(*words, "--devices=2", "--shard", "--out", tmp_path / "two")
     one, two = (
         load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", "two")

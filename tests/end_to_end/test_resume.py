@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from drawn import draw_folder
+from typed import typed
 
 STEPS = 240
 SETTINGS = [
@@ -102,7 +103,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path) -> Path:
-    finish("train", data, *SETTINGS, "--out", data.parent / "whole")
+    typed("train", data, *SETTINGS, "--out", data.parent / "whole")
     return data.parent / "whole"
 
 

@@ -111,10 +111,9 @@ def test_activations_are_what_the_backward_pass_keeps(
     assert activations(recipe(network, bf16, **noise), CPU) == pytest.approx(real, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["Ti/16", "S/16"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_activations_of_the_usual_networks(name: str, bf16: bool) -> None:
-    network = catalog.model(name)
+def test_activations_of_a_usual_network(bf16: bool) -> None:
+    network = catalog.model("Ti/16")
     assert activations(recipe(network, bf16), CPU) == pytest.approx(
         kept(build(network), bf16), rel=0.01
     )

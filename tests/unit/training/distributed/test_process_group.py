@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -49,39 +47,3 @@ def test_what_torchrun_should_have_said(monkeypatch: pytest.MonkeyPatch) -> None
         pass
     with pytest.raises(MachineError, match="cannot be used"), initialised("cuda:99"):
         pass
-
-
-def _two(rank: int, place: str) -> None:
-    """What each of two processes finds, written to a file of its own."""
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    group = ProcessGroup(torch.device("cpu"), rank, 2)
-    said = []
-    try:
-        with group.on_main() as main:
-            if main:
-                raise DataError("the disk is full")
-    except DataError as error:
-        said.append(str(error))
-    found = (
-        group.all_reduce_sum(rank + 1, 0.5),
-        group.all_gather(f"process {rank}"),
-        group.broadcast(f"word of {rank}"),
-        said,
-        tuple(group.mesh().shape),
-    )
-    Path(place, str(rank)).write_text(repr(found))
-    group.barrier()
-    dist.destroy_process_group()
-
-
-def test_two_processes_tell_each_other(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_two, args=(str(tmp_path),), nprocs=2)
-    expected = (
-        [3.0, 1.0],
-        ["process 0", "process 1"],
-        "word of 0",
-        ["the disk is full"],
-        (2,),
-    )
-    for rank in range(2):
-        assert (tmp_path / str(rank)).read_text() == repr(expected)
