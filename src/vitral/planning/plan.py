@@ -178,6 +178,6 @@ def resume(
     recipe, _ = run_folder.read(out)
     data = open_data(recipe.data, recipe.images.size, labelled=recipe.labelled)
     weights = None
-    if recipe.start is not None and not state.is_there(out / "state"):
+    if recipe.start is not None and not state.exists(out / "state"):
         weights = first_weights(recipe.start)
     return loop.resume(data, weights, out, device=device, display=display, shard=shard, log=log)

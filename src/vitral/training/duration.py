@@ -32,11 +32,11 @@ class Duration:
         return round(self.amount * (steps_per_epoch if self.unit == "epochs" else 1))
 
     @classmethod
-    def parse(cls, text: str, where: str = "A length") -> Duration:
+    def parse(cls, text: str, name: str = "A length") -> Duration:
         """Return the duration that '20 epochs' or '500 steps' means."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(epoch|step)s?\s*", text)
         if not match:
-            raise SpecError(f"{where} is written '20 epochs' or '500 steps', not {text!r}.")
+            raise SpecError(f"{name} is written '20 epochs' or '500 steps', not {text!r}.")
         return cls(float(match[1]), "epochs" if match[2] == "epoch" else "steps")
 
     def __str__(self) -> str:

@@ -47,9 +47,9 @@ class EMA:
     def _exchange(self, model: nn.Module) -> None:
         if self.decay:
             averaged, current = self._pairs(model)
-            kept = [value.clone() for value in current]
+            originals = [value.clone() for value in current]
             torch._foreach_copy_(current, averaged)
-            torch._foreach_copy_(averaged, kept)
+            torch._foreach_copy_(averaged, originals)
 
     def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         parameters = dict(model.named_parameters())

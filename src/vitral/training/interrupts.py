@@ -15,11 +15,11 @@ def interrupts() -> Iterator[list[int]]:
     torchrun answers a Ctrl-C with a SIGTERM to each process, so one of each is still one wish.
     Yields a list that is empty until then. Outside the main thread signals are left alone.
     """
-    asked: list[int] = []
+    received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
 
     def ask(number: int, _: object) -> None:
-        asked.append(number)
+        received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
 
     try:
@@ -28,7 +28,7 @@ def interrupts() -> Iterator[list[int]]:
     except ValueError:  # not the main thread
         previous.clear()
     try:
-        yield asked
+        yield received
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)

@@ -4,7 +4,7 @@
         loggers.log({"step": 10, "loss": 1.5})
 
 metrics.jsonl has everything whatever happens here: the libraries work in a thread of their own, so
-that training waits for none of them, and one that fails is told of once and then left alone.
+that training waits for none of them, and one that fails is reported once and then left alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Logger:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a library is told.
+    """The run as a logging library needs it.
 
     Attributes:
         out, recipe: the folder and the resolved recipe.
@@ -218,11 +218,11 @@ def _mlflow(run: _Run) -> Logger:
     entities: Any = importlib.import_module("mlflow.entities")
     client = library.MlflowClient()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "vitral")
-    known = client.get_experiment_by_name(name)
-    experiment = known.experiment_id if known else client.create_experiment(name)
-    found = client.search_runs([experiment], f"tags.`vitral.run` = '{run.identity}'")
-    if found:
-        number = found[0].info.run_id
+    existing = client.get_experiment_by_name(name)
+    experiment = existing.experiment_id if existing else client.create_experiment(name)
+    runs = client.search_runs([experiment], f"tags.`vitral.run` = '{run.identity}'")
+    if runs:
+        number = runs[0].info.run_id
         client.update_run(number, "RUNNING")
     else:
         tags = {"vitral.run": run.identity}

@@ -165,10 +165,10 @@ def _go_on(run: RunContext) -> Run:
 def fit(session: Session) -> Run:
     """All remaining steps, then the artifacts, predictions.csv and report.html."""
     _show_data(session)
-    with session.run.display, session.run.loggers, interrupts() as asked:
+    with session.run.display, session.run.loggers, interrupts() as stop_requests:
         while True:
             try:
-                run_steps(session, asked)
+                run_steps(session, stop_requests)
                 return validation.finish(session)
             except Diverged as error:
                 session = roll_back(session, error)
@@ -192,7 +192,7 @@ def _show_data(session: Session) -> None:
                 sample_sheet.write(sheet, run.data.train, view, seed=run.recipe.seed)
 
 
-def run_steps(session: Session, asked: list[int]) -> None:
+def run_steps(session: Session, stop_requests: list[int]) -> None:
     """Steps, validations and saved states until the run is done."""
     progress = session.progress
     recipe = session.run.recipe
@@ -207,9 +207,9 @@ def run_steps(session: Session, asked: list[int]) -> None:
                 result = linear_probe.solve(session)
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds
-                result = step(session, next(steps), stop_requests=asked, save_due=due)
+                result = step(session, next(steps), stop_requests=stop_requests, save_due=due)
             record(session, result)
-            stops = result.stop_requested or (group.world_size == 1 and bool(asked))
+            stops = result.stop_requested or (group.world_size == 1 and bool(stop_requests))
             validates = session.validation_due and not stops
             if validates:
                 validation.validate(session)

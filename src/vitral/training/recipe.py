@@ -201,12 +201,12 @@ class Tune:
             raise SpecError(f"Tune.blocks is for last, Tune.rank for lora, each above 0: {self}.")
 
     @classmethod
-    def parse(cls, text: str, where: str = "Recipe.tune") -> Tune:
+    def parse(cls, text: str, name: str = "Recipe.tune") -> Tune:
         """Read 'full', 'probe', 'last:2', 'lora:4', or 'lora' for a rank of LORA_RANK."""
         match = re.fullmatch(r"(full|probe|lora)|(last|lora):0*([1-9]\d{0,5})", text)
         if match is None:
             raise SpecError(
-                f"{where} is full, probe, last:N (blocks), lora or lora:RANK, not {text!r}."
+                f"{name} is full, probe, last:N (blocks), lora or lora:RANK, not {text!r}."
             )
         kind: Any = match[1] or match[2]
         number = int(match[3] or LORA_RANK)

@@ -27,12 +27,12 @@ def restore(run: RunContext, *, before: int | None = None) -> Session:
     with run.group.on_main() as main:
         if main and before is not None:
             state.forget(run.out / "state", before)
-    there = state.progress_of(run.out / "state") is not None
+    has_state = state.progress_of(run.out / "state") is not None
     # what the run started from is in its state
-    session = _first_state(replace(run, weights=None) if there else _with_weights(run))
+    session = _first_state(replace(run, weights=None) if has_state else _with_weights(run))
     like = partial(state.target, module=session.objective, ema=session.ema)
-    saved = state.load(run.out / "state", like if run.sharded else None) if there else None
-    if there and saved is None:
+    saved = state.load(run.out / "state", like if run.sharded else None) if has_state else None
+    if has_state and saved is None:
         run.display.note("no whole state is left: the run begins again")
         session = _first_state(_with_weights(run))
     session.run = run
@@ -135,7 +135,7 @@ def split_further(session: Session) -> None:
             f"vitral train --resume {session.run.out})."
         ) from None
     session.progress.accumulate = parts
-    _tell_split(session)
+    _note_split(session)
 
 
 def _keep_split(session: Session) -> None:
@@ -146,10 +146,10 @@ def _keep_split(session: Session) -> None:
         and parts * session.run.group.world_size <= session.batch_size
     ):
         session.progress.accumulate = parts
-        _tell_split(session)
+        _note_split(session)
 
 
-def _tell_split(session: Session) -> None:
+def _note_split(session: Session) -> None:
     count = session.run.group.world_size
     among = f" per process, {count} processes," if count > 1 else ""
     session.run.display.note(

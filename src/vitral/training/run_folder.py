@@ -97,19 +97,19 @@ def with_data(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
     # a resume may come from another folder
-    where = dataclasses.replace(recipe.data, source=data.absolute_source)
+    source = dataclasses.replace(recipe.data, source=data.absolute_source)
     goal = recipe.objective
     if isinstance(goal, Classification):
         goal = dataclasses.replace(goal, teacher=_for_good(goal.teacher))
     return dataclasses.replace(
-        recipe, model=model, data=where, start=_for_good(recipe.start), objective=goal
+        recipe, model=model, data=source, start=_for_good(recipe.start), objective=goal
     )
 
 
 def _for_good(weights: str | None) -> str | None:
     """Weights on this disk by their whole path, an id as it is."""
-    known = weights is not None and Path(weights).exists()
-    return str(Path(weights or "").resolve()) if known else weights
+    on_disk = weights is not None and Path(weights).exists()
+    return str(Path(weights or "").resolve()) if on_disk else weights
 
 
 def is_run_of(out: Path, recipe: Recipe) -> bool:
@@ -136,12 +136,12 @@ def list_problems(out: Path, problems: Iterable[Problem]) -> None:
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
             rows = {tuple(row): None for row in list(csv.reader(file))[1:]}
-    known = len(rows)
+    listed = len(rows)
     for problem in problems:
         texts = (problem.path, problem.code, problem.reason)
-        told = [t.encode("utf-8", "backslashreplace").decode() for t in texts]  # names may be bytes
-        rows[tuple(told)] = None
-    if len(rows) > known:
+        row = [t.encode("utf-8", "backslashreplace").decode() for t in texts]  # names may be bytes
+        rows[tuple(row)] = None
+    if len(rows) > listed:
         files.write_csv(path, [("path", "code", "reason"), *rows])
 
 
@@ -235,14 +235,14 @@ def rewind(out: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl that come after the resumed step, and half-written ones."""
     path = out / "metrics.jsonl"
     if path.exists():
-        kept = []
+        lines = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                    lines.append(line + "\n")
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
-        files.write_text(path, "".join(kept))
+        files.write_text(path, "".join(lines))
 
 
 def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -> Card:

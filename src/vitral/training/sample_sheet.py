@@ -56,8 +56,8 @@ def _views(split: Split, view: View, seed: int) -> list[Picture]:
 
 def _sheet(pictures: list[Picture]) -> Picture:
     """Lay the pictures out in rows of six, made equally large."""
-    ready = [Image.fromarray(upscale(picture, _SMALLEST)) for picture in pictures]
-    times = min(1.0, _LARGEST / max(ready[0].size))
-    size = (max(1, round(times * ready[0].width)), max(1, round(times * ready[0].height)))
-    tiles = [np.asarray(each.resize(size, Image.Resampling.BICUBIC)) for each in ready]
+    scaled = [Image.fromarray(upscale(picture, _SMALLEST)) for picture in pictures]
+    times = min(1.0, _LARGEST / max(scaled[0].size))
+    size = (max(1, round(times * scaled[0].width)), max(1, round(times * scaled[0].height)))
+    tiles = [np.asarray(each.resize(size, Image.Resampling.BICUBIC)) for each in scaled]
     return mosaic(tiles, min(_COLUMNS, len(tiles)), _GAP)

@@ -158,19 +158,19 @@ def forget(folder: Path, step: int) -> None:
 
 def progress_of(folder: Path) -> Progress | None:
     """Return where the newest slot stands, by what it says of itself."""
-    found = [progress for slot in SLOTS if (progress := _read_progress(folder, slot))]
-    return max(found, key=lambda progress: progress.step, default=None)
+    saved = [progress for slot in SLOTS if (progress := _read_progress(folder, slot))]
+    return max(saved, key=lambda progress: progress.step, default=None)
 
 
-def is_there(folder: Path) -> bool:
+def exists(folder: Path) -> bool:
     """Return whether a whole slot is there."""
     return any(_read_progress(folder, slot) and _whole(folder, slot) for slot in SLOTS)
 
 
 def damaged(folder: Path) -> list[str]:
     """Slots that are there and not whole."""
-    there = [s for s in SLOTS if _file(folder, s).exists() or (folder / s).exists()]
-    return [slot for slot in there if not _whole(folder, slot)]
+    existing = [s for s in SLOTS if _file(folder, s).exists() or (folder / s).exists()]
+    return [slot for slot in existing if not _whole(folder, slot)]
 
 
 def target(name: str, scalar: bool, module: nn.Module, ema: EMA) -> Tensor:

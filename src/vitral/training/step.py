@@ -103,13 +103,13 @@ def step(
         for name, value in loss.measures.items():
             measured[name] = measured.get(name, 0) + value * read
     stats = [total.item(), *(value.item() for value in measured.values())]
-    lost, *found, stops, saves = group.all_reduce_sum(
+    lost, *sums, stops, saves = group.all_reduce_sum(
         *stats, float(bool(stop_requests)), float(save_due)
     )
     result = StepResult(
         loss=lost / max(images, 1),
         images=int(images),
-        measures=dict(zip(measured, found, strict=True)),
+        measures=dict(zip(measured, sums, strict=True)),
         stop_requested=stops > 0,
         save_due=saves > 0,
     )
@@ -152,10 +152,10 @@ def _position(session: Session, batch: Batch, index: int) -> StepPosition:
     rows = share(
         list(range(session.batch_size)), place, group.world_size * session.grad_accumulation
     )
-    own = [rows[place] for place in batch.places[: len(batch.images)]] or rows[:1]
+    sample_ids = [rows[place] for place in batch.places[: len(batch.images)]] or rows[:1]
     return StepPosition(
         seed=seed_of(recipe.seed, "step", number),
-        samples=StepSamples(torch.tensor(own, device=session.device), session.batch_size),
+        samples=StepSamples(torch.tensor(sample_ids, device=session.device), session.batch_size),
     )
 
 
@@ -166,17 +166,17 @@ def _black(batch: Batch) -> Batch:
     return replace(batch, views=views, labels=labels, mix_partner=None)
 
 
-def report_unreadable(session: Session, mine: list[Problem]) -> None:
+def report_unreadable(session: Session, failed: list[Problem]) -> None:
     """Name the files that no process could read, of either split; DataError when too many."""
-    if not session.run.group.all_reduce_sum(len(mine))[0]:
+    if not session.run.group.all_reduce_sum(len(failed))[0]:
         return
-    found = {
-        problem.path: problem for part in session.run.group.all_gather(mine) for problem in part
+    by_path = {
+        problem.path: problem for part in session.run.group.all_gather(failed) for problem in part
     }
-    fresh = [problem for path, problem in found.items() if path not in session.failed]
+    fresh = [problem for path, problem in by_path.items() if path not in session.failed]
     for problem in fresh:
         session.run.display.note(f"left out: {problem.path}: {problem.reason}")
-    session.failed |= found
+    session.failed |= by_path
     with session.run.group.on_main() as main:
         if main and fresh:
             run_folder.list_problems(session.run.out, fresh)
@@ -195,8 +195,8 @@ def _diverged(session: Session, micro_batches: list[Batch], loss: float) -> Dive
     suspects += [(f"gradient of '{name}'", p.grad) for name, p in named if p.grad is not None]
     finite = ((what, bool(torch.isfinite(full(tensor)).all())) for what, tensor in suspects)
     bad = next((what for what, fine in finite if not fine), "the loss itself")
-    mine = [int(i) for batch in micro_batches for i in batch.indices]
-    indices = [i for found in session.run.group.all_gather(mine) for i in found]
+    local_indices = [int(i) for batch in micro_batches for i in batch.indices]
+    indices = [i for process in session.run.group.all_gather(local_indices) for i in process]
     keys = ", ".join(session.run.data.train.key(i) for i in indices[:3])
     lr = session.optimizer.param_groups[0]["lr"]
     session.optimizer.zero_grad(set_to_none=True)

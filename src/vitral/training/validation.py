@@ -109,10 +109,10 @@ def outputs_of(
     for batch in watched(session, split):
         failed += batch.failed
         if len(batch.images):
-            own = (batch.indices >= 0).numpy()  # without what keeps other processes company
-            values.append(compute(batch).float().cpu().numpy()[own])
-            labels.append(batch.labels.numpy()[own])
-            indices.append(batch.indices.numpy()[own])
+            real = (batch.indices >= 0).numpy()  # without the padding images
+            values.append(compute(batch).float().cpu().numpy()[real])
+            labels.append(batch.labels.numpy()[real])
+            indices.append(batch.indices.numpy()[real])
     report_unreadable(session, failed)
     gathered = session.run.group.all_gather((values, labels, indices))
     values, labels, indices = (

@@ -7,19 +7,19 @@ from vitral.training.interrupts import interrupts
 
 
 def test_once_asks_twice_stops() -> None:
-    with pytest.raises(KeyboardInterrupt), interrupts() as asked:
-        assert not asked
+    with pytest.raises(KeyboardInterrupt), interrupts() as received:
+        assert not received
         signal.raise_signal(signal.SIGINT)
-        assert asked
+        assert received
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with interrupts() as asked:
+    with interrupts() as received:
         signal.raise_signal(signal.SIGTERM)
-        assert asked == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -27,8 +27,8 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     seen: list[bool] = []
 
     def work() -> None:
-        with interrupts() as asked:
-            seen.append(bool(asked))
+        with interrupts() as received:
+            seen.append(bool(received))
 
     thread = threading.Thread(target=work)
     thread.start()

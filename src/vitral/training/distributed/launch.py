@@ -60,7 +60,7 @@ def launch(processes: int, words: Sequence[str], *, device: str | None = None) -
     )
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        _leave_when_asked_twice()
+        _stop_at_second_interrupt()
         elastic_launch(config, sys.executable)("-m", "vitral", *words)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
@@ -75,7 +75,7 @@ def launch(processes: int, words: Sequence[str], *, device: str | None = None) -
     return 0
 
 
-def _leave_when_asked_twice() -> None:
+def _stop_at_second_interrupt() -> None:
     """Ctrl-C a second time ends the launcher at once, and with it its processes.
 
     torch's own handler would wait for them again. The number of a signal arrives at this end of
@@ -86,9 +86,9 @@ def _leave_when_asked_twice() -> None:
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
     def watch() -> None:
-        asked = 0
-        while asked < 2:
-            asked += receiver.recv(16).count(signal.SIGINT)
+        interrupts = 0
+        while interrupts < 2:
+            interrupts += receiver.recv(16).count(signal.SIGINT)
         sender.close()
         os.write(2, b"vitral: Stopped at once.\n")
         os._exit(INTERRUPTED)

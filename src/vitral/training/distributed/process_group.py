@@ -94,7 +94,7 @@ class ProcessGroup:
             yield self.is_main
         except VitralError as raised:
             error = raised
-        errors = [found for found in self.all_gather(error) if found is not None]
+        errors = [failure for failure in self.all_gather(error) if failure is not None]
         if errors:
             raise error or errors[0]
 
@@ -129,7 +129,7 @@ def initialised(device: str | None = None, *, alone: bool = True) -> Iterator[Pr
     if count == 1 and alone:
         yield ProcessGroup(best_device(device), restarts=restarts)
         return
-    chosen = _own_device(device)
+    chosen = _process_device(device)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
         missing = [
@@ -158,7 +158,7 @@ def _leave_with_the_launcher() -> None:
         machine.die_with_parent()
 
 
-def _own_device(name: str | None) -> torch.device:
+def _process_device(name: str | None) -> torch.device:
     device = best_device(name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

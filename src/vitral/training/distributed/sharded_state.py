@@ -52,8 +52,8 @@ def write(
 
 def facts(folder: Path) -> dict[str, Any]:
     """Return what was given to `write`; OSError, KeyError or ValueError when it cannot be read."""
-    found: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))["facts"]
-    return found
+    content: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))["facts"]
+    return content
 
 
 def whole(folder: Path) -> bool:
@@ -116,13 +116,13 @@ def _explained(folder: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except (OSError, CheckpointException) as error:
-        found: list[object] = [error]
+        causes: list[object] = [error]
         for failure in getattr(error, "failures", {}).values():
-            found.append(failure[0] if isinstance(failure, tuple) else failure)
-        known = next((cause for cause in found if isinstance(cause, OSError)), None)
+            causes.append(failure[0] if isinstance(failure, tuple) else failure)
+        disk_error = next((cause for cause in causes if isinstance(cause, OSError)), None)
         remove(files.fresh(folder))
-        known = known or _guessed(found[-1], folder, needed)
-        raise files.write_error(known, folder, needed) from None
+        disk_error = disk_error or _guessed(causes[-1], folder, needed)
+        raise files.write_error(disk_error, folder, needed) from None
 
 
 def _guessed(cause: object, folder: Path, needed: int) -> OSError:

@@ -209,9 +209,9 @@ def class_weights(labels: np.ndarray, classes: int, settings: Classification) ->
         case "balanced":
             multi_label = labels.ndim == 2
             counts = labels.sum(0) if multi_label else np.bincount(labels, minlength=classes)
-            seen = counts > 0
-            each = counts.sum() / max(int(seen.sum()), 1)
-            weights = np.where(seen, each / np.maximum(counts, 1), 1.0)
+            present = counts > 0
+            each = counts.sum() / max(int(present.sum()), 1)
+            weights = np.where(present, each / np.maximum(counts, 1), 1.0)
             return torch.from_numpy(weights.astype(np.float32))
         case _:
             raise SpecError(f"There are no class weights '{settings.class_weights}'.")

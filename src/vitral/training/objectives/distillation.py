@@ -88,9 +88,9 @@ def teacher_losses(logits: Tensor, taught: Tensor, settings: Classification) -> 
             # the teacher's divergence from the student, as DeiT's code has it; its code also
             # divides by the classes, which equation 2 does not
             t = settings.temperature
-            mine = F.log_softmax(logits / t, 1)
-            theirs = F.log_softmax(taught / t, 1)
-            return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1) * t**2
+            student = F.log_softmax(logits / t, 1)
+            teacher = F.log_softmax(taught / t, 1)
+            return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1) * t**2
         case _:
             raise SpecError(f"There is no way to distill '{settings.distill}'.")
 
@@ -122,7 +122,7 @@ class Teacher:
     ) -> Teacher:
         """Read the teacher of the settings, for a student of these images and classes.
 
-        `announce` is told of a download before it begins. Raises WeightsError for weights that
+        `announce` is called before a download begins. Raises WeightsError for weights that
         cannot be read, SpecError for a teacher that reads no RGB images, DataError for classes of
         the student that it does not know by name.
         """
@@ -137,10 +137,10 @@ class Teacher:
         count = Counter(card.classes)
         unknown = [name for name in classes if count[name] != 1]
         if unknown and tuple(classes) != card.classes:
-            known = ", ".join(card.classes[:3]) or "none"
+            first = ", ".join(card.classes[:3]) or "none"
             raise DataError(
                 f"The teacher {settings.teacher} does not know {len(unknown)} of the "
-                f"{len(classes)} classes, '{unknown[0]}' among them (its own: {known}, ...); train "
+                f"{len(classes)} classes, '{unknown[0]}' among them (its own: {first}, ...); train "
                 f"one on the same classes, or rename the folders as it names them."
             )
         places = {name: index for index, name in enumerate(card.classes)}
@@ -157,15 +157,15 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised for the student -> logits (B, classes) in the student's order."""
-        mine = self.student
-        theirs = self.images
-        if (mine.size, mine.mean, mine.std) != (theirs.size, theirs.mean, theirs.std):
-            values = images.float() * _channels(mine.std, images) + _channels(mine.mean, images)
-            if mine.size != theirs.size:
+        source = self.student
+        teacher = self.images
+        if (source.size, source.mean, source.std) != (teacher.size, teacher.mean, teacher.std):
+            values = images.float() * _channels(source.std, images) + _channels(source.mean, images)
+            if source.size != teacher.size:
                 values = F.interpolate(
-                    values, theirs.size, mode=theirs.interpolation, antialias=True
+                    values, teacher.size, mode=teacher.interpolation, antialias=True
                 ).clamp(0, 1)  # bicubic overshoots
-            images = (values - _channels(theirs.mean, images)) / _channels(theirs.std, images)
+            images = (values - _channels(teacher.mean, images)) / _channels(teacher.std, images)
         return self.model(images)[:, self.order].float()
 
 

@@ -30,7 +30,7 @@ def build(
         recipe: whose `objective` says which one.
         classes: names in the order of the logits; none where nothing is classified.
         labels: of the training images, int64 (n,) or bool (n, classes).
-        announce: told of a download before it begins.
+        announce: called before a download begins.
 
     Raises SpecError for a network that the objective cannot teach, and what reading a teacher
     raises.

@@ -212,7 +212,7 @@ def _check(spec: ModelSpec) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchScore:
-    """A `Score` without classes: how well the colours of corrupted patches are told.
+    """A `Score` without classes: how well the colours of corrupted patches are predicted.
 
     Attributes:
         score: share of corrupted patches whose colour was right.
