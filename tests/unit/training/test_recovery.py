@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from contexts import context
 from safetensors.torch import load_file
 
+from contexts import context
 from drawn import draw_folder
 from planned import resolve
 from vitral.errors import ModelError

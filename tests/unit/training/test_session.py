@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contexts import context
 
+from contexts import context
 from planned import resolve
 from vitral.planning.plan import open_data
 from vitral.planning.request import Request

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contexts import context
 
+from contexts import context
 from drawn import draw_folder
 from planned import resolve
 from vitral.data.loader import Batch

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contexts import context
 from scipy.special import softmax
 
+from contexts import context
 from drawn import draw_folder, spoil
 from planned import resolve
 from vitral.data.loader import Batch
