@@ -183,9 +183,9 @@ def load_card(folder: Path) -> Card:
     expected = {"format", "model", "images", "classes", "made_by", "metrics"}
     optional = {"labels", "calibration"}
     if not isinstance(values, dict) or set(values) - optional != expected:
-        found = set(values) if isinstance(values, dict) else set()
+        present = set(values) if isinstance(values, dict) else set()
         raise WeightsError(
-            f"{path} does not have the right keys. {_sides(expected, found - optional)}"
+            f"{path} does not have the right keys. {_sides(expected, present - optional)}"
         )
     if values["format"] != FORMAT:
         raise WeightsError(
@@ -239,23 +239,23 @@ def check(tensors: Mapping[str, Tensor], spec: ModelSpec, where: Path) -> None:
     """Raise WeightsError unless the tensors have exactly the names and shapes of the network."""
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in ViT(spec, Dropouts()).state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    if set(expected) != set(found):
+    present = {name: tuple(t.shape) for name, t in tensors.items()}
+    if set(expected) != set(present):
         raise WeightsError(
             f"The tensors in {where} do not fit the model '{spec.name}'. "
-            f"{_sides(set(expected), set(found))}"
+            f"{_sides(set(expected), set(present))}"
         )
     for name, shape in expected.items():
-        if found[name] != shape:
+        if present[name] != shape:
             raise WeightsError(
-                f"{where}: tensor '{name}' has shape {found[name]}, the model '{spec.name}' "
+                f"{where}: tensor '{name}' has shape {present[name]}, the model '{spec.name}' "
                 f"needs {shape}. They belong to different models."
             )
 
 
-def _sides(expected: set[str], found: set[str]) -> str:
-    missing = sorted(expected - found)
-    unexpected = sorted(found - expected)
+def _sides(expected: set[str], present: set[str]) -> str:
+    missing = sorted(expected - present)
+    unexpected = sorted(present - expected)
     return (
         f"Missing: {listed(missing, 6) or 'none'}. Unexpected: {listed(unexpected, 6) or 'none'}."
     )

@@ -60,7 +60,7 @@ def detect_format(source: Source) -> RenameTable:
     return fitting[0]
 
 
-def told_shape(source: Source, changes: Sequence[str]) -> Shape:
+def shape_from_changes(source: Source, changes: Sequence[str]) -> Shape:
     """Read the patch and its channels from changes such as "model.patch=[8,4]"."""
     told: Any = {"model": {"patch": None, "channels": None}}
     named = [each for each in changes if each.partition("=")[0].strip()[6:] in told["model"]]
@@ -184,11 +184,11 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ModelSpec that the shapes of our tensors tell."""
     shape = {name: tuple(x.shape) for name, x in ours.items()}
-    found: dict[str, Any] = {"classes": shape["head.weight"][0] if "head.weight" in shape else 0}
+    values: dict[str, Any] = {"classes": shape["head.weight"][0] if "head.weight" in shape else 0}
     if "stem.root.weight" in shape:
         kind = "v1" if "stem.root_norm.weight" in shape else "v2"
-        found["channels"] = shape["stem.root.weight"][1]
-        found["resnet"] = {
+        values["channels"] = shape["stem.root.weight"][1]
+        values["resnet"] = {
             **resnet_rules,
             "kind": kind,
             "blocks": _units(shape),
@@ -197,13 +197,13 @@ def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict
         }
     if "patches.weight" not in shape:
         absent = {"depth": 0, "heads": 0, "mlp_width": 0, "class_token": False, "patch": (1, 1)}
-        width = found["resnet"]["width"] * 2 ** (len(found["resnet"]["blocks"]) + 1)
-        return found | absent | {"width": width, "pool": "mean"}
+        width = values["resnet"]["width"] * 2 ** (len(values["resnet"]["blocks"]) + 1)
+        return values | absent | {"width": width, "pool": "mean"}
     width, inputs, *patch = shape["patches.weight"]
     depth = len({k.split(".")[1] for k in shape if k.startswith("blocks.")})
     mean = "pool.probe" not in shape and "cls" not in shape
-    found |= {
-        "channels": found.get("channels", inputs),
+    values |= {
+        "channels": values.get("channels", inputs),
         "patch": tuple(patch),
         "width": width,
         "depth": depth,
@@ -217,7 +217,7 @@ def _shapes(ours: Mapping[str, Tensor], resnet_rules: Mapping[str, Any]) -> dict
         "qk_norm": "blocks.0.attention.q_norm.weight" in shape,
         "patch_norms": "patches.norm1.weight" in shape,
     }
-    return found | _pool_of_the_head(shape, width) | _shapes_of_a_block(shape)
+    return values | _pool_of_the_head(shape, width) | _shapes_of_a_block(shape)
 
 
 def _pool_of_the_head(shape: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
@@ -331,12 +331,12 @@ def _counts(values: Mapping[str, Any]) -> dict[int, dict[str, bool]]:
     prefix = values["class_token"] + values["distillation_token"]
     registers = values["registers"]
     told, beside = (values[name] for name in ROWS)  # None where a format has both
-    found = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
+    owners = {0: (False, False), prefix: (True, False)}  # without any, nothing depends on it
     if registers:
-        found[prefix + registers] = (True, True)
+        owners[prefix + registers] = (True, True)
     fitting = {
         count: flags
-        for count, flags in found.items()
+        for count, flags in owners.items()
         if (not prefix or told in (None, flags[0])) and (beside in (None, flags[1]))
     }
     return {count: dict(zip(ROWS, flags, strict=True)) for count, flags in fitting.items()}

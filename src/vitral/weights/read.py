@@ -16,7 +16,7 @@ from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
-from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, told_shape
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
 from vitral.weights.rename import Layout, Reading, tables
 
 
@@ -72,7 +72,7 @@ def read_weights(
     table = detect_format(source)
     if formats.of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
-    reading = table.read(source.tensors, told_shape(source, _of(changes, "model")))
+    reading = table.read(source.tensors, shape_from_changes(source, _of(changes, "model")))
     headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
     dropped = [name for name in reading.ours if headless and "head." in name]
     for name in dropped:

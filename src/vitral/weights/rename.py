@@ -152,33 +152,33 @@ class RenameTable:
     def named(self, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Layout, list[str]]:
         """Return the tensors under the table's own names, the layout, and other networks' names."""
         ignored = [k for k in tensors if any(fnmatchcase(k, pattern) for pattern in self.ignored)]
-        found = {k: x for k, x in tensors.items() if k not in ignored}
-        prefix = next((p for p in self.prefixes if any(k.startswith(p) for k in found)), "")
-        found = _renamed(found, lambda k: k.removeprefix(prefix))
-        stacked = bool(self.stacked) and any(k.startswith(f"{self.stacked}/") for k in found)
+        file = {k: x for k, x in tensors.items() if k not in ignored}
+        prefix = next((p for p in self.prefixes if any(k.startswith(p) for k in file)), "")
+        file = _renamed(file, lambda k: k.removeprefix(prefix))
+        stacked = bool(self.stacked) and any(k.startswith(f"{self.stacked}/") for k in file)
         if stacked:
-            found = _unstacked(found, self.stacked)
+            file = _unstacked(file, self.stacked)
         used = []
         for variant, pairs in self.variants.items():
-            renamed = _renamed(found, partial(rewritten, pairs=pairs))
-            if renamed.keys() != found.keys():
+            renamed = _renamed(file, partial(rewritten, pairs=pairs))
+            if renamed.keys() != file.keys():
                 used.append(variant)
-                found = renamed
+                file = renamed
         layout = Layout(table=self.name, prefix=prefix, variants=tuple(used), stacked=stacked)
-        return found, layout, ignored
+        return file, layout, ignored
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
         """Tell whether these look like tensors of this table."""
-        found = self.named(tensors)[0]
-        return all(k in found for k in self.markers) and not any(k in found for k in self.absent)
+        file = self.named(tensors)[0]
+        return all(k in file for k in self.markers) and not any(k in file for k in self.absent)
 
     def read(self, tensors: Mapping[str, Tensor], shape: Shape = UNTOLD) -> Reading:
         """Return their tensors under our names; `shape` is what was told of patches."""
-        found, layout, ignored = self.named(tensors)
+        file, layout, ignored = self.named(tensors)
         empty = {name for row in self.rows if row.ours in self.empty for name in row.theirs}
         passthrough = {
             k: x
-            for k, x in found.items()
+            for k, x in file.items()
             if (k in empty and not x.numel())
             or any(fnmatchcase(k, pattern) for pattern in self.passthrough)
         }
@@ -187,30 +187,30 @@ class RenameTable:
         unexpected = []
         wide = False
         facts: dict[str, Any] = {}
-        for name, tensor in found.items():
+        for name, tensor in file.items():
             if name in passthrough:
                 continue
             match = _match(self.rows, name)
             if match is None:
                 unexpected.append(name)
                 continue
-            row, part, mine = match
+            row, part, our_name = match
             heads = tensor.shape[1] if row.axes == "heads_in" and tensor.ndim == 3 else None
             if heads and heads != facts.setdefault("heads", heads):
                 raise WeightsError(f"'{name}' has {heads} heads, the others {facts['heads']}.")
             wide |= is_wide(row.axes, tensor)
-            pieces.setdefault(mine, {})[part] = to_ours(row.axes, tensor, name, shape)
-            rows[mine] = row
+            pieces.setdefault(our_name, {})[part] = to_ours(row.axes, tensor, name, shape)
+            rows[our_name] = row
         ours: Tensors = {}
         missing = []
-        for mine, parts in pieces.items():
-            theirs = rows[mine].theirs
+        for our_name, parts in pieces.items():
+            theirs = rows[our_name].theirs
             gone = [k for part, k in enumerate(theirs) if part not in parts and k != "0"]
             if gone:
-                values = numbers_in(rows[mine].ours, mine) or {}
-                missing.append(f"{', '.join(filled(k, values) for k in gone)} of {mine}")
+                values = numbers_in(rows[our_name].ours, our_name) or {}
+                missing.append(f"{', '.join(filled(k, values) for k in gone)} of {our_name}")
             else:
-                ours[mine] = _joined(mine, parts, len(theirs))
+                ours[our_name] = _joined(our_name, parts, len(theirs))
         for variant in layout.variants:
             facts |= self.facts.get(variant, {})
         layout = replace(layout, wide=wide, dtypes=_dtypes(tensors, ignored))
@@ -232,7 +232,7 @@ class RenameTable:
         passthrough: Mapping[str, Tensor],
     ) -> Tensors:
         """Return our tensors as a file of that layout holds them: the inverse of read."""
-        found: Tensors = {}
+        file: Tensors = {}
         shape = Shape(heads=heads, wide=layout.wide)
         if "patches.weight" in ours:
             _, channels, height, width = ours["patches.weight"].shape
@@ -246,21 +246,21 @@ class RenameTable:
             for theirs, piece in zip(row.theirs, _pieces(row, tensor), strict=True):
                 if theirs != "0":
                     back = to_theirs(row.axes, piece, shape)
-                    found[filled(theirs, values or {})] = back
+                    file[filled(theirs, values or {})] = back
                 elif piece.any():
                     raise WeightsError(
                         f"{self.format} has no place for a part of '{name}' (the bias of the "
                         "keys), and here it is not zero."
                     )
-        found |= passthrough
+        file |= passthrough
         for variant in reversed(layout.variants):
-            back_pairs = {mine: theirs for theirs, mine in self.variants[variant].items()}
-            found = {rewritten(k, back_pairs): x for k, x in found.items()}
+            back_pairs = {our_name: theirs for theirs, our_name in self.variants[variant].items()}
+            file = {rewritten(k, back_pairs): x for k, x in file.items()}
         if layout.stacked:
-            found = _stacked(found, self.stacked)
+            file = _stacked(file, self.stacked)
         return {
             name: x.to(layout.dtype(name)).contiguous()
-            for k, x in found.items()
+            for k, x in file.items()
             for name in [k if k.startswith(self.bare) else layout.prefix + k]
         }
 
@@ -269,7 +269,7 @@ class RenameTable:
 def tables() -> dict[str, RenameTable]:
     """Read every table, by name."""
     folder = files("vitral.weights.formats").joinpath("tables")
-    found = {}
+    by_name = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.name.endswith(".toml"):
             name = path.name.removesuffix(".toml")
@@ -279,8 +279,8 @@ def tables() -> dict[str, RenameTable]:
             supports = values["supports"]
             values["supports"] = {**supports, **USUAL, **supports}
             fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            found[name] = RenameTable(name=name, rows=rows, **fields)
-    return found
+            by_name[name] = RenameTable(name=name, rows=rows, **fields)
+    return by_name
 
 
 def fitting_tables(tensors: Mapping[str, Tensor]) -> list[RenameTable]:
@@ -313,10 +313,10 @@ def _match(
 ) -> tuple[KeyMap, int, str] | None:
     """The row of a name, which of its parts it is, and our name."""
     for row in rows:
-        for part, template in enumerate((row.ours,) if by_ours else row.theirs):
-            values = numbers_in(template, name)
+        for part, pattern in enumerate((row.ours,) if by_ours else row.theirs):
+            values = numbers_in(pattern, name)
             # a name must be the one that its numbers make: unit1 is not unit01
-            if values is not None and filled(template, values) == name:
+            if values is not None and filled(pattern, values) == name:
                 return row, part, filled(row.ours, values)
     return None
 
@@ -341,15 +341,15 @@ def _pieces(row: KeyMap, tensor: Tensor) -> tuple[Tensor, ...]:
     return tensor.split([unit * part for part in row.parts])
 
 
-def _renamed(found: Mapping[str, Tensor], rename: Callable[[str], str]) -> Tensors:
+def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Tensors:
     """The tensors under other names; as they were if two would come under the same."""
-    renamed = {rename(name): x for name, x in found.items()}
-    return renamed if len(renamed) == len(found) else dict(found)
+    renamed = {rename(name): x for name, x in tensors.items()}
+    return renamed if len(renamed) == len(tensors) else dict(tensors)
 
 
-def _unstacked(found: Mapping[str, Tensor], block: str) -> Tensors:
+def _unstacked(tensors: Mapping[str, Tensor], block: str) -> Tensors:
     single: Tensors = {}
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         rest = name.removeprefix(f"{block}/")
         if rest == name or not tensor.ndim:
             single[name] = tensor
@@ -358,10 +358,10 @@ def _unstacked(found: Mapping[str, Tensor], block: str) -> Tensors:
     return single
 
 
-def _stacked(found: Mapping[str, Tensor], block: str) -> Tensors:
+def _stacked(tensors: Mapping[str, Tensor], block: str) -> Tensors:
     whole: Tensors = {}
     layers: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         numbered = re.fullmatch(rf"{re.escape(block)}_(\d+)/(.+)", name)
         if numbered:
             layers.setdefault(f"{block}/{numbered[2]}", {})[int(numbered[1])] = tensor

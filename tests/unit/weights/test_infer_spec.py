@@ -14,7 +14,7 @@ from vitral.specs import Dropouts, ModelSpec
 from vitral.weights import artifact, formats
 from vitral.weights.axes import Shape
 from vitral.weights.checkpoint_files import Source
-from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, told_shape
+from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
 from vitral.weights.rename import tables
 from vitral.weights.write import layout_for, table_for
 
@@ -26,7 +26,7 @@ def source(values, config=None):
 def spec_from(values, config=None, **options) -> ModelSpec:
     found = source(values, config)
     table = detect_format(found)
-    reading = table.read(values, told_shape(found, options.get("changes", ())))
+    reading = table.read(values, shape_from_changes(found, options.get("changes", ())))
     check_complete(table, reading, found.path)
     return infer_spec(found, table, reading, **options)
 

@@ -30,8 +30,8 @@ def named(name: str) -> Format:
     if name not in names():
         raise UsageError(f"There is no format '{name}'; --to is vitral, {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    found: Format = module.format
-    return found
+    format: Format = module.format
+    return format
 
 
 def of_config(config: Mapping[str, Any] | None) -> str:

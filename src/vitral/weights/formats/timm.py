@@ -28,7 +28,7 @@ STEMS = {
     (3, 4, 6, 3): "vit_large_r50_s32_224",
 }
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
-SAME = {"embed_dim": "width", "depth": "depth", "num_heads": "heads", "img_size": "size"}
+RENAMED = {"embed_dim": "width", "depth": "depth", "num_heads": "heads", "img_size": "size"}
 WORDS = {  # arguments whose values have other names here
     "act_layer": ("gelu", {"gelu": "erf", "gelu_tanh": "tanh", "gelu_erf": "erf"}),
     "pos_embed": ("positions", {"learn": "learned", "none": "none", "": "none"}),
@@ -38,7 +38,7 @@ WORDS = {  # arguments whose values have other names here
 OTHERS = re.compile(r"_(rope|rpn)_")
 OF_A_NAME = "heads gelu norm_eps pool pool_norm positions size"
 # arguments that the tensors tell as well, or that change nothing once the model is trained
-TOLD = """
+WITHOUT_EFFECT = """
     patch_size in_chans num_classes mlp_ratio qkv_bias proj_bias qk_norm init_values
     class_token no_embed_class reg_tokens num_reg_tokens fc_norm final_norm drop_rate
     pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init fix_init
@@ -58,7 +58,7 @@ class Timm(Format):
 
     def facts(self, config: Config) -> dict[str, Any]:
         """Read heads, GELU, pooling and size: of the catalogue's model, then of its arguments."""
-        told: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         arguments = _part(config, "model_args")
         name = str(config.get("architecture", "")).partition(".")[0].removesuffix("_qkvb")
         if OTHERS.search(name):
@@ -67,21 +67,21 @@ class Timm(Format):
                 "ViT's tensors; Vitral does not have it."
             )
         if name and name not in catalog.names() and "num_heads" not in arguments:
-            told["unlisted"] = name
+            facts["unlisted"] = name
         if name in catalog.names():
             spec = catalog.model(name)
-            told |= {key: getattr(spec, key) for key in OF_A_NAME.split()}
+            facts |= {key: getattr(spec, key) for key in OF_A_NAME.split()}
             if "num_heads" not in arguments:  # the name's heads belong to the name's sizes
-                told |= {"width": spec.width, "depth": spec.depth}
-            told |= {} if arguments.keys() - {"img_size", "in_chans"} else {"name": name}
-        told |= {"size": size} if (size := _size(config)) else {}
-        told |= _told_by(arguments, name)
+                facts |= {"width": spec.width, "depth": spec.depth}
+            facts |= {} if arguments.keys() - {"img_size", "in_chans"} else {"name": name}
+        facts |= {"size": size} if (size := _size(config)) else {}
+        facts |= _facts_of_arguments(arguments, name)
         pool = config.get("global_pool")
         if pool is not None and "global_pool" not in arguments:
             if str(pool) not in POOLS:
                 raise WeightsError(f"config.json pools by {pool!r}; Vitral has {', '.join(POOLS)}.")
-            told["pool"] = POOLS[pool]
-        return told
+            facts["pool"] = POOLS[pool]
+        return facts
 
     def published_config(self, model: str | None) -> dict[str, Any] | None:
         """Return the architecture alone; our catalogue knows the rest."""
@@ -97,9 +97,9 @@ class Timm(Format):
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """Read the pretrained_cfg, or take timm's defaults where there is none."""
         config = source.config or {}
-        told = _part(config, "pretrained_cfg") or config
+        facts = _part(config, "pretrained_cfg") or config
         # the size is that of the tensors; so are the channels, and colours mean nothing there
-        return replace(read_preprocessing({**told, "input_size": (3, *size)}), size=size)
+        return replace(read_preprocessing({**facts, "input_size": (3, *size)}), size=size)
 
     def refuse_spec(self, spec: ModelSpec) -> str:
         """Refuse a MAP head beside tokens that it would read here."""
@@ -232,21 +232,21 @@ def write_preprocessing(spec: ImageSpec) -> dict[str, Any]:
     }
 
 
-def _told_by(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _facts_of_arguments(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What an architecture's arguments change; WeightsError for one that we do not have."""
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for key, value in arguments.items():
-        if key in SAME and value is not None:
-            told[SAME[key]] = value
-        elif value is not None and key not in TOLD.split():
+        if key in RENAMED and value is not None:
+            facts[RENAMED[key]] = value
+        elif value is not None and key not in WITHOUT_EFFECT.split():
             ours, words = WORDS.get(key, ("", {}))
             if str(value) not in words:
                 raise WeightsError(
                     f"config.json of {name or 'this model'} sets {key}={value!r}, which changes a "
                     "timm model in a way that Vitral does not have."
                 )
-            told[ours] = words[value]
-    return told
+            facts[ours] = words[value]
+    return facts
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -266,12 +266,12 @@ def _size(config: Mapping[str, Any]) -> list[int] | None:
 def architecture_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """Name the timm architecture and arguments of a network; WeightsError if there are none."""
     if spec.is_resnet:
-        if not (found := BIT.fullmatch(spec.name)):
+        if not (match := BIT.fullmatch(spec.name)):
             raise WeightsError(
                 f"timm has no architecture for {spec.name}; write its tensors alone, to a file "
                 "NAME.safetensors."
             )
-        return f"resnetv2_{found[1]}_bit", {}
+        return f"resnetv2_{match[1]}_bit", {}
     size = {"img_size": list(spec.size)}
     for name in filter(NAMED.match, catalog.names()):
         same = catalog.model(name)

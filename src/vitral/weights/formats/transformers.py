@@ -65,19 +65,19 @@ class Transformers(Format):
                 f"config.json sets hidden_act={act!r}; Vitral has {', '.join(GELUS)}."
             )
         eps = {"vit": 1e-12, "deit": 1e-12, "dinov3_vit": 1e-5}.get(str(kind), 1e-6)
-        told = {
+        facts = {
             "heads": config.get("num_attention_heads", 6 if kind == "dinov3_vit" else 12),
             "gelu": GELUS[act],
             "norm_eps": config.get("layer_norm_eps", eps),
             "size": config.get("image_size", 224),
         }
         same = {"hidden_size": "width", "num_hidden_layers": "depth"}
-        told |= {ours: config[theirs] for theirs, ours in same.items() if theirs in config}
+        facts |= {ours: config[theirs] for theirs, ours in same.items() if theirs in config}
         if kind == "dinov3_vit":
             rope = config.get("rope_parameters")
             base = rope.get("rope_theta", 100.0) if isinstance(rope, Mapping) else 100.0
-            told["rope_base"] = config.get("rope_theta", base)
-        return told
+            facts["rope_base"] = config.get("rope_theta", base)
+        return facts
 
     def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
         """Read id2label, unless it is the placeholder LABEL_0, LABEL_1, ..."""
