@@ -185,8 +185,8 @@ class Benchmark:
 
     def seconds(self, part: Callable[[], None], most: float) -> list[float]:
         """Time a few repeats of a part, fewer where they take `most`; empty: out of memory."""
-        found: list[float] = []
-        while len(found) < REPEATS and sum(found) <= most:
+        times: list[float] = []
+        while len(times) < REPEATS and sum(times) <= most:
             try:
                 self._wait()
                 began = time.perf_counter()
@@ -196,8 +196,8 @@ class Benchmark:
                 if not machine.is_out_of_memory(error):
                     raise
                 return []
-            found.append(time.perf_counter() - began)
-        return found
+            times.append(time.perf_counter() - began)
+        return times
 
     def _batch(self, count: int) -> Batch:
         """Random images of the first class; the same again, so that no time counts drawing them."""

@@ -76,16 +76,16 @@ def choose(request: Request, facts: Facts | None = None, start: ModelSpec | None
         )
     if facts is None:
         return Choice("scratch-small", "no weights to start from")
-    known = f"{facts.count:,} images of {facts.classes:,} classes and no weights to start from"
+    basis = f"{facts.count:,} images of {facts.classes:,} classes and no weights to start from"
     if facts.count < SMALL:
-        return Choice("scratch-small", f"{known}: strong augmentation on a small network (AugReg)")
+        return Choice("scratch-small", f"{basis}: strong augmentation on a small network (AugReg)")
     if not facts.gpu:
-        return Choice("scratch-small", f"{known}, and no GPU for more than a small network")
+        return Choice("scratch-small", f"{basis}, and no GPU for more than a small network")
     if facts.count <= LARGE:
         return Choice(
-            "scratch-large", f"{known}: enough for a plain S/16 with RandAugment and mixup"
+            "scratch-large", f"{basis}: enough for a plain S/16 with RandAugment and mixup"
         )
-    return Choice("paper-i21k", f"{known}: so many that augmentation would hurt (AugReg)")
+    return Choice("paper-i21k", f"{basis}: so many that augmentation would hurt (AugReg)")
 
 
 def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None) -> Choice:
@@ -103,5 +103,5 @@ def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None
         return choice
     few = facts.count < FEW_PER_CLASS * facts.classes or (facts.count < FEW and not facts.gpu)
     hint = "; for so few, --tune probe is much quicker" if few else ""
-    known = f"for {facts.count:,} images of {facts.classes:,} classes"
-    return Choice(choice.name, f"{choice.reason}, {known}{hint}")
+    counts = f"for {facts.count:,} images of {facts.classes:,} classes"
+    return Choice(choice.name, f"{choice.reason}, {counts}{hint}")

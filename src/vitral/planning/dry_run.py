@@ -216,9 +216,9 @@ def _with_times(result: DryRun, costs: StepCosts, recipe: Recipe, device: torch.
             return images * (computing + costs.reading / machine.cores())
         return images * max(computing, costs.reading / workers)
 
-    own_images = result.images / result.steps / result.processes
+    process_images = result.images / result.steps / result.processes
     computing = costs.forward if recipe.tune.kind == "probe" else costs.backward
-    step = seconds_of(own_images, computing) + costs.update
+    step = seconds_of(process_images, computing) + costs.update
     validation = seconds_of(result.validated / result.processes, costs.forward)
     total = result.steps * step + result.validations * validation
     return replace(result, step_seconds=step, seconds=total)

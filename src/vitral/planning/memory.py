@@ -72,13 +72,13 @@ def activations(recipe: Recipe, device: torch.device) -> int:
 
     With checkpointing, what enters every block, and all of the one block that is computed again.
     """
-    kept = _kept_per_image(recipe, device)
+    total = _bytes_per_image(recipe, device)
     if recipe.checkpointing:
         blocks = meta_network(recipe).blocks
         learning = sum(any(p.requires_grad for p in block.parameters()) for block in blocks)
-        everything = _kept_per_image(replace(recipe, checkpointing=False), device)
-        kept += (everything - kept) // max(1, learning)
-    return kept
+        everything = _bytes_per_image(replace(recipe, checkpointing=False), device)
+        total += (everything - total) // max(1, learning)
+    return total
 
 
 def meta_network(recipe: Recipe) -> ViT:
@@ -89,14 +89,14 @@ def meta_network(recipe: Recipe) -> ViT:
     return model
 
 
-def _kept_per_image(recipe: Recipe, device: torch.device) -> int:
+def _bytes_per_image(recipe: Recipe, device: torch.device) -> int:
     """What one image more adds to what a forward pass keeps; weights and their copies drop out."""
     model = meta_network(recipe).train()
     with FakeTensorMode():
-        return _kept(model, 3, recipe, device) - _kept(model, 2, recipe, device)
+        return _saved_bytes(model, 3, recipe, device) - _saved_bytes(model, 2, recipe, device)
 
 
-def _kept(model: ViT, count: int, recipe: Recipe, device: torch.device) -> int:
+def _saved_bytes(model: ViT, count: int, recipe: Recipe, device: torch.device) -> int:
     """Bytes of the images and of everything that is saved for the backward pass."""
     weights = {
         name: torch.empty(x.shape, device=device).requires_grad_(x.requires_grad)

@@ -58,12 +58,12 @@ def plan(request: Request) -> Plan:
     Raises UsageError or SpecError for a request that makes no recipe, DataError for unusable data,
     WeightsError for weights that cannot be read.
     """
-    known = draft(request)
-    weights = None if known.start is None else first_weights(known.start)
+    drafted = draft(request)
+    weights = None if drafted.start is None else first_weights(drafted.start)
     # those of a recipe.json come without their card: it has the network and the preprocessing
     card = None if weights is None or request.start is None else weights.card
-    size = known.size or (None if card is None else card.model.size)
-    data = open_data(known.data, size, labelled=known.labelled)
+    size = drafted.size or (None if card is None else card.model.size)
+    data = open_data(drafted.data, size, labelled=drafted.labelled)
     facts = Facts.of(data)
     name, reason = choose(request, facts, None if card is None else card.model)
     stages = resolve(request, name, facts, card)
@@ -149,7 +149,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     SpecError for a request that makes no recipe, DataError for unusable data, WeightsError for
     weights that cannot be read, ModelError when training diverges, and Interrupted after Ctrl-C.
     """
-    asked = Request(
+    request = Request(
         data=str(data),
         start=None if start is None else str(start),
         recipe=recipe,
@@ -158,7 +158,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         epochs=epochs,
         changes=changes,
     )
-    planned = plan(asked)
+    planned = plan(request)
     path = Path(out or run_folder.default_path(str(data), planned.recipe.model.name))
     return loop.train(planned.recipe, planned.data, planned.weights, path, heading=planned.line)
 

@@ -52,7 +52,7 @@ class Draft:
 
 
 def draft(request: Request) -> Draft:
-    """Read off a request what no image can change, so that a mistake is told before any is read.
+    """Read off a request what no image can change, so a mistake is reported before any is read.
 
     Raises UsageError or SpecError for an unknown recipe or setting, and for weights that only a
     person can name.
@@ -72,7 +72,7 @@ def draft(request: Request) -> Draft:
     if not values["data"]["source"]:
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
     _refuse_gaps(values, name)
-    as_the_weights = request.start is not None and not _has_own_size(recipe, name)
+    as_the_weights = request.start is not None and not _sets_size(recipe, name)
     size = request.size or (None if as_the_weights else values["images"]["size"])
     return Draft(
         data=from_mapping(Data, values["data"]),
@@ -101,14 +101,14 @@ def resolve(
             size = size or recipe.images.size
         recipe = named(name, facts.count, size or facts.size)
         stages.append(Stage(f"recipe {name} for {facts.count:,} images", recipe))
-    model, images = _network(recipe, request, card, _has_own_size(recipe, name))
+    model, images = _network(recipe, request, card, _sets_size(recipe, name))
     start = request.start or recipe.start
     recipe = replace(recipe, model=model, images=images, start=start)
     if model.is_resnet:  # no residual branches of a transformer to drop
         recipe = replace(recipe, noise=Dropouts())
     label = f"--model {request.model}" if request.model else "the weights" if card else "--size"
     stages.append(Stage(label, recipe))
-    recipe = _asked(recipe, request)
+    recipe = _with_options(recipe, request)
     if request.epochs is not None:
         recipe = _shortened(recipe, request.epochs)
     stages.append(Stage("--epochs", recipe))
@@ -169,7 +169,7 @@ def recipe_of(name: str) -> Recipe:
         raise UsageError(f"{path} cannot be read as a recipe: {error}") from None
 
 
-def _asked(recipe: Recipe, request: Request) -> Recipe:
+def _with_options(recipe: Recipe, request: Request) -> Recipe:
     """What has an option of its own, other than the network and the length."""
     batch = recipe.data.batch if request.batch is None else request.batch
     source = request.data or recipe.data.source
@@ -196,16 +196,16 @@ def _refuse_gaps(values: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _has_own_size(recipe: Recipe, name: str) -> bool:
+def _sets_size(recipe: Recipe, name: str) -> bool:
     """Whether a recipe that starts from weights says itself at what size."""
     return recipe.start == WEIGHTS and name not in AS_THE_WEIGHTS
 
 
 def _network(
-    recipe: Recipe, request: Request, card: Card | None, own_size: bool
+    recipe: Recipe, request: Request, card: Card | None, sets_size: bool
 ) -> tuple[ModelSpec, ImageSpec]:
     """The network and its preprocessing: of --from, else of --model, else of the recipe."""
-    usual = recipe.images.size if card is None or own_size else card.model.size
+    usual = recipe.images.size if card is None or sets_size else card.model.size
     size = pair("--size", request.size or usual)
     if card is None:
         model = replace(recipe.model, size=size)
@@ -215,7 +215,7 @@ def _network(
     # the pre-logits layer is dropped and the head new (section 3.2 of the paper); training is RGB
     model = replace(card.model, size=size, representation=0, channels=3)
     images = replace(card.images, size=size)
-    if own_size:
+    if sets_size:
         images = replace(images, fit=recipe.images.fit, crop=recipe.images.crop)
     if len(images.mean) != 3:
         images = replace(images, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

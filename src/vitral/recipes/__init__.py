@@ -20,8 +20,8 @@ TEACHER = "TEACHER"
 
 def names() -> list[str]:
     """The recipes that --recipe accepts."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
 def named(name: str, count: int | None = None, size: tuple[int, int] | None = None) -> Recipe:
