@@ -211,8 +211,8 @@ class Classifier:
         """
         if isinstance(data, str | Path):
             data = self.eval_set(data)
-        found = EvalSet(split=data) if isinstance(data, Split) else data
-        split = found.split
+        eval_set = EvalSet(split=data) if isinstance(data, Split) else data
+        split = eval_set.split
         if split.labels.ndim > 1 and not self.task.multi_label:
             raise DataError(
                 "These images have several labels each, and this model names one. Evaluate it on "
@@ -234,7 +234,7 @@ class Classifier:
             self.classes,
             [split.key(int(i)) for i in outputs.indices],
             calibration=self.card.calibration,
-            cross_fit=found.held_out_by_training,
+            cross_fit=eval_set.held_out_by_training,
         )
         return evaluation, outputs.failed
 
@@ -261,8 +261,8 @@ class Classifier:
         while some := list(itertools.islice(waiting, batch)):
             tensors, results = self._prepare_files(some)
             if tensors:
-                found = self._explained([*tensors.values()], [*map(str, tensors)], few)
-                results |= dict(zip(tensors, found, strict=True))
+                explained = self._explained([*tensors.values()], [*map(str, tensors)], few)
+                results |= dict(zip(tensors, explained, strict=True))
             yield from (results[path] for path in some)
 
     def _explained(
@@ -272,10 +272,10 @@ class Classifier:
         least = 0.0 if fitted is None else fitted.threshold
         request = replace(request, task=self.task)
         images = torch.stack(list(tensors)).to(self.engine.device)
-        found = explanation.explain(self.model, images, self.card.images, self.classes, request)
+        results = explanation.explain(self.model, images, self.card.images, self.classes, request)
         return [
             replace(each, path=name, unsure=bool(0 < each.probabilities.max(initial=0.0) < least))
-            for each, name in zip(found, names, strict=True)
+            for each, name in zip(results, names, strict=True)
         ]
 
     def _predict_batch(
@@ -311,7 +311,7 @@ def load(
     """The classifier in a run folder (its best/), an artifact, or any checkpoint or its id.
 
     A timm, transformers, torchvision or Google checkpoint is read as `vitral convert` would, and
-    `announce` is told of a download before it begins.
+    `announce` is called before a download begins.
 
     Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """

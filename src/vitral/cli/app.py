@@ -51,9 +51,9 @@ def _options(
 
 def refuse_overwrite(images: Iterable[Path], *targets: Path | None) -> None:
     """Raise UsageError if a target is one of the images that were given."""
-    there = [image for image in images if image.exists()]
+    existing = [image for image in images if image.exists()]
     for target in targets:
-        if target is not None and target.is_file() and any(map(target.samefile, there)):
+        if target is not None and target.is_file() and any(map(target.samefile, existing)):
             raise UsageError(f"{target} is one of the images; write somewhere else.")
 
 

@@ -63,7 +63,7 @@ def _check_target(target: Path, data: list[str]) -> None:
                 )
             refuse_part_of(beside, *(name for name in data if not Path(name).is_dir()))
         case ".parquet":
-            _arrow()  # told before the work
+            _arrow()  # a missing library is reported before the work
             refuse_part_of(target, *data)  # a data set may be a folder of such files
         case _:
             raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")

@@ -104,7 +104,7 @@ def _check_targets(csv: Path | None, report: Path | None, lang: str | None, data
     if lang is not None:
         from vitral.report.translations import translations
 
-        translations(lang)  # an unknown one is told before the work
+        translations(lang)  # an unknown one is refused before the work
 
 
 def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> None:

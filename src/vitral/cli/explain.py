@@ -152,7 +152,7 @@ def _of_images(
 def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Path]:
     from vitral.explanation.model_analysis import explain_model
 
-    batches = _own_images(classifier, data)
+    batches = _model_images(classifier, data)
     with progress("looking") as tick:
         return explain_model(
             classifier.model,
@@ -163,7 +163,7 @@ def _of_model(classifier: Classifier, place: Path, data: str | None) -> list[Pat
         )
 
 
-def _own_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
+def _model_images(classifier: Classifier, data: str | None) -> Iterator[Tensor] | None:
     """Load up to MAX_IMAGES images for the model: of `data`, or of what it was trained on."""
     import numpy as np
 

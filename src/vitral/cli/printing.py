@@ -47,9 +47,9 @@ def print_skipped(problems: Iterable[Problem], more: str = "") -> None:
 
 @contextmanager
 def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, nothing elsewhere; yield what is told of (done, total).
+    """Show a bar on a terminal, nothing elsewhere; yield a function of (done, total).
 
-    Until it is told of a total it moves and counts.
+    Until it is called with a total it moves and counts.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -120,9 +120,9 @@ def check_lines(check: Check) -> Iterator[str]:
         yield f"split     {check.train.images:,} to train, {held_out}"
     if not check.problems:
         yield "problems  none" if check.full else "problems  none (--full decodes every image)"
-    for code, found in check.problems.items():
-        yield f"{code:<14} {len(found):>6,}  {check.effect(code)}"
-        for problem in found[:MOST_EXAMPLES]:
+    for code, problems in check.problems.items():
+        yield f"{code:<14} {len(problems):>6,}  {check.effect(code)}"
+        for problem in problems[:MOST_EXAMPLES]:
             yield f"{'':14} {'':6}  {problem.path}: {problem.reason}"
     if not check.refusal:
         yield "ready to train"

@@ -49,8 +49,8 @@ Log = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Where:
-    """Places where a run computes and writes, which change nothing of what it learns.
+class RunOptions:
+    """The options of a run that change where and how it computes, and nothing of what it learns.
 
     Attributes:
         out: the run folder; None for one named after the day, the data and the model.
@@ -94,7 +94,7 @@ def train(
     from vitral.training.distributed import launch
     from vitral.training.recipe import Tune
 
-    asked = Request(
+    request = Request(
         data=data or "",
         start=from_,
         recipe=recipe,
@@ -106,7 +106,7 @@ def train(
         seed=seed,
         changes=tuple(set_ or ()),
     )
-    where = Where(
+    options = RunOptions(
         out=out_,
         device=device,
         devices=devices,
@@ -120,29 +120,29 @@ def train(
     if devices is not None and devices < 1:
         raise UsageError(f"--devices is the number of processes, from 1, not {devices}.")
     if resume is None:
-        _start(asked, where, dry_run=dry_run, as_json=json_)
+        _start(request, options, dry_run=dry_run, as_json=json_)
         return
-    if asked != Request() or where.fastest or out_ is not None or dry_run:
+    if request != Request() or options.fastest or out_ is not None or dry_run:
         raise UsageError(
             "--resume goes on exactly as the run began, so it takes no data or settings: "
             f"vitral train --resume {resume}"
         )
-    _resume(resume, where)
+    _resume(resume, options)
 
 
-def _resume(run: Path, where: Where) -> None:
+def _resume(run: Path, options: RunOptions) -> None:
     from vitral.planning.plan import resume
     from vitral.training.run_folder import read
 
-    if where.devices is not None and not where.started:
-        read(run)  # a wrong folder is told before processes start
-        _launch(where, run, _typed_without("--devices"))
-    finished = resume(run, device=where.device, shard=where.shard, log=where.log)
+    if options.devices is not None and not options.started:
+        read(run)  # a wrong folder is reported before processes start
+        _launch(options, run, _typed_without("--devices"))
+    finished = resume(run, device=options.device, shard=options.shard, log=options.log)
     if is_first_process():
         print_lines(run_lines(finished))
 
 
-def _start(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> None:
+def _start(request: Request, options: RunOptions, *, dry_run: bool, as_json: bool) -> None:
     """Plan a new run, then show it (a dry run), or train it in one process or several."""
     from vitral.planning.dry_run import check_steps
     from vitral.planning.plan import plan
@@ -150,45 +150,45 @@ def _start(asked: Request, where: Where, *, dry_run: bool, as_json: bool) -> Non
     from vitral.training.loggers import Loggers
     from vitral.training.run_folder import check_new, default_path
 
-    if where.started and where.out is None:
+    if options.started and options.out is None:
         raise UsageError("Under torchrun name the run folder with --out, where a restart finds it.")
-    if where.started and where.fastest:
+    if options.started and options.fastest:
         raise UsageError(
             "--batch auto measures before the processes start, and torchrun has started these. "
             "Measure with vitral train ... --batch auto --devices N --dry-run, then give torchrun "
             "the accumulate that it shows: --set accumulate=PARTS."
         )
-    planned = plan(asked)
-    if where.fastest:
+    planned = plan(request)
+    if options.fastest:
         origins = {**planned.origins, "accumulate": "--batch auto"}
-        planned = replace(planned, recipe=_fastest(planned.recipe, where), origins=origins)
+        planned = replace(planned, recipe=_fastest(planned.recipe, options), origins=origins)
     recipe = planned.recipe
-    if where.out is not None and not where.started:
-        check_new(where.out, recipe.data.source)
-    Loggers(where.log, Path(), {})  # a wrong name is told before processes start
+    if options.out is not None and not options.started:
+        check_new(options.out, recipe.data.source)
+    Loggers(options.log, Path(), {})  # a wrong name is reported before processes start
     if dry_run:
-        _show_dry_run(planned, where, as_json)
+        _show_dry_run(planned, options, as_json)
         return
-    path = where.out or default_path(recipe.data.source, recipe.model.name)
-    if where.devices is not None and not where.started:
-        check_steps(recipe, planned.data, where.devices)
+    path = options.out or default_path(recipe.data.source, recipe.model.name)
+    if options.devices is not None and not options.started:
+        check_steps(recipe, planned.data, options.devices)
         planned = replace(planned, weights=None)  # each process reads its own
         words = _typed_without("--devices")
-        if where.fastest:  # what auto stands for has been measured
+        if options.fastest:  # what auto stands for has been measured
             words = _typed_without("--devices", "--batch")
             words.append(f"--set=accumulate={recipe.accumulate}")
-        if where.out is None:
+        if options.out is None:
             words += ["--out", str(path)]
-        _launch(where, path, words)
+        _launch(options, path, words)
     run = loop.train(
         recipe,
         planned.data,
         planned.weights,
         path,
         heading=planned.line,
-        device=where.device,
-        shard=where.shard,
-        log=where.log,
+        device=options.device,
+        shard=options.shard,
+        log=options.log,
     )
     if is_first_process():
         print_lines([*run_lines(run), f"next: {_following(path, recipe)}"])
@@ -222,47 +222,47 @@ def _typed_without(*dropped: str) -> list[str]:
     return words
 
 
-def _launch(where: Where, run: Path, words: list[str]) -> NoReturn:
+def _launch(options: RunOptions, run: Path, words: list[str]) -> NoReturn:
     """Run a command in several processes, again as often as memory asks for smaller parts."""
     from vitral.training.distributed import launch
     from vitral.training.run_folder import requested_accumulation
 
     while True:
-        asked = requested_accumulation(run)
-        code = launch.launch(where.devices or 1, words, device=where.device)
-        if code != MachineError.exit_code or requested_accumulation(run) <= asked:
+        accumulation = requested_accumulation(run)
+        code = launch.launch(options.devices or 1, words, device=options.device)
+        if code != MachineError.exit_code or requested_accumulation(run) <= accumulation:
             raise typer.Exit(code)
         words = ["train", "--resume", str(run)]
-        if where.shard:
+        if options.shard:
             words.append("--shard")
-        words += [f"--log={name}" for name in where.log]
-        if where.device is not None:
-            words.append(f"--device={where.device}")
+        words += [f"--log={name}" for name in options.log]
+        if options.device is not None:
+            words.append(f"--device={options.device}")
 
 
-def _fastest(recipe: Recipe, where: Where) -> Recipe:
+def _fastest(recipe: Recipe, options: RunOptions) -> Recipe:
     """Return the recipe with its steps in the parts that this machine computes fastest."""
     from vitral.engines.torch_engine import best_device
     from vitral.planning.benchmark import fastest_micro_batch
 
-    most = max(1, recipe.data.batch // (where.devices or 1))
-    part = fastest_micro_batch(recipe, best_device(where.device), most)
+    most = max(1, recipe.data.batch // (options.devices or 1))
+    part = fastest_micro_batch(recipe, best_device(options.device), most)
     print_note(
         f"batch  {recipe.data.batch} in parts of {part} per process, the fastest measured here"
     )
     return replace(recipe, accumulate=-(-most // part))
 
 
-def _show_dry_run(planned: Plan, where: Where, as_json: bool) -> None:
+def _show_dry_run(planned: Plan, options: RunOptions, as_json: bool) -> None:
     from vitral.engines.torch_engine import best_device
     from vitral.planning.dry_run import dry_run, summary_lines
     from vitral.training.run_folder import with_data
 
     recipe = with_data(planned.recipe, planned.data)
     origins = {**planned.origins, "model.classes": "the data"}
-    device = best_device(where.device)
-    processes = where.devices or 1
-    result = dry_run(recipe, planned.data, device, processes, out=where.out, shard=where.shard)
+    device = best_device(options.device)
+    processes = options.devices or 1
+    result = dry_run(recipe, planned.data, device, processes, out=options.out, shard=options.shard)
     values = {"recipe": recipe.to_dict(), "origins": origins}
     if as_json:
         print_json({"name": planned.name, "reason": planned.reason, **values, **result.to_dict()})

@@ -83,11 +83,11 @@ def test_processes_start_again_for_memory_alone(
         return codes[len(begun) - 1]
 
     monkeypatch.setattr("vitral.training.distributed.launch.launch", launch)
-    where = train.Where(
+    options = train.RunOptions(
         out=run, device=None, devices=2, shard=True, log=[], fastest=False, started=False
     )
     with pytest.raises(typer.Exit) as ended:
-        train._launch(where, run, ["train", "photos"])
+        train._launch(options, run, ["train", "photos"])
     assert ended.value.exit_code == codes[-1]
     again = ["train", "--resume", str(run), "--shard"]
     assert begun == [["train", "photos"], *[again] * (starts - 1)]
