@@ -101,8 +101,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether memory ran out; on a CPU torch says so in words alone."""
     import torch
 
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+    typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return typed or any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def die_with_parent() -> None:
@@ -132,10 +132,10 @@ def survey() -> Survey:
 def _packages() -> list[str]:
     """Name the packages that Vitral asks for; none if it was never installed."""
     try:
-        asked = metadata.requires("vitral") or []
+        requirements = metadata.requires("vitral") or []
     except metadata.PackageNotFoundError:
         return []
-    return [re.split(r"[^\w.-]", one)[0] for one in asked if "extra ==" not in one]
+    return [re.split(r"[^\w.-]", one)[0] for one in requirements if "extra ==" not in one]
 
 
 def _resident(name: str) -> int:
@@ -174,13 +174,13 @@ def _devices(problems: list[str]) -> dict[str, str]:
 
 
 def _storage(problems: list[str]) -> dict[str, str]:
-    here = Path.cwd()
-    free = shutil.disk_usage(here).free
+    folder = Path.cwd()
+    free = shutil.disk_usage(folder).free
     if free < NEEDED_DISK:
-        problems.append(f"only {byte_size(free)} are free in {here}; a run needs about 1 GB.")
+        problems.append(f"only {byte_size(free)} are free in {folder}; a run needs about 1 GB.")
     try:
-        with tempfile.TemporaryFile(dir=here):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        problems.append(f"{here} is not writable ({error.strerror}); use --out elsewhere.")
-    return {"disk": f"{byte_size(free)} free in {here}"}
+        problems.append(f"{folder} is not writable ({error.strerror}); use --out elsewhere.")
+    return {"disk": f"{byte_size(free)} free in {folder}"}

@@ -22,25 +22,25 @@ def first_lines(lines: Iterable[str], most: int = 5, what: str = "") -> list[str
     return [*shown[:most], f"... and {more:,} more{what}"] if more > 0 else shown
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
+def closest(name: str, names: Iterable[str]) -> str | None:
     """Find the known name that is most like `name`, whatever the case of its letters."""
-    folded = {other.casefold(): other for other in known}
+    folded = {other.casefold(): other for other in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return folded[near[0]] if near else None
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+def did_you_mean(name: str, names: Iterable[str], otherwise: str | None = None) -> str:
     """Suggest the closest known name; say `otherwise`, or all that is known, if none is close."""
-    known = sorted(known)
-    if near := closest(name, known):
+    names = sorted(names)
+    if near := closest(name, names):
         return f"did you mean '{near}'?"
-    return f"known: {', '.join(known)}." if otherwise is None else otherwise
+    return f"known: {', '.join(names)}." if otherwise is None else otherwise
 
 
 def byte_size(count: float, digits: int | None = None) -> str:
     """Say how much so many bytes are, to read: '40 kB', '850 MB', '1.2 GB'.
 
-    With two digits, 12.34 GB that are needed are not told as the 12.31 GB that are free.
+    With two digits, 12.34 GB that are needed are not written as the 12.31 GB that are free.
     """
     if digits is None:
         digits = 0 if count < 999_500_000 else 1

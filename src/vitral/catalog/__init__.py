@@ -34,10 +34,10 @@ def model(name: str, **changes: Any) -> ModelSpec:
         SpecError: a change that ModelSpec does not have, or that does not fit.
     """
     values = _values(name.replace("μ", "mu"))
-    known = {field.name for field in fields(ModelSpec)}
+    allowed = {field.name for field in fields(ModelSpec)}
     for change in changes:
-        if change not in known:
-            raise SpecError(f"ModelSpec has no field '{change}'; {did_you_mean(change, known)}")
+        if change not in allowed:
+            raise SpecError(f"ModelSpec has no field '{change}'; {did_you_mean(change, allowed)}")
     return ModelSpec(**_merged({"name": name, **values}, changes))
 
 
@@ -70,18 +70,18 @@ def _values(name: str) -> dict[str, Any]:
         style = table["styles"][row["style"]]
         changes = {key: row[key] for key in row if key not in ("model", "style")}
         return _merged(_merged(_values(row["model"]), style), changes)
-    if (found := PLAIN.fullmatch(name)) and found["size"] in table["sizes"]:
-        height = int(found["height"])
-        return table["sizes"][found["size"]] | {"patch": (height, int(found["width"] or height))}
-    found = HYBRID.fullmatch(name)
-    stem = found and table["stems"].get(f"{found['stem']}/{found['stride']}")
-    if found and stem and found["size"] in table["sizes"]:
+    if (match := PLAIN.fullmatch(name)) and match["size"] in table["sizes"]:
+        height = int(match["height"])
+        return table["sizes"][match["size"]] | {"patch": (height, int(match["width"] or height))}
+    match = HYBRID.fullmatch(name)
+    stem = match and table["stems"].get(f"{match['stem']}/{match['stride']}")
+    if match and stem and match["size"] in table["sizes"]:
         resnet = ResNetSpec(blocks=tuple(stem["blocks"]))
-        return table["sizes"][found["size"]] | {"patch": stem["patch"], "resnet": resnet}
-    if (found := RESNET.fullmatch(name)) and found["depth"] in table["bit"]:
-        blocks = tuple(table["bit"][found["depth"]])
-        values = table["resnets"][found["kind"]]
-        return _resnet(ResNetSpec(blocks=blocks, width=64 * int(found["factor"]), **values))
+        return table["sizes"][match["size"]] | {"patch": stem["patch"], "resnet": resnet}
+    if (match := RESNET.fullmatch(name)) and match["depth"] in table["bit"]:
+        blocks = tuple(table["bit"][match["depth"]])
+        values = table["resnets"][match["kind"]]
+        return _resnet(ResNetSpec(blocks=blocks, width=64 * int(match["factor"]), **values))
     hint = did_you_mean(name, names(), "`vitral models` lists what exists.")
     raise ModelError(f"There is no model '{name}'; {hint}")
 

@@ -55,7 +55,7 @@ class ReliabilityReport:
         calibration: of the model; None where nothing was fitted, and so are `after`, `coverage`
             and `accuracy_when_sure`.
         cross_fitted: whether these are the very images that it was fitted on. All that follows but
-            `before` was then found for each fifth of them with what the others gave.
+            `before` was then computed for each fifth of them with what the others gave.
         before, after: without and with the temperature.
         coverage: share of the answers that are confident, at least the threshold.
         accuracy_when_sure: share of those that are right; None where none is confident.
@@ -136,10 +136,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     samples, count = scores.shape
     if samples == 0 or not np.ptp(scores, axis=1).any():
         return 1.0
-    own = scores[np.arange(samples), truth]
-    others = (scores.sum(axis=1) - own) / max(count - 1, 1)
-    doubt = 1 / (samples + 2) if (own == scores.max(axis=1)).all() else 0.0
-    wanted = ((1 - doubt) * own + doubt * others).mean()
+    true_scores = scores[np.arange(samples), truth]
+    others = (scores.sum(axis=1) - true_scores) / max(count - 1, 1)
+    doubt = 1 / (samples + 2) if (true_scores == scores.max(axis=1)).all() else 0.0
+    wanted = ((1 - doubt) * true_scores + doubt * others).mean()
     best = minimize_scalar(
         lambda power: normaliser(scores, math.exp(power)).mean() - wanted / math.exp(power),
         bounds=(math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])),
@@ -200,10 +200,10 @@ def curve(
     if not len(values):
         return ()
     wanted = np.linspace(answered[0], answered[-1], points)
-    kept = np.unique(np.searchsorted(answered, wanted))[::-1]
-    coverage = answered[kept] / answered[-1]
-    accuracy = hits[kept] / answered[kept]
-    return tuple(zip(values[kept].tolist(), coverage.tolist(), accuracy.tolist(), strict=True))
+    indices = np.unique(np.searchsorted(answered, wanted))[::-1]
+    coverage = answered[indices] / answered[-1]
+    accuracy = hits[indices] / answered[indices]
+    return tuple(zip(values[indices].tolist(), coverage.tolist(), accuracy.tolist(), strict=True))
 
 
 def threshold(confidence: ArrayLike, right: ArrayLike, target: float) -> tuple[float, float]:

@@ -146,9 +146,9 @@ def possible_shots(
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     fewest = int(counts.argmin())
     most = int(counts[fewest])
-    asked = sorted(set(shots))
-    possible = tuple(count for count in asked if count <= most)
-    without = [str(count) for count in asked if count > most]
+    requested = sorted(set(shots))
+    possible = tuple(count for count in requested if count <= most)
+    without = [str(count) for count in requested if count > most]
     images = "image" if most == 1 else "images"
     reason = f"class '{classes[fewest]}' has {most} readable training {images}"
     if not possible:

@@ -151,7 +151,7 @@ class Score(Protocol):
         """Plain JSON values, without the predictions."""
 
     def lines(self) -> Iterator[str | Table]:
-        """Write for a terminal what was found."""
+        """Write the scores for a terminal."""
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
         """The header and the rows of predictions.csv."""

@@ -182,7 +182,7 @@ def evaluate_single_label(
         kind: what `outputs` are; never guessed from the values.
         calibration: of the model; a temperature divides logits, so probabilities have none.
         cross_fit: whether these are the images that the calibration was fitted on: what it is worth
-            is then told by cross-fitting, since those images flatter it.
+            is then measured by cross-fitting, since those images flatter it.
 
     Raises DataError without a sample or if lengths or labels do not fit, ModelError if not finite.
     """
@@ -275,9 +275,9 @@ def _among(scores: NDArray[np.float64], truth: NDArray[np.int64], count: int) ->
 
     Ties go to the lower index, as in argmax, so that top-1 never exceeds top-5.
     """
-    own = scores[np.arange(len(truth)), truth][:, None]
+    true_scores = scores[np.arange(len(truth)), truth][:, None]
     before = np.arange(scores.shape[1]) < truth[:, None]
-    ahead = (scores > own).sum(axis=1) + ((scores == own) & before).sum(axis=1)
+    ahead = (scores > true_scores).sum(axis=1) + ((scores == true_scores) & before).sum(axis=1)
     return int((ahead < count).sum())
 
 

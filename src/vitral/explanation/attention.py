@@ -77,8 +77,8 @@ def patches_only(weights: Tensor, num_prefix: int) -> Tensor:
     The paper does not say whether the share of the class token is spread over the patches or lost;
     here it is spread, so that an attention distance does not shrink with the class token's share.
     """
-    kept = weights[..., num_prefix:, num_prefix:]
-    return kept / kept.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+    weights = weights[..., num_prefix:, num_prefix:]
+    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def readout(

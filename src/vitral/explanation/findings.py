@@ -154,7 +154,7 @@ class Findings:
         picture: uint8 (H, W, 3), the image as the model received it.
         grid: (rows, columns) of patches.
         prefix: names of the tokens before the patches.
-        method, query, layer, head: how `heatmap` was found; see ExplainRequest.
+        method, query, layer, head: how `heatmap` was computed; see ExplainRequest.
         target: the class that is explained; None for a model without a head.
         heatmap: (rows, columns), the map of the method; sums to 1.
         probabilities: (K,), of the classes; empty for a model without a head.

@@ -79,8 +79,8 @@ class ExplainRequest:
         _check_number("Heads", self.head, spec.heads)
         self._check_query(spec, grid)
         if self.target is not None and self.target not in classes:
-            known = listed(classes, 20) or "none"
-            raise UsageError(f"The model has no class '{self.target}'; its classes are {known}.")
+            names = listed(classes, 20) or "none"
+            raise UsageError(f"The model has no class '{self.target}'; its classes are {names}.")
         if not 0 <= self.steps <= 1000:
             raise UsageError(f"steps is a number from 0 to 1000, not {self.steps}.")
         return replace(self, method=method)

@@ -23,11 +23,11 @@ class StepSamples(NamedTuple):
     """The samples of an optimizer step that a batch holds.
 
     Drop path and patch dropout are drawn for all `total` samples of the step, and each batch takes
-    the numbers at `own`, (B,): so they do not depend on how many micro-batches or processes the
+    the numbers at `indices`, (B,): so they do not depend on how many micro-batches or processes the
     step is cut into. Without it a batch is a step of its own.
     """
 
-    own: Tensor
+    indices: Tensor
     total: int
 
 
@@ -256,7 +256,7 @@ def uniform(x: Tensor, shape: tuple[int, ...], samples: StepSamples | None) -> T
     """Return uniform numbers (B, *shape) for the samples of x, cut from those of a whole step."""
     if samples is None:
         return torch.rand(x.shape[0], *shape, device=x.device)
-    return torch.rand(samples.total, *shape, device=x.device)[samples.own]
+    return torch.rand(samples.total, *shape, device=x.device)[samples.indices]
 
 
 def drop(x: Tensor, rate: float, training: bool) -> Tensor:

@@ -205,11 +205,11 @@ class ViT(nn.Module):
         wanted = tuple(range(self.spec.depth) if blocks is None else blocks)
         if unknown := sorted(set(wanted) - set(range(self.spec.depth))):
             raise ModelError(f"Blocks are numbered from 0; {self.spec.name} has no {unknown[0]}.")
-        seen = self.features(images, wanted, any_size=any_size)
-        context = position_context(self.spec, seen.grid, seen.patches)
+        features = self.features(images, wanted, any_size=any_size)
+        context = position_context(self.spec, features.grid, features.patches)
         weights = []
         for index in wanted:
-            attention, x = self._attention(index, seen.per_block[index])
+            attention, x = self._attention(index, features.per_block[index])
             weights.append(attention.weights(x, context))
         return weights
 
@@ -219,9 +219,9 @@ class ViT(nn.Module):
         """Return q, k, v of a block as they meet (equation 5), (B, heads, T, head_width) each."""
         if block not in range(self.spec.depth):
             raise ModelError(f"Blocks are 0 to {self.spec.depth - 1}; there is no {block}.")
-        seen = self.features(images, [block], any_size=any_size)
-        attention, x = self._attention(block, seen.per_block[block])
-        return attention.project(x, position_context(self.spec, seen.grid, seen.patches))
+        features = self.features(images, [block], any_size=any_size)
+        attention, x = self._attention(block, features.per_block[block])
+        return attention.project(x, position_context(self.spec, features.grid, features.patches))
 
     def resized(self, size: tuple[int, int]) -> "ViT":
         """Return a copy for images of another size (height, width).

@@ -25,13 +25,13 @@ def counted(record: Record) -> tuple[list[str], Matrix]:
     """Class names in the model's order, and the (K, K) counts of predictions.csv."""
     answers = record.single_label
     classes = [str(name) for name in record.card.get("classes", ()) if answers]
-    known = dict.fromkeys(classes)
+    names = dict.fromkeys(classes)
     for prediction in answers:
-        known |= dict.fromkeys((prediction.label, prediction.answer))
-    order = {name: i for i, name in enumerate(known)}
+        names |= dict.fromkeys((prediction.label, prediction.answer))
+    order = {name: i for i, name in enumerate(names)}
     truth = [order[prediction.label] for prediction in answers]
     guess = [order[prediction.answer] for prediction in answers]
-    return list(known), confusion_matrix(truth, guess, len(order))
+    return list(names), confusion_matrix(truth, guess, len(order))
 
 
 def most_confused(matrix: Matrix) -> list[int]:

@@ -20,14 +20,14 @@ def likely_label_errors(predictions: Sequence[Prediction]) -> list[int]:
     it are given for it. An image is a candidate when the answer is another class with at least
     that class's threshold, and the probability of its label is below its label's. They are ranked
     by the margin, the probability of the answer less that of the label. None where a prediction
-    does not tell it (files of four columns).
+    does not hold it (files of four columns).
     """
     confidences: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         if prediction.label_probability is None:
             return []
         confidences[prediction.label].append(prediction.label_probability)
-    thresholds = {name: sum(own) / len(own) for name, own in confidences.items()}
+    thresholds = {name: sum(values) / len(values) for name, values in confidences.items()}
     margins = [
         (p.score - p.label_probability, i)
         for i, p in enumerate(predictions)

@@ -82,7 +82,7 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         unknown=unknown or {},
         compared=compared,
     )
-    language = translations(lang)  # an unknown one is told before the pictures are made
+    language = translations(lang)  # an unknown one is refused before the pictures are made
     pictures = examples(
         split, record.predictions, classifier.model, card.images, kind=evaluation.kind
     )

@@ -82,8 +82,8 @@ def coverage_chart(coverage: CoverageCurve, language: Translations) -> Markup:
     points = [coverage.at(i) for i in [*range(0, last, 3), last]]
 
     def series(name: str, pane: str, key: str) -> Series:
-        known = [(100 * p["threshold"], p[key]) for p in points if p[key] is not None]
-        return Series(name=name, pane=pane, points=known)
+        values = [(100 * p["threshold"], p[key]) for p in points if p[key] is not None]
+        return Series(name=name, pane=pane, points=values)
 
     lines = [
         series(language.say("answered"), "amber", "coverage"),

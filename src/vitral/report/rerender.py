@@ -27,10 +27,10 @@ def rerender(
 ) -> Path:
     """Write the page of a finished run anew, and return its path.
 
-    `announce` is told when the images or the model cannot be opened; the page then goes without
+    `announce` is called when the images or the model cannot be opened; the page then goes without
     pictures. Raises what `write_report` raises.
     """
-    translations(lang)  # an unknown language is told before anything is read
+    translations(lang)  # an unknown language is refused before anything is read
     record = read_record(run)
     return write_report(run, _pictures(run, record, device, announce), lang, path)
 

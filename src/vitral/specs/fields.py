@@ -44,16 +44,16 @@ def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
         raise SpecError(f"{cls.__name__} is a set of named values, not {values!r:.40}.")
     hints = get_type_hints(cls)
     earlier: Mapping[str, Any] = getattr(cls, "EARLIER", {})  # values that were called otherwise
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     for name in values:
-        if name not in known:
-            raise SpecError(f"{cls.__name__} has no field '{name}'; {did_you_mean(name, known)}")
-    ready = {
+        if name not in names:
+            raise SpecError(f"{cls.__name__} has no field '{name}'; {did_you_mean(name, names)}")
+    converted = {
         name: coerce(hints[name], earlier.get(f"{name}={value}", value), f"{cls.__name__}.{name}")
         for name, value in values.items()
     }
     try:
-        return cls(**ready)
+        return cls(**converted)
     except TypeError as error:
         raise SpecError(f"{cls.__name__}: {error}.") from None
 
@@ -78,7 +78,7 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
             inner = inner[parent]
             holder = parent
         if name not in inner:
-            same = [known for known in flat(values) if known.rpartition(".")[2] == name]
+            same = [field for field in flat(values) if field.rpartition(".")[2] == name]
             meant = f"did you mean {' or '.join(map(repr, same))}?" if same else None
             raise SpecError(f"{holder} has no field '{name}'; {meant or did_you_mean(name, inner)}")
         if isinstance(inner[name], dict):
@@ -93,14 +93,14 @@ def assign(values: dict[str, Any], assignments: Iterable[str], owner: str) -> di
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Write nested settings as dotted fields, the names that `assign` takes."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, Mapping)
-        found |= flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
-    return found
+        dotted |= flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
+    return dotted
 
 
-def coerce(hint: Any, value: Any, where: str) -> Any:
+def coerce(hint: Any, value: Any, field: str) -> Any:
     """Return a value as the type that `hint` asks for, or raises SpecError with what that is.
 
     JSON has no tuples and does not tell 1 from 1.0, so lists become tuples and ints become floats
@@ -111,33 +111,33 @@ def coerce(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _coerce_union(arguments, value, where)
+        return _coerce_union(arguments, value, field)
     if origin is Literal:
         if value not in arguments:
             shown = " | ".join(str(option) for option in arguments)
-            raise SpecError(f"{where} is one of {shown}, not {value!r}.")
+            raise SpecError(f"{field} is one of {shown}, not {value!r}.")
         return value
     if origin is tuple:
-        return _coerce_tuple(arguments, value, where)
+        return _coerce_tuple(arguments, value, field)
     if is_dataclass(hint):
-        return _coerce_settings(hint, value, where)
-    return _coerce_plain(hint, value, where)
+        return _coerce_settings(hint, value, field)
+    return _coerce_plain(hint, value, field)
 
 
-def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+def _coerce_union(options: tuple[Any, ...], value: Any, field: str) -> Any:
     if value is None and type(None) in options:
         return None
     kinds = {_kind_of(option): option for option in options if is_dataclass(option)}
     if len(kinds) > 1 and isinstance(value, Mapping):
         kind = value.get("kind", next(iter(kinds)))  # values older than the union are of the first
         if kind not in kinds:
-            raise SpecError(f"{where}.kind is one of {' | '.join(kinds)}, not {kind!r}.")
-        return coerce(kinds[kind], value, where)
-    failure = SpecError(f"{where} cannot be {value!r}.")
+            raise SpecError(f"{field}.kind is one of {' | '.join(kinds)}, not {kind!r}.")
+        return coerce(kinds[kind], value, field)
+    failure = SpecError(f"{field} cannot be {value!r}.")
     for option in options:
         if option is not type(None):
             try:
-                return coerce(option, value, where)
+                return coerce(option, value, field)
             except SpecError as error:
                 failure = error
     raise failure
@@ -148,33 +148,33 @@ def _kind_of(settings: Any) -> str:
     return str(next((f.default for f in fields(settings) if f.name == "kind"), settings.__name__))
 
 
-def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _coerce_tuple(arguments: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SpecError(f"{where} is a list like [1,2], not {value!r}.")
+        raise SpecError(f"{field} is a list like [1,2], not {value!r}.")
     values = tuple(value)
     if arguments[-1] is Ellipsis:
-        return tuple(coerce(arguments[0], item, where) for item in values)
+        return tuple(coerce(arguments[0], item, field) for item in values)
     if len(values) != len(arguments):
-        raise SpecError(f"{where} needs {len(arguments)} values, not {len(values)}: {value!r}.")
-    return tuple(coerce(hint, item, where) for hint, item in zip(arguments, values, strict=True))
+        raise SpecError(f"{field} needs {len(arguments)} values, not {len(values)}: {value!r}.")
+    return tuple(coerce(hint, item, field) for hint, item in zip(arguments, values, strict=True))
 
 
-def _coerce_settings(cls: Any, value: Any, where: str) -> Any:
+def _coerce_settings(cls: Any, value: Any, field: str) -> Any:
     if isinstance(value, cls):
         return value
     if hasattr(cls, "parse") and not isinstance(value, Mapping):
-        return cls.parse(value if isinstance(value, str) else str(value), where)
+        return cls.parse(value if isinstance(value, str) else str(value), field)
     if isinstance(value, Mapping):
         return from_mapping(cls, value)
-    raise SpecError(f"{where} holds the fields of {cls.__name__}, not {value!r}.")
+    raise SpecError(f"{field} holds the fields of {cls.__name__}, not {value!r}.")
 
 
-def _coerce_plain(hint: Any, value: Any, where: str) -> Any:
+def _coerce_plain(hint: Any, value: Any, field: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (bool, int, float, str):
         if type(value) is not hint:
             names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-            raise SpecError(f"{where} is {names[hint]}, not {value!r}.")
+            raise SpecError(f"{field} is {names[hint]}, not {value!r}.")
         return value
-    raise TypeError(f"{where}: settings cannot hold the type {hint}")
+    raise TypeError(f"{field}: settings cannot hold the type {hint}")

@@ -1,4 +1,4 @@
-"""A folder of what was found out once and may be forgotten at any time.
+"""A folder of what was computed once and may be forgotten at any time.
 
 It is ~/.cache/vitral, or VITRAL_CACHE. Nothing here is ever needed: deleting it costs time only.
 """
@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 def key_of(parts: Iterable[object]) -> str:
-    """Make a name for what was found out from these parts: a digest of them."""
+    """Make a name for what was computed from these parts: a digest of them."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part).encode("utf-8", "surrogateescape") + b"\0")

@@ -99,13 +99,13 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write one safetensors file in place: for use inside write_file and write_folder."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(ready, path, metadata=dict(metadata or {}))
+        save_file(contiguous, path, metadata=dict(metadata or {}))
         path.chmod(0o666 & ~_umask())  # safetensors keeps its files from everyone else
     except SafetensorError as error:
-        known = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(known[1]) if known else errno.EIO, str(error)) from None
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error)) from None
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) -> None:

@@ -74,8 +74,8 @@ def fetch(
     Args:
         path: where it lies.
         place: where it will lie on this machine.
-        accept: told how many bytes it has (0 if nobody says) before they come, to make room for
-            them, or to refuse them with a VitralError.
+        accept: called with how many bytes it has (0 if nobody says) before they come, to make
+            room for them, or to refuse them with a VitralError.
         check: refuses what has come, as `accept` does; it is then thrown away.
 
     Raises DataError if it cannot be reached, MachineError if the disk does not take it.
@@ -186,10 +186,10 @@ def _place(path: str) -> Path:
         try:
             _versions[path] = _version(path)
         except DataError as error:
-            kept = sorted(folder.glob(f"{key}-*"), key=lambda file: file.stat().st_mtime)
-            if not kept or isinstance(error.__cause__, FileNotFoundError):
+            copies = sorted(folder.glob(f"{key}-*"), key=lambda file: file.stat().st_mtime)
+            if not copies or isinstance(error.__cause__, FileNotFoundError):
                 raise
-            _versions[path] = kept[-1].name.split("-")[1]
+            _versions[path] = copies[-1].name.split("-")[1]
     return folder / f"{key}-{_versions[path]}-{PurePosixPath(path).name[-80:]}"
 
 
@@ -206,8 +206,8 @@ def _version(path: str) -> str:
         else:
             system, inside = fsspec.url_to_fs(path)
             system.invalidate_cache()
-            told = system.info(inside)
-            facts = [(name, str(told[name])) for name in sorted(told) if name not in _NOT_TELLING]
+            info = system.info(inside)
+            facts = [(name, str(info[name])) for name in sorted(info) if name not in _NOT_TELLING]
     return cache.key_of(facts)[:8]
 
 
@@ -249,11 +249,11 @@ def _download(path: str, part: Path, accept: Callable[[int], None]) -> None:
         _check_space(part.parent, size - start)
         with part.open("ab" if start else "wb") as file:
             shutil.copyfileobj(answer, file, _PIECE)
-    there = part.stat().st_size
-    if length and there != size:
+    part_size = part.stat().st_size
+    if length and part_size != size:
         raise ConnectionError(
-            f"the connection broke after {byte_size(there)} of {byte_size(size)}; the same command "
-            f"continues"
+            f"the connection broke after {byte_size(part_size)} of {byte_size(size)}; "
+            f"the same command continues"
         )
 
 
@@ -267,12 +267,12 @@ def _check_space(folder: Path, size: int) -> None:
 def _make_room(folder: Path, size: int) -> None:
     """Remove the least recently used files, so that `size` more bytes stay within the limit."""
     limit = float(os.environ.get("VITRAL_CACHE_GB", "64")) * 1e9
-    kept = sorted(
+    copies = sorted(
         (path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")),
         key=lambda path: path.stat().st_mtime,
     )
-    total = size + sum(path.stat().st_size for path in kept)
-    for path in kept:
+    total = size + sum(path.stat().st_size for path in copies)
+    for path in copies:
         if total <= limit:
             return
         total -= path.stat().st_size

@@ -156,7 +156,7 @@ def draw(samples: StepSamples, patches: int, device: torch.device) -> Tensor:
 
     They are drawn for the whole step, so that micro-batches and processes change nothing.
     """
-    return torch.rand((samples.total, 3, patches), device=device)[samples.own]
+    return torch.rand((samples.total, 3, patches), device=device)[samples.indices]
 
 
 def corrupt(numbers: Tensor, settings: MaskedPatches, mask_token: Tensor) -> PatchCorruption:
