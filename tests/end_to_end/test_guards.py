@@ -107,11 +107,12 @@ from vitral.training import loop
 torch.set_num_threads(1)
 changes = ["data.workers=0", "length=3 steps", "schedule.warmup=0 steps", "model.depth=4"]
 changes += ["precision=fp32", "augment.mixup=0.5"]
-planned = plan(Request(data=sys.argv[1], model="Ti/8", size=128, batch=48, changes=changes))
+asked = Request(data=sys.argv[1], model="Ti/8", size=128, batch=48, changes=changes)
 torch.nn.Linear(8, 8)(torch.randn(2, 8)).sum().backward()
 if room := int(sys.argv[3]) * 1_000_000:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, held + room))
+planned = plan(asked)
 loop.train(planned.recipe, planned.data, None, Path(sys.argv[2]))
 """
 
