@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -57,17 +56,6 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert machine.cores() == (os.cpu_count() or 1)
 
 
-IMPORTS = """
-import importlib, pkgutil, sys, warnings
-warnings.simplefilter("ignore")  # filelock's: that it can only lock softly
-sys.modules |= {"fcntl": None, "resource": None}
-import vitral
-for module in pkgutil.walk_packages(vitral.__path__, "vitral."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-"""
-
-
 def test_only_words_about_memory_are_taken_for_its_end() -> None:
     assert machine.is_out_of_memory(MemoryError())
     assert machine.is_out_of_memory(torch.OutOfMemoryError())
@@ -75,7 +63,3 @@ def test_only_words_about_memory_are_taken_for_its_end() -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert machine.is_out_of_memory(error.value)
     assert not machine.is_out_of_memory(RuntimeError("shapes do not match"))
-
-
-def test_every_module_imports_without_what_unix_alone_has() -> None:
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True)

@@ -10,7 +10,7 @@ from vitral import cli
 from vitral.cli.app import parse_size, refuse_overwrite, refuse_part_of
 from vitral.cli.printing import print_skipped
 from vitral.data.sources import Problem
-from vitral.errors import UsageError
+from vitral.errors import UsageError, WeightsError
 
 Vitral = Callable[..., tuple[int, str, str]]
 GROUPS = {
@@ -63,13 +63,12 @@ def test_version_and_no_arguments(vitral: Vitral) -> None:
     assert "Usage" in vitral()[1]
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "vitral", "evaluate", str(tmp_path / "none"), "digits"]
-    plain = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert plain.returncode == 4
-    assert "Traceback" not in plain.stderr
-    debug = subprocess.run([*words, "--debug"], capture_output=True, text=True, check=False)
-    assert "Traceback" in debug.stderr
+def test_debug_shows_the_traceback(vitral: Vitral, tmp_path: Path) -> None:
+    code, _, err = vitral("evaluate", tmp_path / "none", "digits")
+    assert code == 4
+    assert "Traceback" not in err
+    with pytest.raises(WeightsError, match="none"):
+        vitral("evaluate", tmp_path / "none", "digits", "--debug")
 
 
 def test_sizes() -> None:
