@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 import time
 from pathlib import Path
 
@@ -11,12 +10,14 @@ import pytest
 import torch
 
 from checkpoints import HELD, said, store, theirs
+from vitral import machine
 from vitral.errors import WeightsError
 from vitral.weights.read import read_weights
 
 SUFFIXES = (".npz", ".safetensors", ".pth")
 TIMES = 120  # changes of one file in `make test`; the proof makes ten times as many
-SECONDS, MEGABYTES = 2.0, 500
+SECONDS, CPU = torch.device("cpu")
+MEGABYTES = 2.0, 500
 
 
 def valid(folder: Path, suffix: str) -> tuple[bytes, dict[str, object]]:
@@ -70,15 +71,15 @@ def survived(path: Path, options: dict[str, object]) -> bool:
 def fuzz(folder: Path, suffix: str, times: int) -> None:
     content, options = valid(folder, suffix)
     draw = random.Random(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    machine.forget_peak(CPU)
+    before = machine.peak_memory(CPU)
     path = folder / f"fuzzed{suffix}"
     read = 0
     for _ in range(times):
         path.write_bytes(changed(content, draw))
         read += survived(path, options)
     assert read < times, "no change was ever seen"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < MEGABYTES
+    assert machine.peak_memory(CPU) - before < MEGABYTES * 2**20
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
