@@ -16,8 +16,9 @@ from vitral.weights.read import read_weights
 
 SUFFIXES = (".npz", ".safetensors", ".pth")
 TIMES = 120  # changes of one file in `make test`; the proof makes ten times as many
-SECONDS, CPU = torch.device("cpu")
-MEGABYTES = 2.0, 500
+SECONDS = 2.0
+MEGABYTES = 500
+CPU = torch.device("cpu")
 
 
 def valid(folder: Path, suffix: str) -> tuple[bytes, dict[str, object]]:
