@@ -106,9 +106,11 @@ def origin_lines(recipe: Mapping[str, Any], origins: Mapping[str, str]) -> Itera
 
 
 def check_lines(check: Check) -> Iterator[str]:
-    """Yield what a check found: layout, classes, sizes, split, problems, whether to train."""
+    """Yield what a check found: classes, sizes, what was chosen, problems, whether to train."""
+    from vitral.data.decisions import to_lines
+
     classes = "1 class" if len(check.classes) == 1 else f"{len(check.classes)} classes"
-    yield f"{check.source}: {check.images:,} images, {classes}, {check.layout}"
+    yield f"{check.source}: {check.images:,} images, {classes}"
     counts = (f"{name} {count:,}" for name, count in check.classes.items())
     yield f"classes   {listed(counts, MOST_CLASSES)}"
     yield f"balance   {check.balance:.1f} images of the largest class for one of the smallest"
@@ -116,8 +118,8 @@ def check_lines(check: Check) -> Iterator[str]:
         least, median, most = (f"{height}x{width}" for height, width in check.sizes)
         yield f"sizes     smallest {least}, median {median}, largest {most} (height x width)"
     if check.train is not None and check.val is not None:
-        held_out = f"{check.val.images:,} held out: {check.how}"
-        yield f"split     {check.train.images:,} to train, {held_out}"
+        yield f"images    {check.train.images:,} to train, {check.val.images:,} held out"
+    yield from to_lines(check.decisions, 9)
     if not check.problems:
         yield "problems  none" if check.full else "problems  none (--full decodes every image)"
     for code, problems in check.problems.items():

@@ -185,7 +185,7 @@ def _start(request: Request, options: RunOptions, *, dry_run: bool, as_json: boo
         planned.data,
         planned.weights,
         path,
-        heading=planned.line,
+        decisions=planned.decisions,
         device=options.device,
         shard=options.shard,
         log=options.log,
@@ -254,6 +254,7 @@ def _fastest(recipe: Recipe, options: RunOptions) -> Recipe:
 
 
 def _show_dry_run(planned: Plan, options: RunOptions, as_json: bool) -> None:
+    from vitral.data.decisions import to_json, to_lines
     from vitral.engines.torch_engine import best_device
     from vitral.planning.dry_run import dry_run, summary_lines
     from vitral.training.run_folder import with_data
@@ -265,6 +266,9 @@ def _show_dry_run(planned: Plan, options: RunOptions, as_json: bool) -> None:
     result = dry_run(recipe, planned.data, device, processes, out=options.out, shard=options.shard)
     values = {"recipe": recipe.to_dict(), "origins": origins}
     if as_json:
-        print_json({"name": planned.name, "reason": planned.reason, **values, **result.to_dict()})
+        named = {"name": planned.name, "reason": planned.reason}
+        decisions = to_json(planned.decisions)
+        print_json({**named, "decisions": decisions, **values, **result.to_dict()})
         return
-    print_lines([planned.line, *origin_lines(values["recipe"], origins), *summary_lines(result)])
+    print_lines(to_lines(planned.decisions))
+    print_lines([*origin_lines(values["recipe"], origins), *summary_lines(result)])

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from vitral.data import layouts, near_duplicates
-from vitral.data.datasets import divide, refuse
+from vitral.data.datasets import decisions_of, divide, refuse
+from vitral.data.decisions import Decision, to_json
 from vitral.data.near_duplicates import Tick
 from vitral.data.problems import empty_classes, missing
 from vitral.data.sources import (
@@ -99,6 +100,7 @@ class Check:
         problems: all of them, by code in the order of EFFECTS.
         refusal: why a training would not start; "" if it would.
         full: whether every picture was decoded.
+        decisions: what a training would choose for the user, in order.
     """
 
     source: str
@@ -112,6 +114,7 @@ class Check:
     problems: dict[Code, tuple[Problem, ...]]
     refusal: str
     full: bool
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def balance(self) -> float:
@@ -138,6 +141,7 @@ class Check:
                 "train": self.train and asdict(self.train),
                 "val": self.val and asdict(self.val),
             },
+            "decisions": to_json(self.decisions),
             "problems": [
                 {
                     "code": code,
@@ -196,6 +200,7 @@ def check(
         problems=_by_code(problems),
         refusal=refusal,
         full=full or made_here,
+        decisions=_decisions(layout, parts, options) if data is None else data.decisions,
     )
 
 
@@ -221,6 +226,15 @@ def _attempt(
         else:
             return data, refusal
     return None, refusal
+
+
+def _decisions(
+    layout: DataLayout, parts: list[ScanResult], options: SourceOptions
+) -> tuple[Decision, ...]:
+    """What is chosen of a source that cannot be divided."""
+    remarks = [problem for part in parts for problem in part.problems]
+    held = parts[1] if len(parts) > 1 else None
+    return decisions_of(layout, parts[0], held, remarks, options)
 
 
 def _of_headers(part: ScanResult) -> Iterator[Problem]:

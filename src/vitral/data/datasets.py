@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data import folders, layouts, problems
+from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import (
     LEFT_OUT,
@@ -156,7 +157,43 @@ def divide(
         val=val,
         problems=tuple(problem for problem in remarks if problem.code not in QUIET),
         fingerprint=_fingerprint(classes, scanned, held, options, val),
+        decisions=decisions_of(layout, scanned, held, remarks, options),
     )
+
+
+def decisions_of(
+    layout: DataLayout,
+    scanned: ScanResult,
+    held: ScanResult | None,
+    remarks: Iterable[Problem],
+    options: SourceOptions,
+) -> tuple[Decision, ...]:
+    """Lists what was chosen for the user: by those who looked, and what the remarks come to."""
+    parts = [scanned] if held is None else [scanned, held]
+    decisions = [*layout.decisions, *(one for part in parts for one in part.decisions)]
+    decisions.append(Decision("layout", f"{layout.root} is read as {layout.kind}."))
+    if any(part.multi_label for part in parts):
+        decisions.append(Decision("labels", "An image has any number of labels, or none."))
+    if not scanned.labelled:
+        decisions.append(Decision("labels", "No labels are used."))
+    decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
+    return in_order([*decisions, *problems.decided(remarks, parts)])
+
+
+def _split_sentence(layout: DataLayout, scanned: ScanResult, options: SourceOptions) -> str:
+    if layout.held_out is None:
+        each = "of each class " if scanned.labelled else ""
+        copies = "" if scanned.made_from else "; copies of a picture stay on one side"
+        return (
+            f"There is no split, so {100 * options.val_fraction:g} % {each}is held out, by seed "
+            f"{options.seed}{copies}."
+        )
+    if layout.held_name == "test":
+        return (
+            f"There are no validation images, so those of {layout.held_out} choose the best "
+            f"weights; their accuracy is then no longer that of unseen images."
+        )
+    return f"The split is its own: {layout.held_out} is held out."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from vitral.data import names
+from vitral.data.decisions import Decision
 from vitral.data.headers import read_header
 from vitral.data.sources import (
     Code,
@@ -145,6 +146,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     split = [child for child in (train, held_out) if child]
     others = tuple(child.name for child in children if split and child not in split)
     kind = "class folders" if options.labelled else "folders of images"
+    labels = Decision("labels", "The label of an image is the name of its class folder.")
     part = partial(ClassFolders, root=root, labelled=options.labelled)
     return DataLayout(
         kind if split else f"{kind} without splits",
@@ -152,6 +154,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         part(held_out, outside_classes=() if train else others) if held_out else None,
         held_name,
         source,
+        decisions=(labels,) if options.labelled else (),
     )
 
 

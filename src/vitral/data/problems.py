@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vitral.data.builtin import BUILT_IN
+from vitral.data.decisions import Decision, Topic
 from vitral.data.folders import named_like_an_image, visible_folders
-from vitral.data.sources import LEFT_OUT, Problem, ScanResult
+from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
 
@@ -21,6 +22,26 @@ _ROWS = {
     "case": "labels that differ in letter case alone",
 }
 _PASSED_OVER = frozenset({"empty-row", "missing"})
+
+# What the problems of a kind come to, where that was a choice.
+_CHOSEN: dict[Code, tuple[Topic, str]] = {
+    "unreadable": ("files", "Left out, since they cannot be read"),
+    "truncated": ("files", "Left out, since they end early"),
+    "empty-row": ("files", "Rows passed over, without a file or a label"),
+    "missing": ("files", "Rows passed over, of files that are not there"),
+    "beside": ("files", "Not used, since they stand beside the classes"),
+    "twins": ("classes", "Taken as one class, since Unicode writes the same name in two ways"),
+    "similar-names": ("classes", "Kept apart, though upper and lower case alone tell them apart"),
+    "empty": ("classes", "No class, without an image that can be read"),
+    "unmatched": ("classes", "Trained and not evaluated, since no image is held out"),
+    "small": ("split", "Not held out, since the class has one image"),
+    "leakage": ("split", "Held out and trained on, since all images of the class are copies"),
+}
+_UNUSUAL: dict[Code, str] = {
+    "rotated": "turned upright, as the file says (EXIF)",
+    "16-bit": "scaled to 8 bits by its own range",
+    "transparent": "pasted on white where it is transparent",
+}
 _UNREADABLE = 0.01  # share of the files beyond which something is wrong with the whole folder
 
 
@@ -165,6 +186,24 @@ def missing(held: ScanResult, classes: Sequence[str], where: str, root: str) -> 
     reason = f"The class has training images and none in {where}: it is not evaluated."
     absent = sorted(set(classes) - set(held.classes))
     return [Problem(_inside(where, root) + name, reason, "unmatched") for name in absent]
+
+
+def decided(remarks: Iterable[Problem], parts: Sequence[ScanResult]) -> Iterator[Decision]:
+    """Says what the remarks on a source, and unusual pictures in it, came to: a line for a kind."""
+    paths: dict[Code, list[str]] = {}
+    for remark in remarks:
+        paths.setdefault(remark.code, []).append(remark.path)
+    for code, (topic, what) in _CHOSEN.items():
+        if code in paths:
+            yield Decision(topic, f"{what} ({len(paths[code]):,}): {listed(paths[code], 3)}.")
+    headers = [header for part in parts for header in part.headers if header is not None]
+    counts = Counter(code for header in headers for code in header.remarks)
+    for code, what in _UNUSUAL.items():
+        if counts[code]:
+            pictures = (
+                "1 picture is" if counts[code] == 1 else f"{counts[code]:,} pictures are each"
+            )
+            yield Decision("pixels", f"{pictures} {what}.")
 
 
 def _inside(where: str, root: str) -> str:

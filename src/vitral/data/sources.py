@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from vitral.data.decisions import Decision
 from vitral.data.names import HeldOutName
 from vitral.errors import DataError, TruncatedError
 
@@ -132,6 +133,7 @@ class ScanResult:
         class_names: every class, where the source knows them without its images.
         made_from: for images that are made here and not read from files: what tells them from
             others. They hold no copies and no damage, so nothing looks for either.
+        decisions: what was chosen while looking, such as the column of the labels.
     """
 
     reader: Reader
@@ -147,6 +149,7 @@ class ScanResult:
     labelled: bool = True
     class_names: tuple[str, ...] = ()
     made_from: str = ""
+    decisions: list[Decision] = field(default_factory=list)
 
     def add(
         self,
@@ -258,6 +261,7 @@ class DataLayout:
         held_name: what those are called.
         root: the folder, the file or the name, for messages.
         is_path: whether `root` is a path on this machine.
+        decisions: what was chosen while it was recognised, such as one of two lists.
     """
 
     kind: str
@@ -266,6 +270,7 @@ class DataLayout:
     held_name: HeldOutName
     root: str
     is_path: bool = True
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def absolute(self) -> str:
@@ -339,6 +344,7 @@ class Dataset:
         train, val: the samples.
         problems: unreadable files that were left out, and remarks.
         fingerprint: changes when a name, a size, a label or the split does.
+        decisions: what was chosen for the user, in order.
     """
 
     source: str
@@ -348,6 +354,7 @@ class Dataset:
     val: Split
     problems: tuple[Problem, ...]
     fingerprint: str
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def multi_label(self) -> bool:

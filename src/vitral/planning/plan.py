@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.datasets import open_dataset
+from vitral.data.decisions import Decision, in_order
 from vitral.data.sources import Dataset
 from vitral.errors import DataError
 from vitral.planning.choose import Facts, choose
@@ -47,9 +48,12 @@ class Plan:
     weights: Weights | None
 
     @property
-    def line(self) -> str:
-        """The sentence that a person should read before the run."""
-        return f"recipe {self.name}: {self.reason}"
+    def decisions(self) -> tuple[Decision, ...]:
+        """Everything that was chosen for the user, which a person should read before the run."""
+        recipe = Decision("recipe", f"{self.name}: {self.reason}")
+        of_weights = () if self.weights is None else self.weights.decisions
+        fit = Decision("fit", self.recipe.images.sentence)
+        return in_order([recipe, *self.data.decisions, *of_weights, fit])
 
 
 def plan(request: Request) -> Plan:
@@ -160,7 +164,9 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     )
     planned = plan(request)
     path = Path(out or run_folder.default_path(str(data), planned.recipe.model.name))
-    return loop.train(planned.recipe, planned.data, planned.weights, path, heading=planned.line)
+    return loop.train(
+        planned.recipe, planned.data, planned.weights, path, decisions=planned.decisions
+    )
 
 
 def resume(

@@ -40,6 +40,7 @@ class Record:
         unreadable: path and reason of images that were to be scored and could not be read.
         unknown: images left out of each class that the model does not know.
         compared: another model's name, and how it fares on these images.
+        decisions: topic and sentence of everything that was chosen for the user.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Record:
     unreadable: tuple[tuple[str, str], ...] = ()
     unknown: Mapping[str, int] = field(default_factory=dict)
     compared: tuple[str, Comparison] | None = None
+    decisions: tuple[tuple[str, str], ...] = ()
 
     @property
     def kind(self) -> TaskKind:
@@ -132,7 +134,15 @@ def read_record(run: Path) -> Record:
         multi_label=answers.multi_label,
         summary=_summary(run / "evaluation.json", answers.predictions),
         views=views.read_bytes() if views.is_file() else b"",
+        decisions=_decisions(content),
     )
+
+
+def _decisions(content: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What recipe.json says was chosen; nothing in the runs of earlier versions."""
+    entries = content.get("decisions")
+    entries = [_mapping(entry) for entry in entries] if isinstance(entries, list) else []
+    return tuple((str(entry.get("topic")), str(entry.get("sentence"))) for entry in entries)
 
 
 def _summary(path: Path, predictions: Sequence[Prediction]) -> dict[str, Any]:

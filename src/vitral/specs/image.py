@@ -66,6 +66,29 @@ class ImageSpec:
         """True if shrinking averages over all pixels."""
         return self.resize != "tensorflow"
 
+    @property
+    def sentence(self) -> str:
+        """Says in words how a picture becomes the tensor."""
+        goal, read = (
+            f"{height}x{width}"
+            for height, width in ([int(side / self.crop) for side in self.size], self.size)
+        )
+        match self.fit:
+            case "crop":
+                how = f"resized until it covers {goal}, and its middle {read} is read"
+            case "pad":
+                how = f"resized to fit into {goal} and padded with the mean colour"
+            case "squash":
+                how = f"stretched to {goal}, whatever its shape"
+        if self.crop < 1 and self.fit != "crop":
+            how += f", and its middle {read} is read"
+        mean = ", ".join(f"{value:.3g}" for value in self.mean)
+        std = ", ".join(f"{value:.3g}" for value in self.std)
+        return (
+            f"A picture is {how} (images.fit={self.fit}, images.crop={self.crop:.3g}), less the "
+            f"mean {mean}, divided by {std}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for model.json."""
         return asdict(self)

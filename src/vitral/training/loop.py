@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from vitral import machine
+from vitral.data.decisions import Decision, to_lines
 from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
@@ -44,7 +45,7 @@ def train(  # noqa: PLR0913 - each has a name at every call
     weights: Weights | None,
     out: Path,
     *,
-    heading: str | None = None,
+    decisions: Sequence[Decision] = (),
     device: str | None = None,
     display: Display | None = None,
     shard: bool = False,
@@ -57,7 +58,7 @@ def train(  # noqa: PLR0913 - each has a name at every call
         data: its images.
         weights: those to continue; None draws new ones.
         out: the folder; where torchrun has started the processes again, one that exists goes on.
-        heading: a line to show first, once nothing stands in the way.
+        decisions: what was chosen for the user, to show first, once nothing stands in the way.
         device: such as "cuda:1"; by default the fastest.
         display: who shows it.
         shard: give each process a piece of the network (FSDP2) instead of all of it (DDP).
@@ -76,12 +77,12 @@ def train(  # noqa: PLR0913 - each has a name at every call
             if main:
                 run_folder.check_new(out, recipe.data.source)
         torch.manual_seed(recipe.seed)
-        if heading is not None:
-            run.display.note(heading)
+        for line in to_lines(decisions):
+            run.display.note(line)
         session = begin_run(run)
         with group.on_main() as main:
             if main:
-                run_folder.create(out, recipe, data)
+                run_folder.create(out, recipe, data, decisions)
         # outside the try: another's folder is not ours to discard
         with run_folder.locked(out, group):
             try:

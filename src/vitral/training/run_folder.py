@@ -35,6 +35,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from vitral import machine, report
+from vitral.data.decisions import Decision, to_json
 from vitral.data.sources import LEFT_OUT, Dataset, Problem
 from vitral.errors import UsageError
 from vitral.evaluation import Score
@@ -117,14 +118,15 @@ def is_run_of(out: Path, recipe: Recipe) -> bool:
     return (out / "recipe.json").exists() and read(out)[0] == recipe
 
 
-def create(out: Path, recipe: Recipe, data: Dataset) -> None:
-    """Make the folder and its recipe.json."""
+def create(out: Path, recipe: Recipe, data: Dataset, decisions: Iterable[Decision] = ()) -> None:
+    """Make the folder and its recipe.json, with what was chosen for the user."""
     content = {
         "recipe": recipe.to_dict(),
         "digest": _digest(recipe.to_dict()),
         "fingerprint": data.fingerprint,
         "command": shlex.join(["vitral", *sys.argv[1:]]),
         "environment": environment(),
+        "decisions": to_json([*data.decisions, *decisions]),
     }
     files.write_json(out / "recipe.json", content)
 

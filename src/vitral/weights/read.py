@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitral.catalog.checkpoints import checkpoint
+from vitral.data.decisions import Decision
 from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
@@ -33,6 +34,7 @@ class Weights:
         source: the file as it was found; None for an artifact.
         ignored_keys: names of other networks in that file.
         notes: what the reader should know, a sentence each.
+        decisions: what was assumed where the file does not tell.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,6 +45,7 @@ class Weights:
     source: checkpoint_files.Source | None = None
     ignored_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
 
 
 def read_weights(

@@ -11,6 +11,7 @@ from vitral.cli.tables import (
     origin_lines,
 )
 from vitral.data.check import Check, Side
+from vitral.data.decisions import Decision
 from vitral.data.sources import Problem
 from vitral.evaluation import compare, evaluate_multi_label, evaluate_single_label
 from vitral.specs import Calibration
@@ -164,12 +165,14 @@ def test_a_check_shows_three_examples_of_each_problem() -> None:
         problems={"unreadable": problems},
         refusal="",
         full=True,
+        decisions=(Decision("split", "The split is its own."), Decision("labels", "A column.")),
     )
     text = shown(*check_lines(check))
-    assert "photos: 3,670 images, 25 classes, class folders" in text
+    assert "photos: 3,670 images, 25 classes" in text
     assert "class19 200 and 5 more" in text.replace("\n", " ") and "25.0 images" in text
     assert "smallest 9x12, median 240x320, largest 3000x4000" in text
-    assert "3,000 to train, 670 held out: its own" in text
+    assert "3,000 to train, 670 held out" in text
+    assert text.index("labels    A column.") < text.index("split     The split is its own.")
     assert "1,234  left out" in text and text.count("The file is empty.") == 3
     assert "ready to train" in text
     for full, word in ((True, "none\n"), (False, "--full decodes")):

@@ -464,7 +464,8 @@ def test_a_plan_opens_the_data_once_and_says_why(photos: Path) -> None:
     assert Facts.of(data).size == (40, 60)
     assert (planned.name, planned.recipe.seed) == ("scratch-small", 4)
     assert planned.recipe.model.size == (32, 32)
-    assert planned.line.startswith("recipe scratch-small: 16 images of 2 classes and no weights")
+    assert planned.decisions[0].topic == "recipe"
+    assert planned.decisions[0].sentence.startswith("scratch-small: 16 images of 2 classes and no")
     assert planned.origins["seed"] == "--seed"
     assert planned.recipe == resolve(Request(data=str(photos), seed=4), Facts.of(data))
 
