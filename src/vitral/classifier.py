@@ -188,13 +188,21 @@ class Classifier:
         )
 
     def evaluate(
-        self, data: str | Path | Split | EvalSet, *, batch: int = 64, workers: int = 0
+        self,
+        data: str | Path | Split | EvalSet,
+        *,
+        allow_unknown: bool = False,
+        batch: int = 64,
+        workers: int = 0,
     ) -> Evaluation:
         """Scores a folder, a built-in source, or what `eval_set` gave.
 
-        A multi-label model scores images that have one each as well. Raises DataError for
-        multi-label images where the model names one, and where none can be read.
+        A multi-label model scores images that have one each as well. Images of classes that the
+        model does not know are left out where `allow_unknown` says so. Raises DataError for them
+        otherwise, for multi-label images where the model names one, and where none can be read.
         """
+        if isinstance(data, str | Path):
+            data = self.eval_set(data, allow_unknown=allow_unknown)
         return self.scored(data, batch=batch, workers=workers)[0]
 
     def scored(

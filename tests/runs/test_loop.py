@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from contexts import context
 from drawn import draw_folder
 from planned import resolve, train
+from vitral.classifier import load
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
 from vitral.planning.plan import open_data, resume
 from vitral.planning.request import Request
+from vitral.report import rerender
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import ProcessGroup
@@ -255,6 +257,40 @@ def test_a_run_goes_on_from_another_folder(
         train(relative, tmp_path / "run", display=Stop(2))
     monkeypatch.chdir(tmp_path)
     resume(tmp_path / "run", display=quiet())
+
+
+def test_a_second_start_changes_nothing_of_the_first(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the first has looked at the folder and made its network, as both had."""
+    begin = loop.begin_run
+    second = replace(recipe, seed=recipe.seed + 1)
+
+    def begin_both(run: object) -> object:
+        monkeypatch.setattr(loop, "begin_run", begin)
+        with pytest.raises(Interrupted):
+            train(second, tmp_path / "run", display=Stop(2))
+        return begin(run)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "begin_run", begin_both)
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(recipe, tmp_path / "run", display=quiet())
+    assert run_folder.read(tmp_path / "run")[0].seed == second.seed
+    with run_folder.locked(tmp_path / "other", ALONE), pytest.raises(UsageError, match="Another"):
+        train(recipe, tmp_path / "other", display=quiet())
+    assert [entry.name for entry in (tmp_path / "other").iterdir()] == [".lock"]
+
+
+def test_a_run_killed_while_best_was_replaced_is_read_as_it_is_and_put_right_by_its_resume(
+    finished: Path,
+) -> None:
+    old = finished / ".best.old"
+    (finished / "best").rename(old)
+    assert load(finished).classes
+    assert rerender(finished, path=finished.parent / "page.html").exists()
+    assert old.exists(), "a reader changes nothing"
+    resume(finished, display=quiet())
+    assert (finished / "best").exists() and not old.exists()
 
 
 def test_one_process_at_a_time(finished: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from vitral import load, train
 from vitral.data.loader import eval_batches
 from vitral.images.preprocess import normalise
+from vitral.training.run_folder import Run
 from vitral.weights import artifact
 
 
@@ -27,7 +28,8 @@ def test_the_verb_says_what_came_of_it_and_what_to_type_next(
 
 def test_a_fine_tune_starts_where_the_weights_ended(trained: Path, tmp_path: Path) -> None:
     changes = ["optimizer.lr=1e-9", "ema=0", "length=2 steps", "schedule.warmup=0 steps"]
-    run = train("digits", start=trained / "run", out=tmp_path / "run", changes=changes)
+    begun = Run(trained / "run", load(trained / "run").evaluate(trained / "photos"))
+    run = train("digits", start=begun, out=tmp_path / "run", changes=changes)
     before, after = artifact.load(trained / "run" / "best")[0], artifact.load(run.path / "best")[0]
     assert torch.allclose(
         before.state_dict()["patches.weight"], after.state_dict()["patches.weight"]
@@ -36,6 +38,26 @@ def test_a_fine_tune_starts_where_the_weights_ended(trained: Path, tmp_path: Pat
     assert after.state_dict()["head.weight"].abs().max() < 1e-6
     content = json.loads((run.path / "recipe.json").read_text())
     assert content["recipe"]["start"] == str(trained / "run")
+
+
+def test_a_word_of_the_command_is_an_argument_in_python(trained: Path, tmp_path: Path) -> None:
+    short = ["data.workers=0", "length=2 steps", "schedule.warmup=0 steps"]
+    run = train(
+        trained / "photos",
+        recipe=trained / "run" / "recipe.json",
+        tune="full",
+        batch="auto",
+        seed=7,
+        device="cpu",
+        log="tensorboard",
+        out=tmp_path / "run",
+        changes=short,
+    )
+    recipe = json.loads((run.path / "recipe.json").read_text())["recipe"]
+    assert (recipe["seed"], recipe["tune"]) == (7, "full")
+    assert (run.path / "tensorboard").exists()
+    again = train(trained / "photos", resume=run, device="cpu")
+    assert again.evaluation.accuracy == run.evaluation.accuracy
 
 
 def test_a_probe_moves_the_head_alone_and_is_the_logistic_regression(

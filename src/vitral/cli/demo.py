@@ -22,11 +22,11 @@ def demo(
     from vitral.planning.plan import plan
     from vitral.planning.request import Request
     from vitral.training import loop
-    from vitral.training.run_folder import default_path
+    from vitral.training.run_folder import new_folder
 
     planned = plan(Request(data="digits"))
-    path = out_ or default_path("digits", planned.recipe.model.name)
-    run = loop.train(planned.recipe, planned.data, planned.weights, path, device=device)
+    with new_folder(out_, "digits", planned.recipe.model.name) as path:
+        run = loop.train(planned.recipe, planned.data, planned.weights, path, device=device)
     decode(planned.data.val.read(0)).save(path / "digit.png")
     classifier = load(path)
     answer = classifier.predict(path / "digit.png")

@@ -16,10 +16,13 @@ def report(
     out_: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: RUN/report.html.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Its images, where they lie elsewhere now.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Write report.html of a run again: in another language, or after Vitral was updated."""
     from vitral.report import rerender
 
-    path = rerender(run, lang, out_, device=device, announce=print_error)
+    path = rerender(run, lang, out_, data=data, device=device, announce=print_error)
     print_lines([f"written: {path}"])

@@ -122,22 +122,22 @@ def train(
     if resume is None:
         _start(request, options, dry_run=dry_run, as_json=json_)
         return
-    if request != Request() or options.fastest or out_ is not None or dry_run:
-        raise UsageError(
-            "--resume goes on exactly as the run began, so it takes no data or settings: "
-            f"vitral train --resume {resume}"
-        )
-    _resume(resume, options)
+    if dry_run:
+        raise UsageError("--dry-run shows a run that has not begun; leave it or --resume out.")
+    _resume(resume, request, options)
 
 
-def _resume(run: Path, options: RunOptions) -> None:
-    from vitral.planning.plan import resume
+def _resume(run: Path, request: Request, options: RunOptions) -> None:
+    from vitral.planning.plan import refuse_beside_resume, resume
     from vitral.training.run_folder import read
 
+    refuse_beside_resume(run, request, measured=options.fastest, out=options.out)
     if options.devices is not None and not options.started:
         read(run)  # a wrong folder is reported before processes start
         _launch(options, run, _typed_without("--devices"))
-    finished = resume(run, device=options.device, shard=options.shard, log=options.log)
+    finished = resume(
+        run, request.data, device=options.device, shard=options.shard, log=options.log
+    )
     if is_first_process():
         print_lines(run_lines(finished))
 
@@ -148,7 +148,7 @@ def _start(request: Request, options: RunOptions, *, dry_run: bool, as_json: boo
     from vitral.planning.plan import plan
     from vitral.training import loop
     from vitral.training.loggers import Loggers
-    from vitral.training.run_folder import check_new, default_path
+    from vitral.training.run_folder import check_new, new_folder
 
     if options.started and options.out is None:
         raise UsageError("Under torchrun name the run folder with --out, where a restart finds it.")
@@ -169,27 +169,27 @@ def _start(request: Request, options: RunOptions, *, dry_run: bool, as_json: boo
     if dry_run:
         _show_dry_run(planned, options, as_json)
         return
-    path = options.out or default_path(recipe.data.source, recipe.model.name)
-    if options.devices is not None and not options.started:
-        check_steps(recipe, planned.data, options.devices)
-        planned = replace(planned, weights=None)  # each process reads its own
-        words = _typed_without("--devices")
-        if options.fastest:  # what auto stands for has been measured
-            words = _typed_without("--devices", "--batch")
-            words.append(f"--set=accumulate={recipe.accumulate}")
-        if options.out is None:
-            words += ["--out", str(path)]
-        _launch(options, path, words)
-    run = loop.train(
-        recipe,
-        planned.data,
-        planned.weights,
-        path,
-        decisions=planned.decisions,
-        device=options.device,
-        shard=options.shard,
-        log=options.log,
-    )
+    with new_folder(options.out, recipe.data.source, recipe.model.name) as path:
+        if options.devices is not None and not options.started:
+            check_steps(recipe, planned.data, options.devices)
+            planned = replace(planned, weights=None)  # each process reads its own
+            words = _typed_without("--devices")
+            if options.fastest:  # what auto stands for has been measured
+                words = _typed_without("--devices", "--batch")
+                words.append(f"--set=accumulate={recipe.accumulate}")
+            if options.out is None:
+                words += ["--out", str(path)]
+            _launch(options, path, words)
+        run = loop.train(
+            recipe,
+            planned.data,
+            planned.weights,
+            path,
+            decisions=planned.decisions,
+            device=options.device,
+            shard=options.shard,
+            log=options.log,
+        )
     if is_first_process():
         print_lines([*run_lines(run), f"next: {_following(path, recipe)}"])
 
@@ -243,14 +243,15 @@ def _launch(options: RunOptions, run: Path, words: list[str]) -> NoReturn:
 def _fastest(recipe: Recipe, options: RunOptions) -> Recipe:
     """Return the recipe with its steps in the parts that this machine computes fastest."""
     from vitral.engines.torch_engine import best_device
-    from vitral.planning.benchmark import fastest_micro_batch
+    from vitral.planning.benchmark import in_fastest_parts
 
-    most = max(1, recipe.data.batch // (options.devices or 1))
-    part = fastest_micro_batch(recipe, best_device(options.device), most)
+    processes = options.devices or 1
+    recipe = in_fastest_parts(recipe, best_device(options.device), processes)
+    part = -(-recipe.data.batch // (processes * recipe.accumulate))
     print_note(
         f"batch  {recipe.data.batch} in parts of {part} per process, the fastest measured here"
     )
-    return replace(recipe, accumulate=-(-most // part))
+    return recipe
 
 
 def _show_dry_run(planned: Plan, options: RunOptions, as_json: bool) -> None:

@@ -8,22 +8,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from vitral.data.datasets import open_dataset
 from vitral.data.decisions import Decision, in_order
 from vitral.data.sources import Dataset
-from vitral.errors import DataError
+from vitral.engines.torch_engine import best_device
+from vitral.errors import DataError, UsageError
+from vitral.planning import benchmark
 from vitral.planning.choose import Facts, choose
 from vitral.planning.origins import origins_of
 from vitral.planning.request import Request
 from vitral.planning.resolve import draft, resolve
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
-from vitral.training.recipe import Classification, Data, Recipe
+from vitral.training.recipe import Classification, Data, Recipe, Tune
 from vitral.training.run_folder import Run
 from vitral.weights.read import Weights, read_weights
 
@@ -123,54 +127,143 @@ def first_weights(start: str) -> Weights:
     return read_weights(start, announce=lambda line: print(line, file=sys.stderr))
 
 
+Anywhere = str | os.PathLike[str]
+
+
 def train(  # noqa: PLR0913 - one argument per option of the command
-    data: str | Path,
+    data: Anywhere | None = None,
     *,
-    start: str | Path | None = None,
+    start: Anywhere | None = None,
     model: str | None = None,
+    recipe: Anywhere | None = None,
+    tune: str | None = None,
     epochs: float | None = None,
     size: int | tuple[int, int] | None = None,
-    recipe: str | None = None,
-    out: str | Path | None = None,
+    batch: int | Literal["auto"] | None = None,
+    seed: int | None = None,
     changes: Sequence[str] = (),
+    out: Anywhere | None = None,
+    resume: Anywhere | None = None,
+    device: str | None = None,
+    shard: bool = False,
+    log: Sequence[str] = (),
 ) -> Run:
     """Train a model on images, as `vitral train` does, and return the finished run.
 
     Args:
         data: a folder of class folders, a CSV file, tar shards, parquet or arrow files, "hf:NAME",
-            or a built-in source, "digits" or "shapes".
-        start: weights to fine-tune, which bring their model: a run, an artifact, a checkpoint or
-            an id like "timm/NAME"; None begins with new ones.
+            or a built-in source, "digits" or "shapes". Beside `resume` only where the images of
+            that run lie elsewhere now.
+        start: weights to fine-tune, which bring their model: a run (its folder, or what this
+            function returned), an artifact, a checkpoint or an id like "timm/NAME"; None begins
+            with new ones.
         model: a name of the catalogue such as "S/16"; by default the recipe's, or that of `start`.
-        epochs: passes over the images; by default the recipe's length.
-        size: pixels of the images that the model reads, or (height, width).
         recipe: a name from `vitral.recipes.names()`, or the recipe.json of a run; by default it is
             chosen by the data and by `start`.
-        out: the run folder; by default a new dated one under runs/.
+        tune: what learns: "full", "probe", "last:N", "lora" or "lora:RANK".
+        epochs: passes over the images; by default the recipe's length.
+        size: pixels of the images that the model reads, or (height, width).
+        batch: images per step; "auto" cuts the recipe's into the parts measured to be fastest.
+        seed: of weights, order and augmentation.
         changes: assignments such as "optimizer.lr=3e-4", as after --set; they win.
+        out: the run folder; by default a new dated one under runs/.
+        resume: a run to go on with exactly as it began, so that none of the above goes with it but
+            `data`.
+        device: such as "cuda:1"; by default the fastest.
+        shard: give each process a piece of the network, where torchrun started several.
+        log: further places for the record: "tensorboard", "wandb", "mlflow" or "trackio".
 
     Returns the run: its `path`, and the `evaluation` of its best weights. Raises UsageError or
     SpecError for a request that makes no recipe, DataError for unusable data, WeightsError for
     weights that cannot be read, ModelError when training diverges, and Interrupted after Ctrl-C.
     """
     request = Request(
-        data=str(data),
-        start=None if start is None else str(start),
-        recipe=recipe,
+        data=_place("data", data) or "",
+        start=_place("start", start),
+        recipe=_place("recipe", recipe),
         model=model,
+        tune=None if tune is None else Tune.parse(tune, "tune"),
         size=size,
         epochs=epochs,
-        changes=changes,
+        batch=None if batch in (None, "auto") else _images_per_step(batch),
+        seed=seed,
+        changes=changes if isinstance(changes, str) else tuple(changes),
     )
+    log = (log,) if isinstance(log, str) else log
+    folder = None if out is None else Path(_place("out", out) or "")
+    if resume is not None:
+        run = Path(_place("resume", resume) or "")
+        refuse_beside_resume(run, request, measured=batch == "auto", out=folder)
+        return _go_on(run, request.data, device=device, shard=shard, log=log)
     planned = plan(request)
-    path = Path(out or run_folder.default_path(str(data), planned.recipe.model.name))
-    return loop.train(
-        planned.recipe, planned.data, planned.weights, path, decisions=planned.decisions
+    if batch == "auto":
+        cut = benchmark.in_fastest_parts(planned.recipe, best_device(device))
+        planned = replace(planned, recipe=cut)
+    with run_folder.new_folder(folder, request.data, planned.recipe.model.name) as path:
+        return loop.train(
+            planned.recipe,
+            planned.data,
+            planned.weights,
+            path,
+            decisions=planned.decisions,
+            device=device,
+            shard=shard,
+            log=log,
+        )
+
+
+def _place(name: str, value: Anywhere | None) -> str | None:
+    """The text of a path or a name; UsageError for what is neither."""
+    if value is None:
+        return None
+    try:
+        return os.fspath(value)
+    except TypeError:
+        raise UsageError(
+            f"{name} is a path, a name, or a run as vitral.train returned it, not a "
+            f"{type(value).__name__}."
+        ) from None
+
+
+def _images_per_step(batch: object) -> int:
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise UsageError(f"batch is images per step, at least 1, or 'auto', not {batch!r}.")
+    return batch
+
+
+def refuse_beside_resume(
+    run: Path, request: Request, *, measured: bool = False, out: Path | None = None
+) -> None:
+    """Raise UsageError for what cannot go with a resume, which the command that can does name.
+
+    The images may be named, where they lie elsewhere now. `measured` is --batch auto.
+    """
+    if out is not None:
+        raise UsageError(f"--resume goes on in {run} itself; leave --out out.")
+    asked = replace(request, data="")
+    if asked == Request() and not measured:
+        return
+    recipe, _ = run_folder.read(run)
+    words = [word for word in asked.options() if word.startswith("--")]
+    words += ["--batch auto"] if measured else []
+    if asked.start is None and asked.model is None:
+        asked = replace(asked, start=str(run))
+    why = "What is set otherwise is another run"
+    if asked.epochs is not None:
+        why = f"Its learning rate ends with its {recipe.length}: a longer one is another run"
+    if asked.start == str(run):
+        why += ", from these weights"
+        if not (run / "last").exists():
+            why = f"Finish it first: vitral train --resume {run}. {why}"
+    raise UsageError(
+        f"--resume goes on exactly as {run} began, so it takes no {', '.join(dict.fromkeys(words))}"
+        f". {why}: {asked.command(request.data or recipe.data.source)}"
     )
 
 
 def resume(
     out: Path,
+    data: str = "",
     *,
     device: str | None = None,
     display: Display | None = None,
@@ -179,11 +272,16 @@ def resume(
 ) -> Run:
     """Go on with the run in `out`; see `vitral.training.loop.resume`.
 
-    The weights that it began from are read only where no whole state is left.
+    `data` names its images where they lie elsewhere now. The weights that it began from are read
+    only where no whole state is left.
     """
     recipe, _ = run_folder.read(out)
-    data = open_data(recipe.data, recipe.images.size, labelled=recipe.labelled)
+    settings = replace(recipe.data, source=data or recipe.data.source)
+    images = open_data(settings, recipe.images.size, labelled=recipe.labelled)
     weights = None
     if recipe.start is not None and not state.exists(out / "state"):
         weights = first_weights(recipe.start)
-    return loop.resume(data, weights, out, device=device, display=display, shard=shard, log=log)
+    return loop.resume(images, weights, out, device=device, display=display, shard=shard, log=log)
+
+
+_go_on = resume  # `train` has an argument of that name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,3 +59,23 @@ class Request:
         for field, why in NOT_SET.items():
             if any(change.partition("=")[0].strip() == field for change in self.changes):
                 raise UsageError(f"{field} cannot be set: {why}.")
+
+    def options(self) -> list[str]:
+        """Return the words that ask for the same on the command line, the images left out."""
+        size = self.size if isinstance(self.size, int | None) else "x".join(map(str, self.size))
+        named = {
+            "--from": self.start,
+            "--recipe": self.recipe,
+            "--model": self.model,
+            "--tune": self.tune,
+            "--epochs": None if self.epochs is None else f"{self.epochs:g}",
+            "--size": size,
+            "--batch": self.batch,
+            "--seed": self.seed,
+        }
+        words = [word for name, x in named.items() if x is not None for word in (name, str(x))]
+        return [*words, *(word for change in self.changes for word in ("--set", change))]
+
+    def command(self, data: str) -> str:
+        """Write the command that asks for the same of these images."""
+        return shlex.join(["vitral", "train", data, *self.options()])

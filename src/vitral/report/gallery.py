@@ -83,11 +83,8 @@ def examples(
     With a model and its image_spec the large ones get what spoke for the answer. An image that is
     not in the split or cannot be read is left out.
     """
-    wrong = mistakes(predictions, MOST)
-    single = predictions if kind == "single_label" else ()
-    label_errors = likely_label_errors(single)[:MOST]
+    wrong, label_errors, small = _chosen(predictions, kind)
     large = list(dict.fromkeys([*wrong, *label_errors]))
-    small = _spread(single)
     wanted = {predictions[i].key for i in [*large, *small]}
     places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
     pictures = dict(_pictures(split, places, [predictions[i].key for i in large], _SIDE))
@@ -108,6 +105,19 @@ def examples(
         *shown(label_errors, pictures, "label_error"),
         *shown(small, thumbs, "confusion"),
     ]
+
+
+def count_wanted(predictions: Sequence[Prediction], *, kind: TaskKind = "single_label") -> int:
+    """Count the pictures of a page of which every image is there."""
+    return sum(map(len, _chosen(predictions, kind)))
+
+
+def _chosen(
+    predictions: Sequence[Prediction], kind: TaskKind
+) -> tuple[list[int], list[int], list[int]]:
+    """The mistakes, the likely label errors, and the small pictures: places in `predictions`."""
+    single = predictions if kind == "single_label" else ()
+    return mistakes(predictions, MOST), likely_label_errors(single)[:MOST], _spread(single)
 
 
 def _spread(predictions: Sequence[Prediction]) -> list[int]:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from vitral.classifier import Classifier
 from vitral.data.sources import Problem
+from vitral.errors import DataError
 from vitral.evaluation import Comparison, Evaluation, class_scores
 from vitral.report import confusions, facts, reliability, style
 from vitral.report.curves import curves, number
@@ -41,7 +42,15 @@ def write_report(
     another language, MachineError when the page cannot be written.
     """
     path = path or Path(run) / "report.html"
-    return _write(path, read_record(Path(run)), examples, translations(lang))
+    return write_record(path, read_record(Path(run)), examples, translations(lang))
+
+
+def count_pictures(path: Path) -> int:
+    """Count the pictures of a page; 0 where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").count("data:image/")
+    except OSError:
+        return 0
 
 
 def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
@@ -86,12 +95,31 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     pictures = examples(
         split, record.predictions, classifier.model, card.images, kind=evaluation.kind
     )
-    return _write(path, record, pictures, language)
+    return write_record(path, record, pictures, language)
 
 
-def _write(path: Path, record: Record, pictures: Sequence[Example], language: Translations) -> Path:
+def write_record(
+    path: Path,
+    record: Record,
+    pictures: Sequence[Example],
+    language: Translations,
+    *,
+    missing: str = "",
+) -> Path:
+    """Write the page of a record, and return its path.
+
+    `missing` says in a sentence why pictures cannot be had: a page in that place that has more of
+    them then stays as it is, and DataError is raised.
+    """
     template = environment(language).get_template("report.html")
     html = template.render(_content(record, pictures, language))
+    before = count_pictures(path)
+    after = html.count("data:image/")
+    if missing and before > after:
+        raise DataError(
+            f"{path} has {before} pictures and would have {after}: {missing} It stays as it is. "
+            f"Name the images with --data, or write the page without them elsewhere with --out."
+        )
     # a file name that is not valid text shows its stray bytes as escapes
     files.write_text(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path

@@ -18,6 +18,7 @@ from vitral.evaluation import (
     read_predictions,
 )
 from vitral.specs.task import TaskKind
+from vitral.storage import files
 
 Line = dict[str, Any]  # of metrics.jsonl: numbers, and pairs of numbers
 
@@ -115,7 +116,7 @@ def read_record(run: Path) -> Record:
             f"that `vitral train` printed."
         )
     content = _object(run / "recipe.json")
-    card = _object(run / "best" / "model.json")
+    card = files.read_folder(run / "best", lambda best: _object(best / "model.json"))
     made_by = _mapping(card.get("made_by"))
     wrapped = isinstance(content.get("recipe"), dict)  # with the command and environment beside it
     lines = _lines(run / "metrics.jsonl")

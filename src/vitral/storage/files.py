@@ -11,18 +11,21 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitral.errors import MachineError, UsageError
+from vitral.errors import MachineError, UsageError, VitralError
 from vitral.wording import byte_size
 
+T = TypeVar("T")
+READS = 20  # of a folder that another process keeps replacing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WRITING = ".writing"  # how the temporary neighbours of files end
 
@@ -112,8 +115,9 @@ def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) 
     """Let `fill` make a new folder beside `folder`, then put it in its place.
 
     A folder cannot be replaced in one step, so a kill between the two renames leaves the old one
-    under `.NAME.old`; `recover` puts it back. Several processes that fill it together call `clear`,
-    `fresh` and `publish` themselves. `needed` and errors are those of write_file.
+    under `.NAME.old`, where `read_folder` finds it and from where the next write takes it back.
+    Several processes that fill it together call `clear`, `fresh` and `publish` themselves. `needed`
+    and errors are those of write_file.
     """
     try:
         clear(folder)
@@ -142,7 +146,7 @@ def clear(folder: Path) -> None:
 def publish(folder: Path) -> None:
     """Put what was made at `fresh` in the place of `folder`."""
     made = fresh(folder)
-    old = folder.with_name(f".{folder.name}.old")
+    old = _old(folder)
     for file in made.iterdir():
         _flush(file)
     _flush(made)
@@ -154,13 +158,57 @@ def publish(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Undo a write_folder that was killed between its two renames."""
-    old = folder.with_name(f".{folder.name}.old")
+    """Undo a write_folder that was killed between its two renames.
+
+    For the one process that writes the folder: another would undo what that is doing just now.
+    """
+    old = _old(folder)
     if old.exists():
         if folder.exists():
             shutil.rmtree(old)
         else:
             old.rename(folder)
+
+
+def current(folder: Path) -> Path:
+    """Find where the content of a folder lies while it is being replaced; nothing is changed."""
+    old = _old(folder)
+    return old if not folder.exists() and old.is_dir() else folder
+
+
+def read_folder(folder: Path, read: Callable[[Path], T]) -> T:
+    """Return what `read` makes of a folder that another process may be replacing.
+
+    `read` is given where the content lies, and is asked again if that was replaced meanwhile, so
+    that all it read is of one version. Raises what it raises of a folder that stays as it is, and
+    MachineError for one that never does.
+    """
+    for _ in range(READS):
+        place, version = _version(folder)
+        try:
+            result = read(place)
+        except (OSError, VitralError):
+            if _version(folder) == (place, version):
+                raise
+        else:
+            if _version(folder) == (place, version):
+                return result
+        time.sleep(0.05)
+    raise MachineError(f"{folder} is replaced faster than it can be read. Try again in a moment.")
+
+
+def _version(folder: Path) -> tuple[Path, tuple[int, ...]]:
+    """Where the content lies, and what another content in that place would not have."""
+    place = current(folder)
+    try:
+        facts = place.stat()
+    except OSError:
+        return place, ()
+    return place, (facts.st_dev, facts.st_ino, facts.st_mtime_ns)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def is_unfinished(path: Path) -> bool:

@@ -24,6 +24,7 @@ from vitral import machine
 from vitral.data.decisions import Decision, to_lines
 from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
+from vitral.storage import files
 from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import initialised
@@ -80,12 +81,15 @@ def train(  # noqa: PLR0913 - each has a name at every call
         for line in to_lines(decisions):
             run.display.note(line)
         session = begin_run(run)
-        with group.on_main() as main:
-            if main:
-                run_folder.create(out, recipe, data, decisions)
-        # outside the try: another's folder is not ours to discard
         with run_folder.locked(out, group):
+            # once more, outside the try: another run may have begun, and is not ours to discard
+            with group.on_main() as main:
+                if main:
+                    run_folder.check_new(out, recipe.data.source)
             try:
+                with group.on_main() as main:
+                    if main:
+                        run_folder.create(out, recipe, data, decisions)
                 return fit(session)
             except (VitralError, RuntimeError):
                 if group.is_main:
@@ -154,6 +158,10 @@ def _context(  # noqa: PLR0913, PLR0917 - what train and resume were given, in t
 
 def _go_on(run: RunContext) -> Run:
     with run_folder.locked(run.out, run.group):
+        with run.group.on_main() as main:
+            if main:
+                files.recover(run.out / "best")
+                files.recover(run.out / "last")
         for slot in state.damaged(run.out / "state"):
             run.display.note(f"passed over: state/{slot} is not whole")
         session = restore(run)

@@ -18,6 +18,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import platform
 import re
@@ -51,6 +52,8 @@ from vitral.version import VERSION
 from vitral.weights.artifact import Card
 from vitral.wording import first_lines
 
+LOCK = ".lock"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -63,14 +66,47 @@ class Run:
         return str(self.path)
 
 
-def default_path(source: str, model: str) -> Path:
-    """runs/DATE_DATA_MODEL, with the time added when that is taken."""
+@contextlib.contextmanager
+def new_folder(out: Path | None, source: str, model: str) -> Iterator[Path]:
+    """Name the folder of a new run: `out`, or runs/DATE_DATA_MODEL that no other start gets.
+
+    The dated folder is made at once, with the time and a number added where one is there, and is
+    taken away again where no run began in it. Raises UsageError where runs/ would lie inside the
+    data, MachineError where it cannot be made.
+    """
+    if out is not None:
+        yield out
+        return
+    runs = Path("runs")
+    files.refuse_inside(runs, source)
+    is_new = not runs.exists()
+    path = _made_at_once(runs, source, model)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # a run has begun in it
+            path.rmdir()
+            if is_new:
+                runs.rmdir()
+
+
+def _made_at_once(runs: Path, source: str, model: str) -> Path:
+    """The first dated folder that this process, and no other, can make."""
     now = datetime.now()
     names = "_".join(
         re.sub(r"[^\w.-]+", "-", part).strip("-") for part in (Path(source).name, model)
     )
-    path = Path("runs") / f"{now:%Y-%m-%d}_{names}"
-    return path if not path.exists() else path.with_name(f"{path.name}_{now:%H%M%S}")
+    usual = f"{now:%Y-%m-%d}_{names}"
+    timed = f"{usual}_{now:%H%M%S}"
+    try:
+        runs.mkdir(exist_ok=True)
+        for name in itertools.chain((usual, timed), (f"{timed}_{k}" for k in itertools.count(2))):
+            with contextlib.suppress(FileExistsError):
+                (runs / name).mkdir()
+                return runs / name
+    except OSError as error:
+        raise files.write_error(error, runs / usual) from None
+    raise AssertionError("there is always a next number")
 
 
 def check_new(out: Path, source: str) -> None:
@@ -91,7 +127,7 @@ def check_new(out: Path, source: str) -> None:
 
 def _left_behind(file: Path) -> bool:
     """Whether it is all that a run killed in its first moment leaves of itself."""
-    return file.name == ".lock" or files.is_unfinished(file)
+    return file.name == LOCK or files.is_unfinished(file)
 
 
 def with_data(recipe: Recipe, data: Dataset) -> Recipe:
@@ -154,19 +190,31 @@ def locked(out: Path, group: ProcessGroup) -> Iterator[None]:
         with group.on_main() as main:
             if main:
                 try:
-                    stack.enter_context(FileLock(out / ".lock", timeout=0))
+                    out.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(FileLock(out / LOCK, timeout=0))
                 except Timeout:
                     raise UsageError(
                         f"Another process is training in {out}. Wait for it, or choose another "
                         f"--out."
                     ) from None
+                except OSError as error:
+                    raise files.write_error(error, out) from None
         yield
 
 
 def remove_unstarted(out: Path) -> None:
     """Remove a run folder that never got as far as a saved state, unless a restart goes on."""
-    if progress_of(out / "state") is None and not requested_accumulation(out):
-        shutil.rmtree(out, ignore_errors=True)
+    if progress_of(out / "state") is not None or requested_accumulation(out):
+        return
+    with contextlib.suppress(OSError):
+        for entry in out.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK:
+                entry.unlink()
+        # the lock goes last: whoever gets the next one finds nothing that is still to be removed
+        (out / LOCK).unlink()
+        out.rmdir()
 
 
 def request_accumulation(out: Path, parts: int) -> None:

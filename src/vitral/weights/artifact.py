@@ -215,13 +215,17 @@ def load_card(folder: Path) -> Card:
 
 
 def locate(run: str | Path) -> Path:
-    """Find the artifact that RUN means: best/ (or last/) of a run folder, or the folder itself."""
+    """Find the artifact that RUN means: best/ (or last/) of a run folder, or the folder itself.
+
+    A training may be replacing it: `files.read_folder` reads it whole.
+    """
     folder = Path(run)
     for name in ("best", "last"):
-        files.recover(folder / name)
-        if (folder / name).is_dir():  # an incomplete best/ is an error, not a reason for last/
+        # an incomplete best/ is an error, not a reason for last/
+        if files.current(folder / name).is_dir():
             return folder / name
-    if (folder / CARD).exists() or (folder / TENSORS).exists():
+    there = files.current(folder)
+    if (there / CARD).exists() or (there / TENSORS).exists():
         return folder
     if not folder.exists():
         raise WeightsError(f"{folder} does not exist. Give a run folder or an artifact folder.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from vitral.data.decisions import Decision
 from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
+from vitral.storage import files
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
 from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
@@ -63,12 +65,13 @@ def read_weights(
     Raises WeightsError, with the reason in a sentence, for anything else.
     """
     path = Path(run)
-    text = str(run)
+    text = os.fspath(run)
     row = checkpoint(text)
-    if not path.exists() and download.is_id(text):
+    if not files.current(path).exists() and download.is_id(text):
         path = download.fetch(text, announce=announce)
     elif is_artifact(path):
-        return _read_artifact(artifact.locate(path), size, changes)
+        read = partial(_read_artifact, size=size, changes=changes)
+        return files.read_folder(artifact.locate(path), read)
     source = checkpoint_files.read(path, formats.join)
     if row is not None and source.config is None:
         source = replace(source, config=formats.named(row.format).published_config(row.model))
@@ -135,7 +138,8 @@ def _notes(
 def is_artifact(path: Path) -> bool:
     """Tell whether a path is a run folder or an artifact."""
     names = (artifact.CARD, "recipe.json", "best", "last")
-    return path.is_dir() and any((path / name).exists() for name in names)
+    there = files.current(path)
+    return there.is_dir() and any((there / name).exists() for name in names)
 
 
 def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence[str]) -> Weights:

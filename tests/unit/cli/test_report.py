@@ -17,7 +17,7 @@ def test_report(vitral, tmp_path):
     assert code == 0
     assert out == f"written: {run / 'report.html'}\n"
     assert err == (
-        "vitral: The run does not say which images it was scored on; the page has no pictures.\n"
+        "vitral: The page has no pictures: the run does not say which images it was scored on.\n"
     )
     assert "Class by class" in (run / "report.html").read_text(encoding="utf-8")
     code, out, _ = vitral("report", run, "--lang", "ko", "--out", tmp_path / "ko.html")

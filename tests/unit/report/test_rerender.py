@@ -65,7 +65,7 @@ def test_with_other_images_in_the_same_place(run, photos):
         path.rename(path.with_name(f"new{i}.jpg"))
     rerender(run, device="cpu", announce=said.append)
     assert said == [
-        f"None of the images of predictions.csv is in {photos}; the page has no pictures."
+        f"The page has no pictures: none of the images of predictions.csv is in {photos}."
     ]
 
 
@@ -73,7 +73,28 @@ def test_no_model_and_no_word_of_where_the_images_are(run):
     said = []
     (run / "best" / "model.json").unlink()
     rerender(run, device="cpu", announce=said.append)
-    assert said == ["The run does not say which images it was scored on; the page has no pictures."]
+    assert said == ["The page has no pictures: the run does not say which images it was scored on."]
+
+
+def test_a_page_is_never_replaced_by_one_with_fewer_pictures(run, photos, tmp_path):
+    said = []
+    path = rerender(run, device="cpu", announce=said.append)
+    rich = path.read_bytes()
+    gone = [photo for photo in sorted(photos.rglob("*.jpg"))[::2] if photo.unlink() is None]
+    with pytest.raises(
+        DataError, match=r"(?s)report\.html has \d+ pictures and would have .* --out"
+    ):
+        rerender(run, device="cpu", announce=said.append)
+    photos.rename(photos.with_name("elsewhere"))
+    with pytest.raises(DataError, match=r"does not exist.* It stays as it is"):
+        rerender(run, "ko", device="cpu", announce=said.append)
+    assert path.read_bytes() == rich
+    assert said == [] and gone
+    poor = rerender(run, path=tmp_path / "poor.html", device="cpu", announce=said.append)
+    assert len(said) == 1
+    assert "data:image/" not in poor.read_text(encoding="utf-8")
+    again = rerender(run, "ko", data=str(photos.with_name("elsewhere")), path=poor, device="cpu")
+    assert "data:image/" in again.read_text(encoding="utf-8")
 
 
 def test_what_is_refused(run, tmp_path):

@@ -75,6 +75,53 @@ def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"best"}
 
 
+def test_a_reader_finds_a_folder_between_the_two_renames_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "best"
+    assert files.current(folder) == folder
+    (tmp_path / ".best.old").mkdir()
+    (tmp_path / ".best.old" / "weights").write_text("kept")
+    assert files.read_folder(folder, lambda place: (place / "weights").read_text()) == "kept"
+    assert names_in(tmp_path) == {".best.old"}
+    with pytest.raises(FileNotFoundError):
+        files.read_folder(folder, lambda place: (place / "nothing").read_text())
+    with pytest.raises(FileNotFoundError):
+        files.read_folder(tmp_path / "never", lambda place: (place / "weights").read_text())
+
+
+def test_what_is_read_of_a_folder_is_of_one_version(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+
+    def write(version: str) -> None:
+        def fill(fresh: Path) -> None:
+            for name in ("card", "weights"):
+                (fresh / name).write_text(version)
+
+        files.write_folder(folder, fill)
+
+    write("1")
+    versions = iter("234")
+
+    def read(place: Path) -> tuple[str, str]:
+        card = (place / "card").read_text()
+        if card in "12":  # replaced while it is read, twice
+            write(next(versions))
+        return card, (place / "weights").read_text()
+
+    assert files.read_folder(folder, read) == ("3", "3")
+
+
+def test_a_folder_that_never_stays_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "READS", 3)
+    with pytest.raises(MachineError, match="replaced faster"):
+        files.read_folder(
+            tmp_path / "best", lambda _: files.write_folder(tmp_path / "best", lambda fresh: None)
+        )
+
+
 def test_tensors(tmp_path: Path) -> None:
     strided = torch.arange(6.0).view(2, 3).t()
     files.write_tensors(tmp_path / "t", {"a": strided}, {"k": "v"})

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import json
@@ -74,12 +75,46 @@ def test_places_for_a_run(tmp_path: Path) -> None:
         run_folder.check_new(Path("/proc/run"), str(data))
 
 
-def test_default_places_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_start_gets_a_dated_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    first = run_folder.default_path("/data/my photos/", "Ti/16")
-    assert first.name.endswith("_my-photos_Ti-16")
-    first.mkdir(parents=True)
-    assert not run_folder.default_path("/data/my photos/", "Ti/16").exists()
+    with contextlib.ExitStack() as stack:
+        places = [
+            stack.enter_context(run_folder.new_folder(None, "/data/my photos/", "Ti/16"))
+            for _ in range(12)  # in one second, most of them
+        ]
+        assert len(set(places)) == 12
+        assert places[0].name.endswith("_my-photos_Ti-16")
+        assert all(place.is_dir() for place in places)
+        (places[3] / "recipe.json").write_text("{}")
+    assert [place for place in places if place.exists()] == [places[3]]
+    with run_folder.new_folder(tmp_path / "mine", "photos", "Ti/16") as out:
+        assert out == tmp_path / "mine"
+    assert not out.exists()
+
+
+def test_a_start_that_fails_leaves_no_dated_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError), run_folder.new_folder(None, "/photos", "Ti/16") as place:
+        raise KeyError(str(place))
+    with pytest.raises(UsageError, match="inside the images"), run_folder.new_folder(None, ".", ""):
+        raise AssertionError("the data would get a class of its own")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(MachineError, match="Cannot write"), run_folder.new_folder(None, "/p", "Ti"):
+        raise AssertionError("there is no room for it")
+
+
+def test_a_run_that_never_began_is_removed_and_its_lock_last(tmp_path: Path) -> None:
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    with run_folder.locked(tmp_path / "run", ProcessGroup(torch.device("cpu"))):
+        (tmp_path / "run" / "recipe.json").write_text("{}")
+        run_folder.remove_unstarted(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run_folder.remove_unstarted(tmp_path / "run")  # nothing is there
 
 
 def test_the_log_goes_back_with_a_resume(tmp_path: Path) -> None:
