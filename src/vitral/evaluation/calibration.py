@@ -312,13 +312,18 @@ def uncalibrated(confidence: Floats, right: NDArray[np.bool_]) -> ReliabilityRep
     )
 
 
+def folds(keys: Sequence[str]) -> NDArray[np.int64]:
+    """Deal N samples into fifths by their names, whatever their order: (N,) numbers from 0."""
+    place = np.empty(len(keys), np.int64)
+    place[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+    return place % min(FOLDS, max(len(keys), 1))
+
+
 def _cross_fitted(
     logits: Floats, labels: NDArray[np.int64], keys: Sequence[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Confidences, and which are confident, by what each fifth's other four fifths gave."""
-    place = np.empty(len(labels), np.int64)
-    place[sorted(range(len(labels)), key=keys.__getitem__)] = np.arange(len(labels))
-    fold = place % min(FOLDS, len(labels))
+    fold = folds(keys)
     confidence = np.empty(len(labels))
     confident = np.empty(len(labels), bool)
     for number in np.unique(fold):
