@@ -45,6 +45,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     count: int | None = None,
     labelled: bool = True,
     allow_unreadable: bool = False,
+    known: Sequence[str] = (),
     tick: Tick | None = None,
 ) -> Dataset:
     """Finds the classes, the images and the splits of what the user named.
@@ -57,6 +58,8 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
             no classes, and every label is -1.
         allow_unreadable: go on with more than 1 % of unreadable files, and with rows of a CSV file
             that name no file or no label.
+        known: classes that the data set has beside those of its images; with them one class of
+            images is enough.
         tick: called with (pictures looked at, of how many) while copies are looked for.
 
     Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
@@ -65,7 +68,12 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     if not 0 < val_fraction < 1:
         raise UsageError(f"val_fraction lies between 0 and 1, not {val_fraction}.")
     options = SourceOptions(
-        labelled=labelled, seed=seed, val_fraction=val_fraction, size=size, count=count
+        labelled=labelled,
+        seed=seed,
+        val_fraction=val_fraction,
+        size=size,
+        count=count,
+        known=tuple(known),
     )
     layout = layouts.find(str(source), options)
     if layout.train is None:
@@ -77,7 +85,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
             scanned.problems.append(Problem.labels_unused(str(source)))
         scanned = scanned.without_labels()
         held = held and held.without_labels()
-    refuse(layout, scanned, held, allow_unreadable)
+    refuse(layout, scanned, held, allow_unreadable, options.known)
     where = str(Path(layout.root).absolute())
     duplicates = broken = DuplicateGroups(np.arange(len(scanned.names)))
     if held is None and not scanned.made_from:
@@ -89,18 +97,30 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
 
 
 def refuse(
-    layout: DataLayout, scanned: ScanResult, held: ScanResult | None, allow_unreadable: bool
+    layout: DataLayout,
+    scanned: ScanResult,
+    held: ScanResult | None,
+    allow_unreadable: bool,
+    known: tuple[str, ...] = (),
 ) -> None:
     """Raises DataError for what no training should start with, as far as names and labels tell."""
     where = str(layout.train)
     problems.refuse_rows(scanned, where, allow_unreadable)
     problems.refuse_nothing(scanned, where)
-    problems.refuse_one_class(scanned, where)
+    if not known:
+        problems.refuse_one_class(scanned, where)
     if held is not None:
         there = str(layout.held_out)
         problems.refuse_rows(held, there, allow_unreadable)
         problems.refuse_nothing(held, there)
-        problems.refuse_unknown_classes(held, scanned.classes, there)
+        problems.refuse_unknown_classes(held, _classes(scanned, known), there)
+
+
+def _classes(scanned: ScanResult, known: Sequence[str]) -> tuple[str, ...]:
+    """The classes of the images and those that are known beside them, sorted."""
+    if not known or not scanned.labelled:
+        return scanned.classes
+    return tuple(sorted({*scanned.classes, *known}))
 
 
 def divide(
@@ -127,11 +147,12 @@ def divide(
         *failed.values(),
         *problems.empty_classes(scanned, where, layout.root),
     ]
-    classes = scanned.classes
+    classes = _classes(scanned, options.known)
     if held is not None:
         held = replace(held, problems=[*held.problems, *broken.values()])
     if failed or broken:  # some of which may have been all there was of a class
-        refuse(layout, replace(scanned, problems=remarks), held, allow_unreadable)
+        remarked = replace(scanned, problems=remarks)
+        refuse(layout, remarked, held, allow_unreadable, options.known)
     if held is None:
         numbers = scanned.numbers(classes)
         sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, group_ids)
@@ -145,7 +166,7 @@ def divide(
     else:
         there = str(layout.held_out)
         remarks += held.problems
-        remarks += problems.missing(held, classes, there, layout.root)
+        remarks += problems.missing(held, scanned.classes, there, layout.root)
         train = scanned.split("train", classes)
         val = held.split(layout.held_name, classes)
     problems.refuse_many_unreadable(remarks, len(train) + len(val), layout.root, allow_unreadable)
@@ -281,6 +302,7 @@ def _held_out_by_training(source: str | Path, division: Division, size: int | No
             count=division.count,
             size=size,
             allow_unreadable=True,
+            known=division.known,
         )
         if again.fingerprint == division.fingerprint:
             return again.val

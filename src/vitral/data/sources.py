@@ -241,6 +241,7 @@ class SourceOptions:
         val_fraction: share of each class that is held out where the source has no split.
         size: side in pixels of the scenes of `shapes`; None for the usual.
         count: number of training scenes of `shapes`; None for the usual.
+        known: classes that the data set has beside those of its images.
     """
 
     labelled: bool = True
@@ -248,6 +249,7 @@ class SourceOptions:
     val_fraction: float = 0.2
     size: int | None = None
     count: int | None = None
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +370,7 @@ class Division:
 
     Attributes:
         source, fingerprint: of the data; None where the artifact does not say them.
-        seed, val_fraction, count: what open_dataset was told.
+        seed, val_fraction, count, known: what open_dataset was told.
     """
 
     source: str | None = None
@@ -376,6 +378,7 @@ class Division:
     seed: int = 0
     val_fraction: float = 0.2
     count: int | None = None
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from vitral.errors import DataError
 from vitral.evaluation import multi_label, single_label
+from vitral.evaluation.changes import Changes
 from vitral.evaluation.multi_label import MultiLabelEvaluation, evaluate_multi_label
 from vitral.evaluation.score import Prediction, Score
 from vitral.storage import files
@@ -104,10 +105,14 @@ def _unexpected(path: Path, line: int, header: Sequence[str], row: list[str]) ->
     return DataError(f"{path}, line {line}: expected {', '.join(header)[:80]}, found {row!r:.200}.")
 
 
-def write_evaluation(path: Path, evaluation: Score) -> None:
+def write_evaluation(path: Path, evaluation: Score, changes: Changes | None = None) -> None:
     """Write evaluation.json: to_dict() without the confusions, which predictions.csv tells.
+
+    `changes` against the network that a fine-tune began from stand beside it.
 
     Raises MachineError when `path` cannot be written; it is then as before.
     """
     values = {name: value for name, value in evaluation.to_dict().items() if name != "confusion"}
+    if changes is not None:
+        values["changes"] = changes.to_dict()
     files.write_json(path, values)

@@ -154,6 +154,10 @@ class ViT(nn.Module):
         """
         return _mean(self._read(images, any_size))
 
+    def inputs_per_head(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what each head of `logits_per_head` reads, (B, width) each."""
+        return self._read(images, any_size=False)
+
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
     ) -> Features:

@@ -101,6 +101,7 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         size=None if size is None else max(size),
         count=settings.count,
         allow_unreadable=settings.allow_unreadable,
+        known=settings.known,
         labelled=labelled,
     )
 

@@ -120,6 +120,15 @@ def _further_scores(
     )
 
 
+def changes(record: Record) -> dict[str, Any]:
+    """Tell what a fine-tune lost and won, the classes that changed most first; {} for nothing."""
+    found = record.summary.get("changes")
+    if not isinstance(found, dict) or not found.get("classes"):
+        return {}
+    rows = sorted(found["classes"], key=lambda c: (c["verdict"] not in ("lost", "won"), -c["lost"]))
+    return {**found, "classes": rows}
+
+
 def network(record: Record, language: Translations) -> dict[str, str]:
     """Name, size and cost of the network, as far as the card or the recipe tells."""
     values = record.card.get("model") or record.recipe.get("model")

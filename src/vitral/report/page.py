@@ -182,6 +182,7 @@ def _content(record: Record, pictures: Sequence[Example], language: Translations
         "shown": shown,
         "matrix": cells,
         "confusions": pairs,
+        "changes": facts.changes(record),
         "curves": curves(record, language),
         "views": _data_uri(record.views) if record.views else "",
         "mistakes": [_shown(p) for p in pictures if p.kind == "mistake"],

@@ -25,7 +25,15 @@ from vitral.data.decisions import Decision, to_lines
 from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
 from vitral.storage import files
-from vitral.training import linear_probe, run_folder, sample_sheet, state, validation
+from vitral.training import (
+    before,
+    linear_probe,
+    new_classes,
+    run_folder,
+    sample_sheet,
+    state,
+    validation,
+)
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import initialised
 from vitral.training.interrupts import interrupts
@@ -33,7 +41,7 @@ from vitral.training.loggers import Loggers
 from vitral.training.recipe import Recipe
 from vitral.training.recovery import restore, roll_back, split_further
 from vitral.training.run_folder import Run
-from vitral.training.session import RunContext, Session, begin_run
+from vitral.training.session import RunContext, Session
 from vitral.training.step import Diverged, StepResult, step, steps_left
 from vitral.weights.read import Weights
 
@@ -80,7 +88,7 @@ def train(  # noqa: PLR0913 - each has a name at every call
         torch.manual_seed(recipe.seed)
         for line in to_lines(decisions):
             run.display.note(line)
-        session = begin_run(run)
+        session = new_classes.begin(run)
         with run_folder.locked(out, group):
             # once more, outside the try: another run may have begun, and is not ours to discard
             with group.on_main() as main:
@@ -174,6 +182,7 @@ def _go_on(run: RunContext) -> Run:
 def fit(session: Session) -> Run:
     """All remaining steps, then the artifacts, predictions.csv and report.html."""
     _show_data(session)
+    before.write(session)
     with session.run.display, session.run.loggers, interrupts() as stop_requests:
         while True:
             try:

@@ -39,6 +39,7 @@ class Data:
         val_fraction: share held out (stratified) when the source has no split of its own.
         split_seed: of that split; apart from the run's seed, so that no run tests on images that
             another one with the same data learnt from.
+        known: classes that are learnt beside those of the images, since the weights know them.
         workers: loading processes; None chooses from the machine. Never changes the result.
         allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
             rows of a CSV without a file or a label.
@@ -49,6 +50,7 @@ class Data:
     count: int | None = None
     val_fraction: float = 0.2
     split_seed: int = 0
+    known: tuple[str, ...] = ()
     workers: int | None = None
     allow_unreadable: bool = False
 
@@ -148,9 +150,11 @@ class Classification:
         class_weights: "balanced" counts every class alike, however many images it has.
         head_bias: first value of a new head's bias.
         teacher: an artifact or id whose answers are learnt beside the labels (DeiT).
-        distill: the teacher's best class ("hard"), or its probabilities ("soft").
+        distill: the teacher's best class ("hard"), or its probabilities ("soft"), of a teacher
+            that knows all classes; "known": its probabilities of those that it knows, so that a
+            network which learns others does not forget them.
         distill_share: share of the loss that the teacher's part has.
-        temperature: of the probabilities of "soft".
+        temperature: of the probabilities of "soft" and "known".
     """
 
     kind: Literal["classification"] = "classification"
@@ -159,7 +163,7 @@ class Classification:
     class_weights: Literal["none", "balanced"] = "none"
     head_bias: float = 0.0
     teacher: str | None = None
-    distill: Literal["hard", "soft"] = "hard"
+    distill: Literal["hard", "soft", "known"] = "hard"
     distill_share: float = 0.5
     temperature: float = 1.0
 
@@ -263,6 +267,7 @@ class Recipe:
         model, images: the network and its preprocessing; the classes come from the data.
         start: the weights to start from: a run, an artifact, a checkpoint or an id; None draws new
             ones.
+        rename: (old, new) names of classes of `start`.
         data, augment, optimizer, schedule, objective, noise: see there.
         tune: what learns.
         length: of the run, warm-up and cooldown included.
@@ -283,6 +288,7 @@ class Recipe:
     model: ModelSpec
     images: ImageSpec
     start: str | None = None
+    rename: tuple[tuple[str, str], ...] = ()
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)

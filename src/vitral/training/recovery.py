@@ -11,7 +11,8 @@ import torch
 from vitral.errors import MachineError, ModelError, WeightsError
 from vitral.training import run_folder, state
 from vitral.training.display import Display
-from vitral.training.session import RunContext, Session, begin_run
+from vitral.training.new_classes import begin
+from vitral.training.session import RunContext, Session
 from vitral.training.step import Diverged
 from vitral.weights import artifact
 
@@ -49,7 +50,7 @@ def restore(run: RunContext, *, before: int | None = None) -> Session:
 
 def _first_state(run: RunContext) -> Session:
     torch.manual_seed(run.recipe.seed)
-    return begin_run(run)
+    return begin(run)
 
 
 def _with_weights(run: RunContext) -> RunContext:

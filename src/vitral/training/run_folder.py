@@ -8,7 +8,9 @@ state/            two resume slots
 .parts            into how many parts a process without memory wants each step cut
 best/ last/       artifacts
 predictions.csv   one line per validation image, by best/
-evaluation.json   what those amount to: scores with their intervals, and the calibration
+evaluation.json   what those amount to: scores with their intervals, and the calibration; after
+                  --from, class by class what was lost and won
+before.json       after --from: the answers of the network that the run began from
 report.html       all of it for a person to look at
 """
 

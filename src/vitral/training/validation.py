@@ -17,7 +17,7 @@ from vitral.errors import ModelError
 from vitral.evaluation import Score
 from vitral.model import ViT
 from vitral.specs import Calibration
-from vitral.training import finetuning, run_folder
+from vitral.training import before, finetuning, run_folder
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Observed
@@ -169,12 +169,15 @@ def finish(session: Session) -> Run:
     model, card = artifact.load(out / "best")
     if progress.best_step != progress.step:
         best = objective.score(observe(session, model.to(session.device)), card.calibration)
+    changes = before.changes(session, best)
     with session.run.group.on_main() as main:
         if main:
             if best.predictions:
                 scores.write_predictions(out / "predictions.csv", best)
-            scores.write_evaluation(out / "evaluation.json", best)
+            scores.write_evaluation(out / "evaluation.json", best, changes)
             run_folder.write_report(out, session.run.data, best, model, session.run.recipe.images)
+    if changes is not None:
+        session.run.display.note(f"before {changes.line()}")
     low, high = (100 * bound for bound in best.interval)
     session.run.display.note(
         f"done in {clock(progress.seconds)}: {best.headline} {100 * best.score:.2f} % "

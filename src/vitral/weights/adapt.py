@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from vitral.model.patches import resample_patches
 from vitral.model.positions import position_context
 from vitral.specs import ModelSpec
 from vitral.weights import artifact
+from vitral.weights.known_classes import KnownClasses
 from vitral.weights.read import Weights
 
 # what a fine-tune may change of the network that it starts from
@@ -34,8 +35,9 @@ def adapt(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the state dict of `spec` that continues `weights`, and a line for each change.
 
-    - Heads: kept where the classes are the same (matched by name), else new and zero, and the
-      pre-logits layer is dropped (Dosovitskiy et al., section 3.2).
+    - Heads: rows of classes that the weights know by name are kept, others are zero. Of weights
+      with a pre-logits layer that `spec` lacks all are: it is dropped (Dosovitskiy et al., section
+      3.2), and what their rows read with it.
     - Positions: the grid is resized by the rule of the weights' format (spec.resample).
     - Patches: the projection is resampled by the pseudo-inverse of FlexiViT (section 3.4).
     - Channels: of the first convolution, summed into one, or repeated and scaled.
@@ -104,26 +106,43 @@ def _heads(
     """Heads for these classes, in place; what was done, a line each."""
     old = weights.card
     notes = []
-    if old.model.representation:
+    if old.model.representation and not spec.representation:
         for name in [name for name in tensors if name.startswith("pre_logits.")]:
             del tensors[name]
         notes.append("the pre-logits layer was left behind, as the paper fine-tunes")
-    same = set(classes) == set(old.classes) and len(classes) == len(old.classes)
     heads = ["head", "distillation_head"] if spec.distillation_token else ["head"]
-    reads_as_many = old.model.pooled_width == spec.pooled_width
-    if same and classes and reads_as_many and not old.model.representation:
-        order = [old.classes.index(name) for name in classes]
-        for head in heads:
-            tensors[f"{head}.weight"] = tensors[f"{head}.weight"][order]
-            tensors[f"{head}.bias"] = tensors[f"{head}.bias"][order]
-        return notes
+    known = kept_rows(weights, spec, classes)
     like = next(iter(tensors.values()))
+    rows = [row for row, place in enumerate(known.places) if place >= 0]
+    places = [place for place in known.places if place >= 0]
     for head in heads:
-        tensors[f"{head}.weight"] = like.new_zeros(spec.classes, spec.pooled_width)
-        tensors[f"{head}.bias"] = like.new_zeros(spec.classes)
+        for part in ("weight", "bias"):
+            width = [spec.representation or spec.pooled_width] if part == "weight" else []
+            tensor = like.new_zeros(spec.classes, *width)
+            if rows:
+                tensor[rows] = tensors[f"{head}.{part}"][places]
+            tensors[f"{head}.{part}"] = tensor
+    if rows:
+        return notes
     had = f"{len(old.classes)} others" if old.classes else "none"
     notes.append(f"a new head of zeros for {spec.classes} classes (the weights had {had})")
     return notes
+
+
+def kept_rows(weights: Weights, spec: ModelSpec, classes: Sequence[str]) -> KnownClasses:
+    """Match the classes by name; none where the head of `spec` reads something else, or is empty.
+
+    What is done with the others is not decided here: they are zero.
+    """
+    old = weights.card.model
+    known = KnownClasses.of(weights, classes)
+    reads_the_same = (old.pooled_width, old.representation) == (
+        spec.pooled_width,
+        spec.representation,
+    )
+    if reads_the_same and old.classes and bool(weights.tensors["head.weight"].any()):
+        return known
+    return replace(known, places=(-1,) * len(known.classes))
 
 
 def _by(pair: tuple[int, int]) -> str:

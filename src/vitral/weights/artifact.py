@@ -83,6 +83,7 @@ class Card:
                 seed=settings["split_seed"],
                 val_fraction=settings["val_fraction"],
                 count=settings["count"],
+                known=tuple(settings.get("known") or ()),
             )
         except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None

@@ -40,7 +40,8 @@ def shard(objective: Objective, group: ProcessGroup, *, bf16: bool) -> None:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     for part in objective.children():  # each a root of its own: validation calls the backbone alone
         fully_shard(part, mesh=mesh, mp_policy=policy)
-    for method in ("logits_per_head", "representation", "forward_patches"):
+    called = ("logits_per_head", "representation", "inputs_per_head", "forward_patches")
+    for method in called:
         register_fsdp_forward_method(network, method)
 
 
