@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,11 @@ from vitral.specs.fields import assign
 from vitral.storage import files
 from vitral.weights import artifact, checkpoint_files, download, formats
 from vitral.weights.artifact import Card
+from vitral.weights.checkpoint_files import Source
+from vitral.weights.formats.base import Format
 from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
 from vitral.weights.rename import Layout, Reading, tables
+from vitral.weights.unwrap import UnusableHead, Wanted, unwrap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,11 +60,14 @@ def read_weights(
     size: tuple[int, int] | None = None,
     changes: Sequence[str] = (),
     announce: Callable[[str], None] = print,
+    unusable_head: UnusableHead = "refuse",
 ) -> Weights:
     """Read a run or artifact folder, a checkpoint of any format, or published weights by id.
 
     `size` is (height, width) in pixels, `changes` such as "model.heads=6", for what the tensors do
-    not tell. `announce` is told of a download before it begins.
+    not tell; "weights.part=PREFIX" and "weights.head=NAME" choose among what a file holds.
+    `announce` is told of a download before it begins. `unusable_head` says whether a head that is
+    no linear layer is an error, or left out, as a fine-tune may.
 
     Raises WeightsError, with the reason in a sentence, for anything else.
     """
@@ -75,39 +82,80 @@ def read_weights(
     source = checkpoint_files.read(path, formats.join)
     if row is not None and source.config is None:
         source = replace(source, config=formats.named(row.format).published_config(row.model))
+    return read_source(source, size=size, changes=changes, unusable_head=unusable_head)
+
+
+def read_source(
+    source: Source,
+    *,
+    size: tuple[int, int] | None = None,
+    changes: Sequence[str] = (),
+    unusable_head: UnusableHead = "refuse",
+) -> Weights:
+    """Read tensors under the names of any format; the arguments are those of `read_weights`.
+
+    Raises WeightsError, with the reason in a sentence, for anything else.
+    """
+    model = _of(changes, "model")
+    shape = shape_from_changes(source, model)
+    found = unwrap(source, _wanted(changes, unusable_head), shape)
+    source = found.source
     table = detect_format(source)
     if formats.of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
-    reading = table.read(source.tensors, shape_from_changes(source, _of(changes, "model")))
-    headless = any(change.replace(" ", "") == "model.classes=0" for change in changes)
-    dropped = [name for name in reading.ours if headless and "head." in name]
+    reading = table.read(source.tensors, shape)
+    dropped = [name for name in reading.ours if _is_headless(changes) and "head." in name]
     for name in dropped:
         del reading.ours[name]
-    check_complete(table, reading, path)
-    spec = infer_spec(source, table, reading, size=size, changes=_of(changes, "model"))
+    check_complete(table, reading, source.path)
+    spec = infer_spec(source, table, reading, size=size, changes=model)
     ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
-    artifact.check(ours, spec, path)
+    artifact.check(ours, spec, source.path)
     format = formats.named(table.format)
-    config = source.config or {}
-    images = replace(format.preprocessing(source, spec.size), size=spec.size).to_dict()
-    images = assign({"images": images}, _of(changes, "images"), "convert")["images"]
-    names = format.classes(config, spec.classes) if spec.classes else ()
+    images = _images(format, source, spec, found.images, _of(changes, "images"))
+    names = format.classes(source.config or {}, spec.classes) if spec.classes else ()
+    notes = (*found.notes, *format.guesses(table, source, spec))
+    more = _notes(reading, ours, spec, names, dropped)
     numbers = tuple(str(i) for i in range(spec.classes))
-    card = Card(
-        model=spec,
-        images=ImageSpec.from_dict(images),
-        classes=numbers if names is None else names,
-    )
     return Weights(
         tensors=ours,
-        card=card,
+        card=Card(model=spec, images=images, classes=numbers if names is None else names),
         format=table.format,
         layout=reading.layout,
         passthrough=reading.passthrough,
         source=source,
         ignored_keys=reading.ignored_keys,
-        notes=(*format.guesses(table, source, spec), *_notes(reading, ours, spec, names, dropped)),
+        notes=(*notes, *more),
+        decisions=tuple(Decision("start", f"{note[0].upper()}{note[1:]}.") for note in notes),
     )
+
+
+def _is_headless(changes: Sequence[str]) -> bool:
+    return any(change.replace(" ", "") == "model.classes=0" for change in changes)
+
+
+def _wanted(changes: Sequence[str], unusable_head: UnusableHead) -> Wanted:
+    """What is asked of a file with several networks or heads."""
+    told = assign({"weights": {"part": "", "head": ""}}, _of(changes, "weights"), "convert")
+    return Wanted(
+        part=str(told["weights"]["part"]),
+        head=str(told["weights"]["head"]),
+        headless=_is_headless(changes),
+        unusable_head=unusable_head,
+    )
+
+
+def _images(
+    format: Format,
+    source: Source,
+    spec: ModelSpec,
+    told: Mapping[str, Any],
+    changes: Sequence[str],
+) -> ImageSpec:
+    """The preprocessing: the format's, what the file's buffers told, and what was asked."""
+    images = replace(format.preprocessing(source, spec.size), size=spec.size).to_dict()
+    values = assign({"images": {**images, **told}}, changes, "convert")
+    return ImageSpec.from_dict(values["images"])
 
 
 def _notes(
@@ -188,6 +236,6 @@ def _layout(card: Card, folder: Path) -> Layout | None:
 def _of(changes: Sequence[str], part: str) -> list[str]:
     """The changes of one part; UsageError for a change of neither."""
     for change in changes:
-        if not change.strip().startswith(("model.", "images.")):
+        if not change.strip().startswith(("model.", "images.", "weights.")):
             raise UsageError(f"--set changes model.NAME or images.NAME, not '{change}'.")
     return [change for change in changes if change.strip().startswith(f"{part}.")]

@@ -121,6 +121,7 @@ class RenameTable:
         free_head_width: whether the heads together may have another width than a token.
         pre_logits_or_head: whether there cannot be both.
         architectures: its program's words for the network, with a head and without.
+        head_reads: how many times the width its head may read; any number where empty.
     """
 
     name: str
@@ -148,6 +149,7 @@ class RenameTable:
     headless: bool = True
     pre_logits_or_head: bool = False
     architectures: tuple[str, ...] = ()
+    head_reads: tuple[int, ...] = ()
 
     def named(self, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Layout, list[str]]:
         """Return the tensors under the table's own names, the layout, and other networks' names."""
@@ -170,7 +172,19 @@ class RenameTable:
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
         """Tell whether these look like tensors of this table."""
         file = self.named(tensors)[0]
-        return all(k in file for k in self.markers) and not any(k in file for k in self.absent)
+        if not all(k in file for k in self.markers) or any(k in file for k in self.absent):
+            return False
+        if not self.head_reads:
+            return True
+        head, patches = (file.get(self.their_name(k)) for k in ("head.weight", "patches.weight"))
+        if head is None or patches is None or head.ndim < 2 or not patches.ndim:
+            return True  # another error says what is wrong
+        return any(head.shape[1] == times * len(patches) for times in self.head_reads)
+
+    def their_name(self, ours: str) -> str:
+        """Return the only name of a tensor of ours; "" where the format has none."""
+        rows = (row for row in self.rows if row.ours == ours and len(row.theirs) == 1)
+        return next((row.theirs[0] for row in rows), "")
 
     def read(self, tensors: Mapping[str, Tensor], shape: Shape = UNTOLD) -> Reading:
         """Return their tensors under our names; `shape` is what was told of patches."""

@@ -47,17 +47,20 @@ def test_a_folder_with_its_configuration(tmp_path: Path) -> None:
     assert checkpoint_files.read(tmp_path / "model.safetensors").config == {"model_type": "vit"}
 
 
-def test_shards(tmp_path: Path) -> None:
-    store(tmp_path / "model-1.safetensors", {"a": VALUES["a"]})
-    store(tmp_path / "model-2.safetensors", {"b/c": VALUES["b/c"], "d": VALUES["d"]})
-    index = {"weight_map": {"a": "model-1.safetensors", "b/c": "model-2.safetensors"}}
-    (tmp_path / checkpoint_files.INDEX).write_text(json.dumps(index))
+@pytest.mark.parametrize("index", checkpoint_files.INDICES)
+def test_shards(tmp_path: Path, index: str) -> None:
+    suffix = ".bin" if "bin" in index else ".safetensors"
+    store(tmp_path / f"model-1{suffix}", {"a": VALUES["a"]})
+    store(tmp_path / f"model-2{suffix}", {"b/c": VALUES["b/c"], "d": VALUES["d"]})
+    places = {"weight_map": {"a": f"model-1{suffix}", "b/c": f"model-2{suffix}"}}
+    (tmp_path / index).write_text(json.dumps(places))
     assert same(checkpoint_files.read(tmp_path).tensors, VALUES)
-    (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"lacks the shard model-2\.safetensors"):
+    assert same(checkpoint_files.read(tmp_path / index).tensors, VALUES)
+    (tmp_path / f"model-2{suffix}").unlink()
+    with pytest.raises(WeightsError, match=rf"lacks the shard model-2{suffix}"):
         checkpoint_files.read(tmp_path)
     for broken in ({}, {"weight_map": []}, {"weight_map": {}}):
-        (tmp_path / checkpoint_files.INDEX).write_text(json.dumps(broken))
+        (tmp_path / index).write_text(json.dumps(broken))
         with pytest.raises(WeightsError, match="lists no shards"):
             checkpoint_files.read(tmp_path)
 
@@ -115,6 +118,28 @@ def test_a_pickled_model_is_never_run(tmp_path: Path, monkeypatch: pytest.Monkey
         checkpoint_files.read(path)
 
 
+@pytest.mark.parametrize("name", ["w.ckpt", "best.pth.tar", "w.pkl", "w.weights", "without"])
+def test_any_ending_of_torchs_own_files(tmp_path: Path, name: str) -> None:
+    for old in (False, True):
+        torch.save({"a": torch.ones(2)}, tmp_path / name, _use_new_zipfile_serialization=not old)
+        assert same(checkpoint_files.read(tmp_path / name).tensors, {"a": torch.ones(2)})
+
+
+def test_what_runs_a_network_leaves_its_names(tmp_path: Path) -> None:
+    names = ["_orig_mod.module.a._checkpoint_wrapped_module.b", "_orig_mod.module.c"]
+    torch.save({name: torch.ones(2) for name in names}, tmp_path / "w.pth")
+    assert set(checkpoint_files.read(tmp_path / "w.pth").tensors) == {"a.b", "c"}
+
+
+def test_a_program_is_no_file_of_weights(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="is a TorchScript program"):
+        checkpoint_files.read(tmp_path / "w.pt")
+    (tmp_path / "w.onnx").write_bytes(b"x")
+    with pytest.raises(WeightsError, match="is an ONNX graph"):
+        checkpoint_files.read(tmp_path / "w.onnx")
+
+
 REFUSED = {
     "empty.npz": (b"", "is empty"),
     "page.npz": (b"\n <!DOCTYPE html><html>Sign in</html>", "is a web page"),
@@ -167,11 +192,13 @@ def test_what_is_no_state_dict(tmp_path: Path) -> None:
     endless["model"] = endless
     for values, match in (
         ({"epoch": 3, "optimizer": {}}, "is no state_dict: it holds epoch, optimizer"),
-        ({"model": {"a": 3}}, "is no state_dict: it holds a"),
+        ({"optimizer": {"state": {0: torch.ones(1)}}}, "the state of an optimizer alone"),
+        ({"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": []}, "of an optimizer alone"),
+        ({"model": {"a": 3}}, "is no state_dict: it holds model"),
         ({}, "is no state_dict: it holds nothing"),
         ([torch.ones(1)], "holds a list"),
         (torch.ones(1), "holds a Tensor"),
-        (endless, "not a state_dict"),
+        (endless, "is no state_dict: it holds model"),
     ):
         torch.save(values, tmp_path / "w.pth")
         with pytest.raises(WeightsError, match=match):
