@@ -1,0 +1,125 @@
+"""Read the groups of classes from a table beside the images, or from any file of that kind.
+
+class,parent
+robin,bird
+sparrow,bird
+bird,animal         groups may have groups; the topmost have an empty parent, or no line
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitral.data.decisions import Decision
+from vitral.errors import DataError, SpecError
+from vitral.specs.tree import ClassTree
+from vitral.wording import closest, listed
+
+FILE = "classes.csv"
+COLUMNS = ("class", "parent")
+
+
+def beside(source: str) -> Path | None:
+    """Find classes.csv in the folder of the images, or beside the list that names them.
+
+    A file of this name with other columns is another one's and is none.
+    """
+    path = Path(source.removeprefix("file://"))
+    folder = path if path.is_dir() else path.parent
+    file = folder / FILE
+    if not (path.exists() and file.is_file()) or file == path:
+        return None
+    try:
+        header = next(csv.reader(io.StringIO(_first_line(file))), [])
+    except csv.Error:
+        return None
+    return file if set(COLUMNS) <= {cell.strip().lower() for cell in header} else None
+
+
+def read(path: str | Path) -> ClassTree:
+    """Read a table of classes and their groups.
+
+    Raises DataError, with the line, for a file that is none, a class with two groups, and a circle.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{file} is not UTF-8; save it as 'CSV UTF-8' (Excel offers that)."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}, the tree of the classes, cannot be read ({reason}).") from None
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{file} line {reader.line_num} is no CSV: {error}.") from None
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    if not set(COLUMNS) <= set(header):
+        raise DataError(
+            f"The first line of {file} names the columns class and parent, not "
+            f"'{','.join(header)[:80]}'. Each line after it gives a class and the group above it."
+        )
+    places = [header.index(column) for column in COLUMNS]
+    parents: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, row in rows[1:]:
+        name, parent = (_text(row[place] if place < len(row) else "") for place in places)
+        if not name:
+            raise DataError(f"{file} line {line} names a parent '{parent}' and no class.")
+        if name in lines and parents.get(name, "") != parent:
+            raise DataError(
+                f"{file} gives '{name}' two parents, '{parents.get(name, '')}' in line "
+                f"{lines[name]} and '{parent}' in line {line}; a class has one. Remove one line."
+            )
+        lines[name] = line
+        if parent:
+            parents[name] = parent
+    try:
+        return ClassTree(parents=parents)
+    except SpecError as error:
+        raise DataError(f"{file}: {error} Remove one of these lines.") from None
+
+
+def of_classes(tree: ClassTree, classes: Sequence[str], where: str) -> tuple[ClassTree, Decision]:
+    """Keep what a tree says of these classes, and say what it makes of them.
+
+    Raises DataError where it groups none of them.
+    """
+    kept = tree.of(classes)
+    groups = kept.groups(classes)
+    strange = sorted({*tree.parents} - {*tree.parents.values()} - {*classes})
+    if not groups:
+        raise DataError(
+            f"{where} has a group for none of the {len(classes)} classes ({listed(classes, 3)}); "
+            f"it names {listed(strange, 3) or 'none'}. Write the classes as they are called."
+        )
+    alone = [name for name in classes if name not in kept.parents and name not in groups]
+    sentence = f"{where} puts {len(classes)} classes into {len(groups)} groups: {listed(groups, 5)}"
+    if alone:
+        near = closest(alone[0], strange)
+        hint = f" (it has '{near}': is that '{alone[0]}'?)" if near else ""
+        sentence += f"; {len(alone)} in no group: {listed(alone, 3)}{hint}"
+    if strange:
+        sentence += f"; {len(strange)} that it names are not there: {listed(strange, 3)}"
+    return kept, Decision("classes", sentence + ".")
+
+
+def _text(cell: str) -> str:
+    """A name as class folders and tables give it."""
+    return unicodedata.normalize("NFC", cell.strip())
+
+
+def _first_line(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as opened:
+            return opened.readline(10_000).replace(";", ",").replace("\t", ",")
+    except OSError:
+        return ""
