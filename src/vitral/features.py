@@ -20,7 +20,8 @@ from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import LEFT_OUT, Arrays, Dataset, Division, Problem, Split
 from vitral.errors import DataError, ModelError, UsageError
-from vitral.evaluation import joined, probes
+from vitral.evaluation import probes
+from vitral.evaluation.neighbours import label_names
 from vitral.evaluation.outputs import Outputs, compute_outputs
 from vitral.evaluation.probes import SEEDS, SHOTS, ProbeKind, ProbeResult, probe_score
 from vitral.specs import ImageSpec
@@ -76,7 +77,7 @@ def embed(
         if len(outputs.indices):
             parts.append(outputs.values)
             paths += [split.key(int(index)) for index in outputs.indices]
-            labels += _named(split.labels[outputs.indices], listing.classes)
+            labels += label_names(split.labels[outputs.indices], listing.classes)
     failed = (*listing.failed, *embedder.failed)
     if not parts:
         raise DataError(f"None of the {len(failed)} files could be read as an image.")
@@ -257,11 +258,3 @@ def _divided_as_trained(classifier: Classifier, data: str | Path) -> Dataset:
         size=max(classifier.card.images.size),
         allow_unreadable=True,
     )
-
-
-def _named(labels: np.ndarray, classes: Sequence[str]) -> list[str]:
-    if not classes:
-        return []
-    if labels.ndim == 1:
-        return [classes[label] for label in labels.tolist()]
-    return [joined(classes[k] for k in np.flatnonzero(row).tolist()) for row in labels]

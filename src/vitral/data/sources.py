@@ -419,3 +419,18 @@ class Arrays:
     def key(self, row: int) -> str:
         """Names an image: digits/12."""
         return self.keys[row]
+
+
+def located(split: Split, index: int) -> str:
+    """Gives the path of a sample that is a file below a folder, as it is found from here.
+
+    A sample of any other kind has its name alone.
+    """
+    reader = split.reader
+    row = int(split.rows[index])
+    while isinstance(reader, _Chosen):
+        row = int(reader.rows[row])
+        reader = reader.reader
+    if isinstance(reader, Files):
+        return str(Path(reader.root).absolute() / reader.names[row])
+    return reader.key(row)
