@@ -36,6 +36,12 @@ Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentati
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe value: optimizer.lr=3e-4.")
 ]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Learn beside the classes that --from knows, forget none.")
+]
+Rename = Annotated[
+    list[str] | None, typer.Option(metavar="OLD=NEW", help="A class of --from by its new name.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 Resume = Annotated[Path | None, typer.Option(help="Go on with this run folder.")]
 DryRun = Annotated[
@@ -80,6 +86,8 @@ def train(
     batch: Batch = None,
     seed: Seed = None,
     set_: Set = None,
+    keep: Keep = False,
+    rename: Rename = None,
     out_: Out = None,
     resume: Resume = None,
     dry_run: DryRun = False,
@@ -105,6 +113,8 @@ def train(
         batch=None if batch in (None, "auto") else _batch_size(batch),
         seed=seed,
         changes=tuple(set_ or ()),
+        keep=keep,
+        rename=tuple(_names(pair) for pair in rename or ()),
     )
     options = RunOptions(
         out=out_,
@@ -208,6 +218,17 @@ def _batch_size(batch: str | None) -> int:
     if batch is None or not batch.isdecimal() or int(batch) < 1:
         raise UsageError(f"--batch is images per step, at least 1, or auto, not '{batch}'.")
     return int(batch)
+
+
+def _names(pair: str) -> tuple[str, str]:
+    """Read OLD=NEW of --rename."""
+    old, equals, new = pair.partition("=")
+    if not equals or "=" in new:
+        raise UsageError(
+            f"--rename is OLD=NEW, not '{pair}'. Names with = in them: "
+            f"vitral.train(..., rename={{old: new}})."
+        )
+    return old, new
 
 
 def _typed_without(*dropped: str) -> list[str]:

@@ -29,7 +29,10 @@ from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
 from vitral.training.recipe import Classification, Data, Recipe, Tune
 from vitral.training.run_folder import Run
+from vitral.weights.artifact import Card
+from vitral.weights.known_classes import Renames, renamed
 from vitral.weights.read import Weights, read_weights
+from vitral.wording import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +70,15 @@ def plan(request: Request) -> Plan:
     WeightsError for weights that cannot be read.
     """
     drafted = draft(request)
-    weights = None if drafted.start is None else first_weights(drafted.start)
+    weights = None if drafted.start is None else first_weights(drafted.start, drafted.rename)
     # those of a recipe.json come without their card: it has the network and the preprocessing
     card = None if weights is None or request.start is None else weights.card
     size = drafted.size or (None if card is None else card.model.size)
-    data = open_data(drafted.data, size, labelled=drafted.labelled)
+    images = drafted.data
+    if request.keep and card is not None:
+        images = replace(images, known=card.classes)
+    data = open_data(images, size, labelled=drafted.labelled)
+    refuse_names(request, data, card)
     facts = Facts.of(data)
     name, reason = choose(request, facts, None if card is None else card.model)
     stages = resolve(request, name, facts, card)
@@ -116,16 +123,32 @@ def refuse_labels(recipe: Recipe, data: Dataset) -> None:
             f"{data.source} gives several labels to an image, and a softmax knows one. Train each "
             f"class for itself: --set objective.loss=bce (and without --tune probe)."
         )
-    if data.multi_label and goal.teacher is not None:
+    if data.multi_label and goal.teacher is not None and goal.distill != "known":
         raise DataError(
             f"{data.source} gives several labels to an image, and a teacher answers with one. "
             f"Leave objective.teacher out."
         )
 
 
-def first_weights(start: str) -> Weights:
+def refuse_names(request: Request, data: Dataset, card: Card | None) -> None:
+    """Raise DataError for a new name that nothing has, and for old answers of another kind."""
+    for old, new in request.rename:
+        if new not in data.classes:
+            raise DataError(
+                f"--rename {old}={new}: {data.source} has no class '{new}'; "
+                f"{did_you_mean(new, data.classes)} (--keep keeps a class without images.)"
+            )
+    if request.keep and card is not None and (card.labels == "several") != data.multi_label:
+        raise DataError(
+            f"--keep: the weights give an image {card.labels} of their classes, and {data.source} "
+            f"labels it otherwise. Label the images as those were, or leave --keep out."
+        )
+
+
+def first_weights(start: str, rename: Renames = ()) -> Weights:
     """Read weights to start from; a download is announced on the standard error."""
-    return read_weights(start, announce=lambda line: print(line, file=sys.stderr))
+    weights = read_weights(start, announce=lambda line: print(line, file=sys.stderr))
+    return renamed(weights, rename)
 
 
 Anywhere = str | os.PathLike[str]
@@ -143,6 +166,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     batch: int | Literal["auto"] | None = None,
     seed: int | None = None,
     changes: Sequence[str] = (),
+    keep: bool = False,
+    rename: Mapping[str, str] | None = None,
     out: Anywhere | None = None,
     resume: Anywhere | None = None,
     device: str | None = None,
@@ -167,6 +192,9 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         batch: images per step; "auto" cuts the recipe's into the parts measured to be fastest.
         seed: of weights, order and augmentation.
         changes: assignments such as "optimizer.lr=3e-4", as after --set; they win.
+        keep: go on knowing the classes that `start` knows, whether or not `data` has them: its
+            answers are learnt beside the labels.
+        rename: the new names of classes of `start`, by the old ones.
         out: the run folder; by default a new dated one under runs/.
         resume: a run to go on with exactly as it began, so that none of the above goes with it but
             `data`.
@@ -189,6 +217,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         batch=None if batch in (None, "auto") else _images_per_step(batch),
         seed=seed,
         changes=changes if isinstance(changes, str) else tuple(changes),
+        keep=keep,
+        rename=tuple((rename or {}).items()),
     )
     log = (log,) if isinstance(log, str) else log
     folder = None if out is None else Path(_place("out", out) or "")
@@ -281,7 +311,7 @@ def resume(
     images = open_data(settings, recipe.images.size, labelled=recipe.labelled)
     weights = None
     if recipe.start is not None and not state.exists(out / "state"):
-        weights = first_weights(recipe.start)
+        weights = first_weights(recipe.start, recipe.rename)
     return loop.resume(images, weights, out, device=device, display=display, shard=shard, log=log)
 
 

@@ -33,6 +33,8 @@ class Request:
         tune: what learns.
         seed: of the weights, the order and every augmentation.
         changes: assignments of --set, such as "optimizer.lr=3e-4".
+        keep: whether the classes that the weights of --from know are kept, and how they answer.
+        rename: (old, new) names of classes of those weights.
 
     Raises UsageError or SpecError for what no images and no weights could make right.
     """
@@ -47,11 +49,18 @@ class Request:
     tune: Tune | None = None
     seed: int | None = None
     changes: Sequence[str] = ()
+    keep: bool = False
+    rename: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything is read."""
         if self.start is not None and self.model is not None:
             raise UsageError("The weights of --from bring their model; leave --model out.")
+        if self.start is None and (self.keep or self.rename):
+            option = "--keep keeps what" if self.keep else "--rename renames classes that"
+            raise UsageError(f"{option} the weights of --from know; name them: --from RUN.")
+        if any(not old or not new or old == new for old, new in self.rename):
+            raise UsageError("--rename is OLD=NEW, two names that differ.")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise UsageError(f"--epochs is passes over the images, above 0, not {self.epochs}.")
         if isinstance(self.changes, str):
@@ -74,6 +83,8 @@ class Request:
             "--seed": self.seed,
         }
         words = [word for name, x in named.items() if x is not None for word in (name, str(x))]
+        words += ["--keep"] if self.keep else []
+        words += [word for old, new in self.rename for word in ("--rename", f"{old}={new}")]
         return [*words, *(word for change in self.changes for word in ("--set", change))]
 
     def command(self, data: str) -> str:

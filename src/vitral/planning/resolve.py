@@ -42,12 +42,14 @@ class Draft:
         data: how they are opened.
         size: (height, width) in pixels, at which `shapes` is drawn; None: as the weights of --from.
         start: the weights to read; None for none.
+        rename: classes of those weights.
         labelled: whether the images need labels.
     """
 
     data: Data
     size: tuple[int, int] | None
     start: str | None
+    rename: tuple[tuple[str, str], ...]
     labelled: bool
 
 
@@ -78,6 +80,7 @@ def draft(request: Request) -> Draft:
         data=from_mapping(Data, values["data"]),
         size=None if size is None else pair("--size", size),
         start=values["start"],
+        rename=request.rename or recipe.rename,
         labelled=recipe.labelled,
     )
 
@@ -109,6 +112,9 @@ def resolve(
     label = f"--model {request.model}" if request.model else "the weights" if card else "--size"
     stages.append(Stage(label, recipe))
     recipe = _with_options(recipe, request)
+    if request.keep and card is not None:
+        recipe = _keeping(recipe, card)
+        stages.append(Stage("--keep", recipe))
     if request.epochs is not None:
         recipe = _shortened(recipe, request.epochs)
     stages.append(Stage("--epochs", recipe))
@@ -118,6 +124,34 @@ def resolve(
         recipe = _solved(recipe)
     stages.append(Stage("--tune", recipe))
     return stages
+
+
+def _keeping(recipe: Recipe, card: Card) -> Recipe:
+    """A run whose weights go on knowing their classes, with their own answers as a teacher.
+
+    Learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282), at its temperature of 2 and
+    with as much weight for the old answers as for the labels.
+
+    Raises UsageError for what has no old answers to keep.
+    """
+    goal = recipe.objective
+    if not card.classes:
+        raise UsageError("--keep: the weights of --from name no class, so there is none to keep.")
+    if not isinstance(goal, Classification):
+        raise UsageError(f"--keep keeps answers about classes; {goal.kind} learns without any.")
+    if goal.teacher is not None:
+        raise UsageError("--keep has the old network as a teacher; leave the other teacher out.")
+    if recipe.tune.kind == "probe":
+        raise UsageError(
+            "--keep learns beside the old answers, and --tune probe solves for a whole new head; "
+            "leave one out, or take --tune last:1."
+        )
+    kept = replace(goal, teacher=recipe.start, distill="known", distill_share=0.5, temperature=2.0)
+    data = replace(recipe.data, known=card.classes)
+    # the old rows read what the pre-logits layer makes
+    model = replace(recipe.model, representation=card.model.representation)
+    # the held-out images may show the new classes alone: to choose by them were to choose to forget
+    return replace(recipe, objective=kept, data=data, model=model, select="last", patience=None)
 
 
 def _solved(recipe: Recipe) -> Recipe:
@@ -175,6 +209,7 @@ def _with_options(recipe: Recipe, request: Request) -> Recipe:
     source = request.data or recipe.data.source
     return replace(
         recipe,
+        rename=request.rename or recipe.rename,
         data=replace(recipe.data, source=source, batch=batch),
         tune=request.tune or recipe.tune,
         seed=recipe.seed if request.seed is None else request.seed,

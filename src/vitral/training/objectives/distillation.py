@@ -21,6 +21,7 @@ from vitral.training.objectives.classification import (
 )
 from vitral.training.recipe import Classification, Recipe
 from vitral.weights import artifact
+from vitral.weights.known_classes import Renames, renamed
 from vitral.weights.read import read_weights
 
 
@@ -41,11 +42,24 @@ class DistillationObjective(ClassificationObjective):
     ) -> None:
         super().__init__(backbone, recipe, classes, labels)
         self.teacher = teacher  # no module: it is frozen, and no part of the resume state
+        shown = labels.any(0) if self.multi_label else np.bincount(labels, minlength=len(classes))
+        self.shown = torch.from_numpy(np.flatnonzero(shown)).to(self.device)
 
     def losses(self, outputs: tuple[Tensor, ...], targets: Tensor, images: Tensor) -> Tensor:
         """Return the loss of each image, float32 (B,): the labels' share and the teacher's."""
         with self.autocast():
             taught = self.teacher(images)
+        if self.settings.distill == "known":
+            return kept_losses(
+                outputs,
+                targets,
+                taught,
+                self.settings,
+                known=self.teacher.known,
+                shown=self.shown,
+                weights=self.class_weights,
+                multi_label=self.multi_label,
+            )
         return losses(outputs, targets, taught, self.settings, weights=self.class_weights)
 
 
@@ -74,17 +88,69 @@ def losses(
     return weighted(each, targets, weights)
 
 
-def teacher_losses(logits: Tensor, taught: Tensor, settings: Classification) -> Tensor:
+def kept_losses(  # noqa: PLR0913 - each has a name at every call
+    outputs: tuple[Tensor, ...],
+    targets: Tensor,
+    taught: Tensor,
+    settings: Classification,
+    *,
+    known: Tensor,
+    shown: Tensor,
+    weights: Tensor | None = None,
+    multi_label: bool = False,
+) -> Tensor:
+    """Return the loss of each image, float32 (B,), of learning without forgetting (LwF).
+
+    Every head learns the labels, among the classes that images show, and the teacher's answers
+    about the classes that it knows (Li and Hoiem 2016, equations 2 and 3): a class that no image
+    shows is neither asked for nor pushed down.
+
+    Args:
+        outputs: logits (B, classes) of each head.
+        targets: as of `losses`; with several labels bool or mixed float (B, classes).
+        taught: the teacher's logits (B, known).
+        settings: as of `losses`.
+        known: int64 (known,), the student's number of each class that the teacher knows.
+        shown: int64 (shown,), the numbers of the classes that a training image has.
+        weights: (classes,) of `class_weights`.
+        multi_label: whether an image may have several labels, or none.
+    """
+    share = settings.distill_share
+    asked = targets
+    if targets.ndim == 2:
+        asked = targets[:, shown]
+    elif len(shown) < outputs[0].shape[1]:
+        asked = torch.searchsorted(shown, targets)
+    columns = weights[shown] if multi_label and weights is not None else None
+    total = outputs[0].new_zeros(len(targets), dtype=torch.float32)
+    for logits in outputs:
+        own = logits.float()
+        learnt = label_losses(
+            own[:, shown], asked, settings, columns=columns, multi_label=multi_label
+        )
+        kept = teacher_losses(own[:, known], taught.float(), settings, multi_label=multi_label)
+        total = total + (1 - share) * learnt + share * kept
+    mean = total / len(outputs)
+    return mean if multi_label else weighted(mean, targets, weights)
+
+
+def teacher_losses(
+    logits: Tensor, taught: Tensor, settings: Classification, *, multi_label: bool = False
+) -> Tensor:
     """Return the loss of each image, (B,), of one head against the teacher's logits.
 
     Args:
         logits, taught: float32 (B, classes), the student's and the teacher's.
         settings: its distill and temperature.
+        multi_label: whether each class is a question of its own, answered by its sigmoid.
     """
+    if multi_label:
+        each = F.binary_cross_entropy_with_logits(logits, taught.sigmoid(), reduction="none")
+        return each.sum(1) if settings.loss == "sigmoid" else each.mean(1)
     match settings.distill:
         case "hard":
             return F.cross_entropy(logits, taught.argmax(1), reduction="none")
-        case "soft":
+        case "soft" | "known":
             # the teacher's divergence from the student, as DeiT's code has it; its code also
             # divides by the classes, which equation 2 does not
             t = settings.temperature
@@ -102,13 +168,15 @@ class Teacher:
     Attributes:
         model: in evaluation mode, without gradients.
         images: the preprocessing it expects; `student` is that of the images it is given.
-        order: (classes,) its index of each class of the student.
+        order: its index of each class of the student that it knows.
+        known: the student's index of each of those; all of them, unless it is to keep them.
     """
 
     model: ViT
     images: ImageSpec
     student: ImageSpec
     order: Tensor
+    known: Tensor
 
     @classmethod
     def read(
@@ -118,16 +186,21 @@ class Teacher:
         classes: Sequence[str],
         device: torch.device,
         *,
+        rename: Renames = (),
         announce: Callable[[str], None] = print,
     ) -> Teacher:
         """Read the teacher of the settings, for a student of these images and classes.
 
-        `announce` is called before a download begins. Raises WeightsError for weights that
+        `rename` gives its classes other names; `announce` is called before a download begins.
+
+        Raises WeightsError for weights that
         cannot be read, SpecError for a teacher that reads no RGB images, DataError for classes of
         the student that it does not know by name.
         """
         assert settings.teacher is not None
         weights = read_weights(settings.teacher, announce=announce)
+        keeps = settings.distill == "known"
+        weights = renamed(weights, rename) if keeps else weights
         card = weights.card
         if card.model.channels != 3:
             raise SpecError(
@@ -136,7 +209,7 @@ class Teacher:
             )
         count = Counter(card.classes)
         unknown = [name for name in classes if count[name] != 1]
-        if unknown and tuple(classes) != card.classes:
+        if unknown and tuple(classes) != card.classes and not (keeps and set(count) & set(classes)):
             first = ", ".join(card.classes[:3]) or "none"
             raise DataError(
                 f"The teacher {settings.teacher} does not know {len(unknown)} of the "
@@ -145,13 +218,15 @@ class Teacher:
             )
         places = {name: index for index, name in enumerate(card.classes)}
         same = tuple(classes) == card.classes  # a name may then stand twice, as in ImageNet's
-        order = range(len(classes)) if same else [places[name] for name in classes]
+        known = [row for row, name in enumerate(classes) if same or name not in unknown]
+        order = known if same else [places[classes[row]] for row in known]
         model = artifact.network(weights.tensors, card.model).requires_grad_(False)
         return cls(
             model=model.to(device),
             images=card.images,
             student=images,
-            order=torch.tensor(list(order), device=device),
+            order=torch.tensor(order, device=device),
+            known=torch.tensor(known, device=device),
         )
 
     @torch.no_grad()

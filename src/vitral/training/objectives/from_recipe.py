@@ -41,7 +41,14 @@ def build(
             return ClassificationObjective(backbone, recipe, classes, labels)
         case Classification() as settings:
             device = next(backbone.parameters()).device
-            teacher = Teacher.read(settings, recipe.images, classes, device, announce=announce)
+            teacher = Teacher.read(
+                settings,
+                recipe.images,
+                classes,
+                device,
+                rename=recipe.rename,
+                announce=announce,
+            )
             return DistillationObjective(backbone, recipe, classes, labels, teacher)
         case MaskedPatches():
             return MaskedPatchObjective(backbone, recipe)

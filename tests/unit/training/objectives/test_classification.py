@@ -327,3 +327,78 @@ def test_a_teacher_of_other_classes_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         settings = Classification(teacher=str(tmp_path / "nothing"))
         Teacher.read(settings, STUDENT, NAMES, torch.device("cpu"))
+
+
+def kept_loss(targets: Tensor, *, shown: Tensor, **more: Any) -> Tensor:
+    settings = Classification(distill="known", distill_share=0.5, temperature=2.0)
+    known = torch.tensor([0, 3])
+    taught = logits(5)[:, :2]
+    return distillation.kept_losses(
+        (logits(),), targets, taught, settings, known=known, shown=shown, **more
+    )
+
+
+def test_learning_without_forgetting_is_the_definition() -> None:
+    """The labels among the classes that are shown, the old answers at a temperature of 2."""
+    shown = torch.tensor([1, 2, 4])
+    labels = torch.tensor([1, 2, 4, 4, 2, 1])
+    own, taught = logits(), logits(5)[:, :2]
+    places = torch.tensor([0, 1, 2, 2, 1, 0])
+    learnt = F.cross_entropy(own[:, shown], places, reduction="none")
+    old = (taught / 2).softmax(1)
+    kept = 4 * (old * ((taught / 2).log_softmax(1) - (own[:, [0, 3]] / 2).log_softmax(1))).sum(1)
+    torch.testing.assert_close(kept_loss(labels, shown=shown), 0.5 * learnt + 0.5 * kept)
+
+
+def test_a_class_that_no_image_shows_is_not_pushed_down() -> None:
+    settings = Classification(distill="known", distill_share=0.0)
+    own = logits().requires_grad_()
+    shown, known = torch.tensor([1, 2, 4]), torch.tensor([0, 3])
+    labels = torch.tensor([1, 2, 4, 4, 2, 1])
+    distillation.kept_losses(
+        (own,), labels, logits(5)[:, :2], settings, known=known, shown=shown
+    ).sum().backward()
+    assert own.grad is not None
+    assert not own.grad[:, [0, 3]].any() and bool(own.grad[:, shown].any())
+
+
+def test_one_new_class_alone_moves_nothing_but_by_the_old_answers() -> None:
+    labels = torch.full((B,), 4)
+    everything = kept_loss(labels, shown=torch.tensor([4]))
+    old = kept_loss(torch.full((B,), 2), shown=torch.tensor([2]))
+    torch.testing.assert_close(everything, old)
+
+
+def test_mixed_and_several_labels_are_kept_too() -> None:
+    shown = torch.tensor([1, 2, 4])
+    labels = torch.tensor([1, 2, 4, 4, 2, 1])
+    mixed = F.one_hot(labels, K).float()
+    torch.testing.assert_close(kept_loss(mixed, shown=shown), kept_loss(labels, shown=shown))
+    settings = Classification(loss="bce", distill="known", distill_share=0.5)
+    own, taught = logits(), logits(5)[:, :2]
+    several = mixed.bool()
+    found = distillation.kept_losses(
+        (own, own),
+        several,
+        taught,
+        settings,
+        known=torch.tensor([0, 3]),
+        shown=shown,
+        multi_label=True,
+    )
+    learnt = F.binary_cross_entropy_with_logits(own[:, shown], mixed[:, shown], reduction="none")
+    kept = F.binary_cross_entropy_with_logits(own[:, [0, 3]], taught.sigmoid(), reduction="none")
+    torch.testing.assert_close(found, 0.5 * learnt.mean(1) + 0.5 * kept.mean(1))
+
+
+def test_a_teacher_may_know_some_of_the_classes_by_their_new_names(tmp_path: Path) -> None:
+    network, _ = teacher(tmp_path / "t", ("cat", "wasp", "ant", "bee"))
+    settings = Classification(teacher=str(tmp_path / "t"), distill="known")
+    device = torch.device("cpu")
+    names = ("ant", "bee", "cat", "dog", "hornet")
+    found = Teacher.read(settings, STUDENT, names, device, rename=[("wasp", "hornet")])
+    assert found.known.tolist() == [0, 1, 2, 4]
+    images = preprocess.normalise(pixels(), STUDENT)
+    torch.testing.assert_close(found(images), network(images)[:, [2, 3, 0, 1]])
+    with pytest.raises(DataError, match="does not know 1 of the 1 classes"):
+        Teacher.read(settings, STUDENT, ("dog",), device)
