@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from vitral.data import layouts, near_duplicates
 from vitral.data.datasets import decisions_of, divide, refuse
 from vitral.data.decisions import Decision, to_json
 from vitral.data.near_duplicates import Tick
-from vitral.data.problems import empty_classes, missing
+from vitral.data.problems import empty_classes, missing, refuse_bands
 from vitral.data.sources import (
     Code,
     DataLayout,
@@ -49,6 +49,9 @@ EFFECTS: dict[Code, str] = {
     "rotated": "turned upright",
     "16-bit": "scaled to 8 bits by its range",
     "transparent": "pasted on white",
+    "unseen": "the colours beneath are read",
+    "flat": "kept",
+    "bands": "three are read: --set images.bands=[3,2,1]; without it training stops",
     "duplicate": "kept; copies go to the same side of a split that Vitral makes",
     "near-duplicate": "kept; copies go to the same side of a split that Vitral makes",
     "two-classes": "kept under both labels; decide which is right",
@@ -72,9 +75,22 @@ _REMARKS: dict[Code, str] = {
     "transparent": "It has transparency.",
 }
 
-# (what cannot be decoded, by its row in each part; the first picture of which each is a copy and
-# the content of each where it was read, both with rows that count through all parts)
-_Compared = tuple[list[dict[int, Problem]], np.ndarray, list[bytes]]
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Compared:
+    """What comes of looking at every file.
+
+    Attributes:
+        failed: what cannot be decoded, by its row in each part.
+        group_ids: the first picture of which each is a copy, and contents: the content of each
+            where it was read; both with rows that count through all parts.
+        remarks: on pictures in which nothing is seen.
+    """
+
+    failed: list[dict[int, Problem]]
+    group_ids: np.ndarray
+    contents: list[bytes]
+    remarks: list[Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +198,13 @@ def check(
     problems += [problem for part in parts for problem in _of_headers(part)]
     made_here = any(part.made_from for part in parts)  # nothing there to be found
     decodes = full and not made_here
-    failed, group_ids, contents = _decoded(parts, tick) if decodes else _undecoded(parts)
+    compared = _decoded(parts, tick) if decodes else _undecoded(parts)
+    failed, group_ids, contents = compared.failed, compared.group_ids, compared.contents
     problems += [problem for of_part in failed for problem in of_part.values()]
+    problems += compared.remarks
     problems += _of_copies(parts, group_ids, contents)
     data, refusal = _attempt(layout, parts, group_ids, failed, options)
+    refusal = refusal or _without_bands(parts, str(source))
     left = [part.without(rows) for part, rows in zip(parts, failed, strict=True)]
     problems += _of_classes(layout, left)
     return Check(
@@ -237,10 +256,21 @@ def _decisions(
     return decisions_of(layout, parts[0], held, remarks, options)
 
 
+def _without_bands(parts: list[ScanResult], where: str) -> str:
+    """Why a training stops that was not told which bands to show."""
+    try:
+        refuse_bands(next((part.banded for part in parts if part.banded), None), where)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def _of_headers(part: ScanResult) -> Iterator[Problem]:
     for name, header in zip(part.names, part.headers, strict=True):
         for code in header.remarks if header else ():
             yield Problem(name, _REMARKS[code], code)
+        if header is not None and header.bands:
+            yield Problem(name, f"It has {header.bands}.", "bands")
 
 
 def _undecoded(parts: list[ScanResult]) -> _Compared:
@@ -255,7 +285,11 @@ def _undecoded(parts: list[ScanResult]) -> _Compared:
                 contents.append(near_duplicates.content(part.reader.read(row)) if again else b"")
             except DataError:
                 contents.append(b"")
-    return [{} for _ in parts], near_duplicates.equals(contents), contents
+    return _Compared(
+        failed=[{} for _ in parts],
+        group_ids=near_duplicates.equals(contents),
+        contents=contents,
+    )
 
 
 def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
@@ -273,8 +307,12 @@ def _decoded(parts: list[ScanResult], tick: Tick | None) -> _Compared:
         done += len(part.names)
     images = np.concatenate([part.images for part in thumbnails])
     contents = [content for part in thumbnails for content in part.contents]
-    failed = [part.failed for part in thumbnails]
-    return failed, near_duplicates.groups(images, contents), contents
+    return _Compared(
+        failed=[part.failed for part in thumbnails],
+        group_ids=near_duplicates.groups(images, contents),
+        contents=contents,
+        remarks=[remark for part in thumbnails for remark in part.remarks],
+    )
 
 
 def _of_copies(

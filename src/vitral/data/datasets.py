@@ -93,7 +93,22 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     # held-out images are looked at before anything is learnt; far ones are when they are fetched
     elif held is not None and held.shards is None and not held.made_from:
         broken = duplicate_groups(held, where, tick)
-    return divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
+        held.problems += broken.remarks
+        scanned.problems += _unseen(scanned, where, tick)
+    data = divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
+    banded = scanned.banded or (held and held.banded)
+    return replace(data, banded=banded)
+
+
+def _unseen(scanned: ScanResult, where: str, tick: Tick | None) -> tuple[Problem, ...]:
+    """Remarks on pictures of which nothing would be seen, where a header tells of transparency."""
+    opaque = [
+        row
+        for row, header in enumerate(scanned.headers)
+        if header is None or "transparent" not in header.remarks
+    ]
+    left = scanned.without(set(opaque))
+    return duplicate_groups(left, where, tick).remarks if left.names else ()
 
 
 def refuse(
@@ -145,6 +160,7 @@ def divide(
     remarks = [
         *scanned.problems,
         *failed.values(),
+        *duplicates.remarks,
         *problems.empty_classes(scanned, where, layout.root),
     ]
     classes = _classes(scanned, options.known)

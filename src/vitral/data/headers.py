@@ -12,14 +12,16 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vitral.data.sources import Code, Header
-from vitral.errors import DataError
+from vitral.errors import DataError, TruncatedError
+from vitral.images import tiff
 from vitral.images.decode import decode, formats, orientation
-from vitral.images.decode_errors import translating
+from vitral.images.decode_errors import RAW, TRUNCATED, not_an_image, of_tiff, translating
 from vitral.images.limits import check_bytes, check_pixels, pixel_limit
 
+_ENOUGH = 1 << 16  # bytes of a file that no decoder takes, which tell what it is
 _SMALL = 256  # a file that ends within this many bytes of its end marker is complete
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that share an extension
@@ -35,7 +37,12 @@ def read_header(file: BinaryIO, name: str) -> Header:
     try:
         start = file.read(512)
         with translating(start):
-            image = Image.open(file, formats=formats())
+            try:
+                image = Image.open(file, formats=formats())
+            except UnidentifiedImageError:
+                return _of_bands(file, start)
+            if image.format == "TIFF" and (header := tiff.read_header(file)) and header.raw:
+                raise DataError(RAW)
             check_pixels(image.size, pixel_limit(image))
             remarks = tuple(_remarks(image, start, name))
         marker = _END_MARKERS.get(image.format or "")
@@ -50,6 +57,23 @@ def read_header(file: BinaryIO, name: str) -> Header:
     if _turn(image) > 4 and image.format != "TIFF":  # of which Pillow tells the upright size
         height, width = width, height
     return Header(height, width, remarks)
+
+
+def _of_bands(file: BinaryIO, start: bytes) -> Header:
+    """The header of a TIFF of which three bands can be chosen; DataError for any other file."""
+    header = tiff.read_header(file) if tiff.is_tiff(start) else None
+    if header is None:
+        file.seek(0)
+        raise DataError(not_an_image(file.read(_ENOUGH)))
+    if header.obstacle:
+        raise DataError(of_tiff(header))
+    check_pixels((header.width, header.height))
+    if file.seek(0, os.SEEK_END) < header.end:
+        raise TruncatedError(TRUNCATED)
+    height, width = header.height, header.width
+    if header.orientation > 4:
+        height, width = width, height
+    return Header(height, width, ("16-bit",) if header.bits > 8 else (), str(header))
 
 
 @cache

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
@@ -29,9 +29,10 @@ import numpy as np
 from PIL import Image
 
 from vitral import machine
-from vitral.data.sources import Problem, ScanResult
+from vitral.data.sources import Header, Problem, ScanResult
 from vitral.errors import DataError
-from vitral.images.decode import decode
+from vitral.images.decode import Picture
+from vitral.specs import ImageSpec
 
 Tick = Callable[[int, int], None]  # called with (pictures done, pictures in all)
 
@@ -56,11 +57,13 @@ class Thumbnails:
         images: uint8 (n, 16, 16, 3); zeros where a picture cannot be decoded.
         contents: 16 bytes each that tell the content of the file; b"" where it cannot be read.
         failed: those that cannot be decoded, by row.
+        remarks: on pictures of which nothing, or nothing but one colour, would be seen.
     """
 
     images: np.ndarray
     contents: list[bytes]
     failed: dict[int, Problem]
+    remarks: list[Problem] = field(default_factory=list)
 
 
 def thumbnails_of(scanned: ScanResult, tick: Tick | None = None) -> Thumbnails:
@@ -72,12 +75,13 @@ def thumbnails_of(scanned: ScanResult, tick: Tick | None = None) -> Thumbnails:
     with ThreadPoolExecutor(min(16, machine.cores())) as threads:
         for start in range(0, count, _AHEAD):  # map() would queue a million at once
             ahead = range(start, min(start + _AHEAD, count))
-            for row, (digest, seen) in zip(ahead, threads.map(see, ahead), strict=True):
-                thumbnails.contents[row] = digest
-                if isinstance(seen, Problem):
-                    thumbnails.failed[row] = seen
-                else:
-                    thumbnails.images[row] = seen
+            for row, seen in zip(ahead, threads.map(see, ahead), strict=True):
+                thumbnails.contents[row] = seen.digest
+                thumbnails.remarks.extend(seen.remarks)
+                if seen.failed is not None:
+                    thumbnails.failed[row] = seen.failed
+                elif seen.thumbnail is not None:
+                    thumbnails.images[row] = seen.thumbnail
                 if tick is not None:
                     tick(row + 1, count)
     return thumbnails
@@ -154,23 +158,52 @@ def _slices(count: int) -> Iterator[slice]:
     return (slice(start, start + _SLICE) for start in range(0, count, _SLICE))
 
 
-def _see(
-    scanned: ScanResult, one_large: threading.Lock, row: int
-) -> tuple[bytes, np.ndarray | Problem]:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Seen:
+    """What was seen of one picture."""
+
+    digest: bytes
+    thumbnail: np.ndarray | None = None
+    failed: Problem | None = None
+    remarks: tuple[Problem, ...] = ()
+
+
+def _see(scanned: ScanResult, one_large: threading.Lock, row: int) -> _Seen:
     """The content and the thumbnail of one picture, or why there is none."""
     header = scanned.headers[row]
+    name = scanned.names[row]
     large = header is not None and header.height * header.width > _LARGE
     digest = b""
     with one_large if large else nullcontext():
         try:
             data = scanned.reader.read(row)
             digest = content(data)
-            image = decode(data, shrink_to=(2 * SIDE, 2 * SIDE))
+            spec = None if header is None else _any_bands(header)
+            picture = Picture(data, spec)
+            image = picture.decode((2 * SIDE, 2 * SIDE))
             small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
+            # bands are seen here without their range of values, in which all may be black
+            remarks = () if spec else tuple(_remarks(name, picture, image))
         except DataError as error:
             # the error itself would hold on to its pictures
-            return digest, Problem.left_out(scanned.names[row], error)
-    return digest, np.asarray(small)
+            return _Seen(digest=digest, failed=Problem.left_out(name, error))
+    return _Seen(digest=digest, thumbnail=np.asarray(small), remarks=remarks)
+
+
+def _any_bands(header: Header) -> ImageSpec | None:
+    """How to see a TIFF of which bands have to be chosen; None for every other picture."""
+    bands = header.three_bands()
+    return None if bands is None else ImageSpec(bands=bands)
+
+
+def _remarks(name: str, picture: Picture, image: Image.Image) -> Iterator[Problem]:
+    if picture.unseen:
+        reason = "It is transparent everywhere; nothing of it would be seen."
+        yield Problem(name, reason, "unseen")
+    extrema = image.getextrema()
+    if all(low == high for low, high in extrema):
+        colour = "#" + "".join(f"{low:02x}" for low, _ in extrema)
+        yield Problem(name, f"It is of one colour, {colour}: nothing is seen in it.", "flat")
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

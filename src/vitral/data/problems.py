@@ -35,6 +35,7 @@ _CHOSEN: dict[Code, tuple[Topic, str]] = {
     "empty": ("classes", "No class, without an image that can be read"),
     "unmatched": ("classes", "Trained and not evaluated, since no image is held out"),
     "small": ("split", "Not held out, since the class has one image"),
+    "unseen": ("pixels", "Shown by the colours beneath, since they are transparent everywhere"),
     "leakage": ("split", "Held out and trained on, since all images of the class are copies"),
 }
 _UNUSUAL: dict[Code, str] = {
@@ -142,6 +143,16 @@ def refuse_unknown_classes(held: ScanResult, classes: Sequence[str], where: str)
         )
 
 
+def refuse_bands(banded: Problem | None, where: str) -> None:
+    """Raises DataError for TIFFs of which nobody has chosen three bands."""
+    if banded is not None:
+        raise DataError(
+            f"{where} holds pictures that have to be told which of their bands to show, for "
+            f"example {banded.path}. {banded.reason} Choose three, counted from 1: "
+            f"--set images.bands=[3,2,1] (red, green, blue), or write three as an RGB picture."
+        )
+
+
 def refuse_many_unreadable(
     problems: Sequence[Problem], readable: int, root: str, allowed: bool
 ) -> None:
@@ -197,7 +208,8 @@ def decided(remarks: Iterable[Problem], parts: Sequence[ScanResult]) -> Iterator
         if code in paths:
             yield Decision(topic, f"{what} ({len(paths[code]):,}): {listed(paths[code], 3)}.")
     headers = [header for part in parts for header in part.headers if header is not None]
-    counts = Counter(code for header in headers for code in header.remarks)
+    shown = [header for header in headers if not header.bands]  # by a range of their own
+    counts = Counter(code for header in shown for code in header.remarks)
     for code, what in _UNUSUAL.items():
         if counts[code]:
             pictures = (

@@ -30,6 +30,9 @@ Code = Literal[
     "rotated",
     "16-bit",
     "transparent",
+    "unseen",
+    "flat",
+    "bands",
     "duplicate",
     "near-duplicate",
     "two-classes",
@@ -84,11 +87,21 @@ class Header:
     Attributes:
         height, width: pixels of the upright image.
         remarks: what is unusual about the file.
+        bands: of a TIFF of which three bands have to be chosen, what it has, in words; otherwise
+            "".
     """
 
     height: int
     width: int
     remarks: tuple[Code, ...] = ()
+    bands: str = ""
+
+    def three_bands(self) -> tuple[int, int, int] | None:
+        """Names the first three bands of a file of which none were chosen, to look at it at all."""
+        if not self.bands:
+            return None
+        count = int(self.bands.split()[0])
+        return (1, min(2, count), min(3, count))
 
 
 class Reader(Protocol):
@@ -165,6 +178,14 @@ class ScanResult:
         self.sizes.append(size)
         self.stamps.append(stamp)
         self.headers.append(header)
+
+    @property
+    def banded(self) -> Problem | None:
+        """Names the first TIFF of which three bands have to be chosen."""
+        for name, header in zip(self.names, self.headers, strict=True):
+            if header is not None and header.bands:
+                return Problem(name, f"It is a TIFF of {header.bands}.", "bands")
+        return None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -347,6 +368,7 @@ class Dataset:
         problems: unreadable files that were left out, and remarks.
         fingerprint: changes when a name, a size, a label or the split does.
         decisions: what was chosen for the user, in order.
+        banded: the first TIFF of which three bands have to be chosen; None where there is none.
     """
 
     source: str
@@ -357,6 +379,7 @@ class Dataset:
     problems: tuple[Problem, ...]
     fingerprint: str
     decisions: tuple[Decision, ...] = ()
+    banded: Problem | None = None
 
     @property
     def multi_label(self) -> bool:

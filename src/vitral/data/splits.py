@@ -30,10 +30,12 @@ class DuplicateGroups:
     Attributes:
         group_ids: int64 (n,), equal for pictures that are copies of one another.
         failed: the pictures that cannot be decoded, by row.
+        remarks: on pictures of which nothing, or nothing but one colour, would be seen.
     """
 
     group_ids: np.ndarray
     failed: dict[int, Problem] = field(default_factory=dict)
+    remarks: tuple[Problem, ...] = ()
 
 
 def duplicate_groups(scanned: ScanResult, where: str, tick: Tick | None = None) -> DuplicateGroups:
@@ -45,18 +47,24 @@ def duplicate_groups(scanned: ScanResult, where: str, tick: Tick | None = None) 
         tick: told of the progress.
     """
     names = zip(scanned.names, scanned.sizes, scanned.stamps, strict=True)
-    key = cache.key_of(["copies 2", where, *names])
+    key = cache.key_of(["copies 3", where, *names])
     known = cache.load("copies", key) if len(scanned.names) >= _WORTH_KEEPING else None
     if known is None:
         thumbnails = near_duplicates.thumbnails_of(scanned, tick)
         group_ids = near_duplicates.groups(thumbnails.images, thumbnails.contents)
         failed = {row: (why.reason, why.code) for row, why in thumbnails.failed.items()}
-        known = {"groups": group_ids.tolist(), "failed": list(failed.items())}
+        remarks = [(why.path, why.reason, why.code) for why in thumbnails.remarks]
+        known = {
+            "groups": group_ids.tolist(),
+            "failed": list(failed.items()),
+            "remarks": remarks,
+        }
         if len(scanned.names) >= _WORTH_KEEPING:
             cache.store("copies", key, known)
     return DuplicateGroups(
         np.array(known["groups"], dtype=np.int64),
         {row: Problem(scanned.names[row], *why) for row, why in known["failed"]},
+        tuple(Problem(*remark) for remark in known["remarks"]),
     )
 
 

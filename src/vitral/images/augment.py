@@ -163,7 +163,7 @@ def _random_crop(
     source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int
 ) -> Tensor:
     """A random rectangle resized to spec.size; JPEG decodes no finer than the crop needs."""
-    picture = Picture(source)
+    picture = Picture(source, spec)
     height, width = picture.size
     top, left, h, w = rectangle((height, width), augment, seed)
     finest = min(h / spec.size[0], w / spec.size[1])

@@ -30,7 +30,7 @@ def pixels(source: Source, spec: ImageSpec) -> Tensor:
     """
     if _is_ready(source, spec):
         return torch.from_numpy(np.array(source)).permute(2, 0, 1)
-    picture = Picture(source)
+    picture = Picture(source, spec)
     goal = _resized(picture.size, spec)
     large = picture.size[0] * picture.size[1] > LARGE
     image = picture.decode(shrink_to=(8 * goal[0], 8 * goal[1]) if large else None)

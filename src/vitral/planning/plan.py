@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from vitral.data.bands import value_range
 from vitral.data.datasets import open_dataset
 from vitral.data.decisions import Decision, in_order
+from vitral.data.problems import refuse_bands
 from vitral.data.sources import Dataset
 from vitral.engines.torch_engine import best_device
 from vitral.errors import DataError, UsageError
@@ -86,11 +88,12 @@ def plan(request: Request) -> Plan:
     if recipe.data.source == "shapes" and recipe.images.size != size:  # drawn as they are seen
         data = open_data(recipe.data, recipe.images.size, labelled=recipe.labelled)
     refuse_labels(recipe, data)
+    recipe, measured = with_bands(recipe, data)
     return Plan(
         name=name,
         reason=reason,
         recipe=recipe,
-        origins=origins_of(stages, request),
+        origins={**origins_of(stages, request), **measured},
         data=data,
         weights=weights,
     )
@@ -111,6 +114,22 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         known=settings.known,
         labelled=labelled,
     )
+
+
+def with_bands(recipe: Recipe, data: Dataset) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with the range of values of TIFFs of which it shows three bands, and its origin.
+
+    Raises DataError for such TIFFs where nobody chose the bands.
+    """
+    images = recipe.images
+    if images.bands is None:
+        refuse_bands(data.banded, data.source)
+        return recipe, {}
+    if images.value_range is not None:
+        return recipe, {}
+    measured = value_range(data.train, images.bands)
+    images = replace(images, value_range=measured)
+    return replace(recipe, images=images), {"images.value_range": "measured on the images"}
 
 
 def refuse_labels(recipe: Recipe, data: Dataset) -> None:

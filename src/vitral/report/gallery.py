@@ -87,8 +87,10 @@ def examples(
     large = list(dict.fromkeys([*wrong, *label_errors]))
     wanted = {predictions[i].key for i in [*large, *small]}
     places = {key: i for i in range(len(split)) if (key := split.key(i)) in wanted}
-    pictures = dict(_pictures(split, places, [predictions[i].key for i in large], _SIDE))
-    thumbs = dict(_pictures(split, places, [predictions[i].key for i in small], _SMALL))
+    keys = [predictions[i].key for i in large]
+    pictures = dict(_pictures(split, places, keys, _SIDE, image_spec))
+    keys = [predictions[i].key for i in small]
+    thumbs = dict(_pictures(split, places, keys, _SMALL, image_spec))
     overlays: dict[str, bytes] = {}
     if model is not None and image_spec is not None:
         overlays = dict(_overlays(split, {key: places[key] for key in pictures}, model, image_spec))
@@ -163,13 +165,17 @@ def _example(
 
 
 def _pictures(
-    split: Images, places: Mapping[str, int], keys: Sequence[str], side: int
+    split: Images,
+    places: Mapping[str, int],
+    keys: Sequence[str],
+    side: int,
+    image_spec: ImageSpec | None,
 ) -> Iterator[tuple[str, bytes]]:
     """Each image that can be read, no larger than `side`."""
     for key in keys:
         if key in places:
             try:
-                image = decode(split.read(places[key]), shrink_to=(side, side))
+                image = decode(split.read(places[key]), image_spec, shrink_to=(side, side))
             except (OSError, DataError):
                 continue
             yield key, encoded(image, side)

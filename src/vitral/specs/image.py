@@ -27,6 +27,10 @@ class ImageSpec:
             the rows and after the columns (timm, torchvision, transformers), "torch" averages in
             floats (DINOv3), "tensorflow" takes the nearest four alone (Google; for "bilinear").
         mean, std: per channel, of values in [0, 1]; 0.5 and 0.5 give the paper's [-1, 1].
+        bands: the three bands of a TIFF that become red, green and blue, counted from 1; None
+            takes pictures as they are.
+        value_range: the values of files of more than 8 bits that become black and white; None is
+            the whole range of up to 16 bits, and what wider values say of themselves.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -37,6 +41,8 @@ class ImageSpec:
     resize: Literal["pillow", "torch", "tensorflow"] = "pillow"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    bands: tuple[int, int, int] | None = None
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Normalise the types and refuse values that no image could have."""
@@ -60,6 +66,25 @@ class ImageSpec:
                 f"ImageSpec.mean and ImageSpec.std need one finite value per channel and std > 0, "
                 f"not {self.mean} and {self.std}."
             )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Refuse bands and a range of values that no file could have."""
+        if self.bands is not None:
+            object.__setattr__(self, "bands", tuple(self.bands))
+            if len(self.bands) != 3 or not all(type(b) is int and b > 0 for b in self.bands):
+                raise SpecError(
+                    f"ImageSpec.bands names three bands, counted from 1, like [4, 3, 2], not "
+                    f"{list(self.bands)}."
+                )
+        if self.value_range is not None:
+            ends = tuple(float(value) for value in self.value_range)
+            object.__setattr__(self, "value_range", ends)
+            if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+                raise SpecError(
+                    f"ImageSpec.value_range is the values that become black and white, like "
+                    f"[0, 3000], not {list(ends)}."
+                )
 
     @property
     def antialias(self) -> bool:
@@ -90,7 +115,7 @@ class ImageSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for model.json."""
+        """Return plain values for model.json and recipe.json."""
         return asdict(self)
 
     @classmethod

@@ -99,7 +99,7 @@ class Card:
         return {
             "format": FORMAT,
             "model": self.model.to_dict(),
-            "images": self.images.to_dict(),
+            "images": {k: v for k, v in self.images.to_dict().items() if v is not None},
             "classes": list(self.classes),
             "made_by": dict(self.made_by),
             "metrics": dict(self.metrics),

@@ -195,7 +195,7 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
     if size is not None and size != card.model.size:
         raise UsageError("--size is for checkpoints that do not tell it; an artifact does.")
     layout = _layout(card, folder)
-    named = {name: part for name, part in card.to_dict().items() if name in ("model", "images")}
+    named = {"model": card.model.to_dict(), "images": card.images.to_dict()}
     values = assign(named, changes, "convert")
     if ModelSpec.from_dict(values["model"]) != card.model:
         layout = None  # its names may tell what was changed

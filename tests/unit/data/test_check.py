@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 import time
 import unicodedata
@@ -16,10 +17,14 @@ from PIL import Image
 
 from drawn import draw_folder, hashes, spoil
 from shared import SHARED
+from tiffs import tiff
 from vitral.data.check import EFFECTS, check
 from vitral.data.datasets import open_dataset
 from vitral.data.shapes import draw
 from vitral.errors import DataError
+from vitral.images.decode import decode
+from vitral.planning.plan import plan
+from vitral.planning.request import Request
 
 
 @pytest.fixture
@@ -96,6 +101,61 @@ def test_without_full_only_headers_and_equal_files(messy, monkeypatch):
     found = check(messy)
     assert "near-duplicate" not in found.problems and len(found.problems["duplicate"]) == 2
     assert "--full" in found.how and not found.full
+
+
+def test_pictures_in_which_nothing_is_seen(tmp_path):
+    root = draw_folder(tmp_path / "data", kinds=2, each=8)
+    hidden = Image.open(next((root / "arrow").iterdir())).convert("RGBA")
+    hidden.putalpha(0)
+    hidden.save(root / "arrow" / "hidden.png")
+    Image.new("RGB", (20, 20), "#102030").save(root / "cross" / "flat.png")
+    found = check(root, full=True)
+    assert [p.path for p in found.problems["unseen"]] == ["arrow/hidden.png"]
+    assert found.problems["flat"][0].path == "cross/flat.png"
+    assert "#102030" in found.problems["flat"][0].reason
+    assert found.refusal == ""
+    data = open_dataset(root)
+    said = {problem.code: problem.path for problem in data.problems}
+    assert said == {"unseen": "arrow/hidden.png", "flat": "cross/flat.png"}
+    assert np.ptp(decode(data.train.read(0))) > 0
+
+
+def test_pictures_in_which_nothing_is_seen_beside_a_split_of_ones_own(tmp_path):
+    root = tmp_path / "data"
+    draw_folder(root / "train", kinds=2, each=4)
+    draw_folder(root / "val", kinds=2, each=4, first=100)
+    for side in ("train", "val"):
+        hidden = Image.open(next((root / side / "arrow").iterdir())).convert("RGBA")
+        hidden.putalpha(0)
+        hidden.save(root / side / "arrow" / "hidden.png")
+    said = [problem.path for problem in open_dataset(root).problems if problem.code == "unseen"]
+    assert said == ["train/arrow/hidden.png", "val/arrow/hidden.png"]
+
+
+def test_bands_have_to_be_chosen(tmp_path):
+    dice = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            values = dice.integers(200, 3000, (12, 12, 13), np.uint16)
+            (tmp_path / name / f"{index}.tif").write_bytes(tiff(values))
+    found = check(tmp_path, full=True)
+    assert found.images == 8
+    assert len(found.problems["bands"]) == 8
+    assert not {"unreadable", "flat", "near-duplicate"} & set(found.problems)
+    assert re.search(r"a/0.tif. It is a TIFF of 13 bands.*--set images.bands=", found.refusal)
+    with pytest.raises(DataError, match=r"--set images\.bands="):
+        plan(Request(data=str(tmp_path), size=32))
+    planned = plan(Request(data=str(tmp_path), size=32, changes=["images.bands=[4, 3, 2]"]))
+    low, high = planned.recipe.images.value_range
+    assert 200 <= low < 230
+    assert 2970 < high < 3000
+    assert planned.origins["images.value_range"] == "measured on the images"
+    chosen = ["images.bands=[4,3,2]", "images.value_range=[0,4000]"]
+    planned = plan(Request(data=str(tmp_path), size=32, changes=chosen))
+    assert planned.recipe.images.value_range == (0.0, 4000.0)
+    with pytest.raises(DataError, match=r"a/\d.tif: The TIFF has 13 bands.* band 14"):
+        plan(Request(data=str(tmp_path), size=32, changes=["images.bands=[14,3,2]"]))
 
 
 def test_numbers(messy):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import logging
 import struct
+import sys
 import threading
 import warnings
 import zlib
+from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from vitral.errors import DataError
-from vitral.images.decode import decode
+from vitral.data.headers import read_header
+from vitral.errors import DataError, TruncatedError
+from vitral.images.decode import Picture, decode, formats
 from vitral.images.decode_errors import translating
 from vitral.images.limits import PIXEL_LIMIT, check_pixels, check_scans, pixel_limit
 
@@ -84,11 +89,11 @@ def encoded(image, format, **options):
 @pytest.mark.parametrize(
     ("start", "sentence"),
     [
-        (b"\0\0\0\x18ftypheim", "HEIC photo"),
+        (b"\0\0\0\x18ftypheim", "HEIC header is damaged"),
         (b"\0\0\0\x18ftypavif", "AVIF header is damaged"),
         (b"\0\0\0\x18ftypisom", "video"),
         (b"\xff\x0a\x01", "JPEG XL"),
-        (b"II*\0\x08\0", "TIFF header is damaged, or of a kind"),
+        (b"II*\0\x08\0", "TIFF header is damaged"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b'{"error": 404}', "a text, not an image"),
         (b"\x01\x02\x03", "starts with"),
@@ -154,3 +159,116 @@ def test_decompression_bombs_are_refused_without_decoding():
     side = 9_500  # over the limit at which Pillow warns, under ours
     assert side * side < PIXEL_LIMIT
     assert decode(encoded(Image.new("1", (side, side)), "PNG")).size == (side, side)
+
+
+def sized(start: bytes, place: int = 0) -> bytes:
+    return (bytes(place) + start).ljust(512, b"\1")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (sized(b"DICM", 128), "a DICOM file.*as PNG"),
+        (sized(b"n+1\0", 344), "a NIfTI file"),
+        (gzip.compress(sized(b"n+1\0", 344), mtime=0), "a NIfTI file"),
+        (gzip.compress(b"<svg xmlns='x'></svg>", mtime=0), "an SVG"),
+        (gzip.compress(b"anything", mtime=0), "a gzip file"),
+        (sized(b"\x93NUMPY\1\0"), "an array of NumPy"),
+        (sized(b"\x89HDF\r\n\x1a\n"), "HDF5"),
+        (sized(b"FUJIFILMCCD-RAW 0201"), "camera's raw file"),
+        (b"\0\0\0\x18ftypcrx ", "camera's raw file"),
+        (b"\0\0\0\x18ftypmp42", "a video.*ffmpeg"),
+        (sized(b"RIFF\x24\0\0\0AVI LIST"), "an AVI video"),
+        (sized(b"\x1aE\xdf\xa3\x01"), "Matroska"),
+        (sized(b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\4\0\0\0\4\0\x10\0\3"), "a Photoshop file"),
+        (sized(b"8BPS"), "PSD header is damaged"),
+        (b"\xef\xbb\xbf  <svg viewBox='0 0 1 1'/>", "an SVG"),
+        (b"\xff\xd8\xff\xc1\0\x11\x0c\0\4\0\4\3" + bytes(40), "JPEG has 12 bits"),
+        (b"gimp xcf file", "a GIMP file"),
+        (b"PK\3\4....", "a ZIP file"),
+    ],
+)
+def test_files_of_other_kinds_are_named(data, sentence):
+    with pytest.raises(DataError, match=sentence):
+        decode(data)
+    with pytest.raises(DataError, match=sentence):
+        read_header(io.BytesIO(data), "a.png")
+
+
+def test_a_heic_photo_without_its_library_names_the_extra(monkeypatch):
+    data = heic(Image.new("RGB", (40, 30), "red"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    formats.cache_clear()
+    with pytest.raises(DataError, match=r"pip install 'vitral\[heif\]'"):
+        decode(data)
+    monkeypatch.undo()
+    formats.cache_clear()
+    assert decode(data).size == (40, 30)
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    pytest.importorskip("pillow_heif")
+    assert "HEIF" in formats()
+    return encoded(image, "HEIF", **options)
+
+
+def corners() -> Image.Image:
+    values = np.zeros((60, 90, 3), np.uint8)
+    values[:30, :45] = (255, 0, 0)
+    values[30:, 45:] = (0, 0, 255)
+    return Image.fromarray(values)
+
+
+def test_a_heic_photo_is_read_upright():
+    image = corners()
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.info["exif"] = exif.tobytes()
+    data = heic(image, quality=95)
+    assert b"irot" in data
+    shown = np.asarray(decode(data)).astype(int)
+    expected = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).mean() < 4
+    header = read_header(io.BytesIO(data), "IMG_0001.HEIC")
+    assert (header.height, header.width, header.remarks) == (90, 60, ())
+
+
+def test_of_several_pictures_in_a_heic_the_primary_one_is_read():
+    others = [Image.new("RGB", (64, 64), "blue")]
+    first = Image.new("RGB", (40, 30), "red")
+    image = decode(heic(first, save_all=True, append_images=others, primary_index=1))
+    assert image.size == (64, 64)
+    assert image.getpixel((5, 5))[2] > 200
+
+
+def test_a_damaged_heic_photo_is_a_sentence():
+    data = heic(corners())
+    for end in (12, 40, len(data) // 2, len(data) - 5):
+        with pytest.raises(DataError):
+            decode(data[:end])
+    with pytest.raises(TruncatedError):
+        decode(data[:-5])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_where_nothing_would_be_seen_the_colours_beneath_are(mode):
+    rgb = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8))
+    if mode == "P":
+        hidden = rgb.convert("P")
+        data = encoded(hidden, "PNG", transparency=bytes(256))
+        expected = hidden.convert("RGB")
+    else:
+        hidden = rgb.convert(mode)
+        hidden.putalpha(0)
+        data = encoded(hidden, "PNG")
+        expected = rgb if mode == "RGBA" else rgb.convert("L").convert("RGB")
+    picture = Picture(data)
+    assert picture.unseen
+    np.testing.assert_array_equal(np.asarray(picture.decode()), np.asarray(expected))
+    if mode == "RGBA":  # one pixel that is seen decides otherwise
+        hidden.putpixel((0, 0), (1, 2, 3, 255))
+        picture = Picture(encoded(hidden, "PNG"))
+        assert not picture.unseen
+        assert picture.decode().getpixel((3, 3)) == (255, 255, 255)
