@@ -62,7 +62,9 @@ class Plan:
         recipe = Decision("recipe", f"{self.name}: {self.reason}")
         of_weights = () if self.weights is None else self.weights.decisions
         fit = Decision("fit", self.recipe.images.sentence)
-        return in_order([recipe, *self.data.decisions, *of_weights, fit])
+        pixels = self.recipe.images.sentence_of_bands
+        bands = [Decision("pixels", pixels)] if pixels else []
+        return in_order([recipe, *self.data.decisions, *of_weights, *bands, fit])
 
 
 def plan(request: Request) -> Plan:

@@ -114,6 +114,21 @@ class ImageSpec:
             f"mean {mean}, divided by {std}."
         )
 
+    @property
+    def sentence_of_bands(self) -> str:
+        """Says in words which bands and values are shown; "" where pictures are as they come."""
+        sentences = []
+        if self.bands is not None:
+            red, green, blue = self.bands
+            sentences.append(f"Of a TIFF band {red} is red, {green} green and {blue} blue.")
+        if self.value_range is not None:
+            low, high = self.value_range
+            sentences.append(
+                f"Of files of more than 8 bits {low:g} is black and {high:g} white "
+                f"(images.value_range)."
+            )
+        return " ".join(sentences)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for model.json and recipe.json."""
         return asdict(self)

@@ -108,15 +108,15 @@ def test_pictures_in_which_nothing_is_seen(tmp_path):
     hidden = Image.open(next((root / "arrow").iterdir())).convert("RGBA")
     hidden.putalpha(0)
     hidden.save(root / "arrow" / "hidden.png")
-    Image.new("RGB", (20, 20), "#102030").save(root / "cross" / "flat.png")
+    Image.new("RGB", (20, 20), "#102030").save(root / "crescent" / "flat.png")
     found = check(root, full=True)
     assert [p.path for p in found.problems["unseen"]] == ["arrow/hidden.png"]
-    assert found.problems["flat"][0].path == "cross/flat.png"
+    assert found.problems["flat"][0].path == "crescent/flat.png"
     assert "#102030" in found.problems["flat"][0].reason
     assert found.refusal == ""
     data = open_dataset(root)
     said = {problem.code: problem.path for problem in data.problems}
-    assert said == {"unseen": "arrow/hidden.png", "flat": "cross/flat.png"}
+    assert said == {"unseen": "arrow/hidden.png", "flat": "crescent/flat.png"}
     assert np.ptp(decode(data.train.read(0))) > 0
 
 
