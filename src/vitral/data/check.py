@@ -199,10 +199,11 @@ def check(
     made_here = any(part.made_from for part in parts)  # nothing there to be found
     decodes = full and not made_here
     compared = _decoded(parts, tick) if decodes else _undecoded(parts)
-    failed, group_ids, contents = compared.failed, compared.group_ids, compared.contents
+    failed = compared.failed
+    group_ids = compared.group_ids
     problems += [problem for of_part in failed for problem in of_part.values()]
     problems += compared.remarks
-    problems += _of_copies(parts, group_ids, contents)
+    problems += _of_copies(parts, group_ids, compared.contents)
     data, refusal = _attempt(layout, parts, group_ids, failed, options)
     refusal = refusal or _without_bands(parts, str(source))
     left = [part.without(rows) for part, rows in zip(parts, failed, strict=True)]

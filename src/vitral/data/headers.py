@@ -70,7 +70,8 @@ def _of_bands(file: BinaryIO, start: bytes) -> Header:
     check_pixels((header.width, header.height))
     if file.seek(0, os.SEEK_END) < header.end:
         raise TruncatedError(TRUNCATED)
-    height, width = header.height, header.width
+    height = header.height
+    width = header.width
     if header.orientation > 4:
         height, width = width, height
     return Header(height, width, ("16-bit",) if header.bits > 8 else (), str(header))
