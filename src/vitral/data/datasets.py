@@ -96,7 +96,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         held.problems += broken.remarks
         scanned.problems += _unseen(scanned, where, tick)
     data = divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
-    banded = scanned.banded or (held and held.banded)
+    banded = scanned.banded or (None if held is None else held.banded)
     return replace(data, banded=banded)
 
 

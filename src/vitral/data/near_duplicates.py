@@ -200,9 +200,9 @@ def _remarks(name: str, picture: Picture, image: Image.Image) -> Iterator[Proble
     if picture.unseen:
         reason = "It is transparent everywhere; nothing of it would be seen."
         yield Problem(name, reason, "unseen")
-    extrema = image.getextrema()
-    if all(low == high for low, high in extrema):
-        colour = "#" + "".join(f"{low:02x}" for low, _ in extrema)
+    levels = np.asarray(image).reshape(-1, 3)
+    if not np.ptp(levels, axis=0).any():
+        colour = "#" + bytes(levels[0].tolist()).hex()
         yield Problem(name, f"It is of one colour, {colour}: nothing is seen in it.", "flat")
 
 
