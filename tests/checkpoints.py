@@ -26,7 +26,7 @@ MEAN = {"pool": "mean", "class_token": False}
 MAP = {"pool": "map", "class_token": False}
 STEM = ResNetSpec(blocks=(1, 1), width=32)
 ROOT = ResNetSpec(blocks=(), width=32)
-ODD = {"heads": 1, "depth": 1, "classes": 1, "mlp_width": 33, "patch": (7, 5), "size": (21, 15)}
+ODD = {"heads": 1, "depth": 1, "classes": 2, "mlp_width": 33, "patch": (7, 5), "size": (21, 15)}
 
 
 def of(base: ModelSpec, **changes: Any) -> ModelSpec:
@@ -106,7 +106,7 @@ HELD: dict[str, dict[str, ModelSpec]] = {
     "torchvision": {
         "token": TORCHVISION,
         "pre_logits": of(TORCHVISION, representation=20),
-        "one": of(TORCHVISION, heads=1, depth=1, classes=1, mlp_width=33),
+        "one": of(TORCHVISION, heads=1, depth=1, classes=2, mlp_width=33),
     },
     "transformers": {
         "token": TRANSFORMERS,

@@ -319,11 +319,13 @@ def load(
     """The classifier in a run folder (its best/), an artifact, or any checkpoint or its id.
 
     A timm, transformers, torchvision or Google checkpoint is read as `vitral convert` would, and
-    `announce` is called before a download begins.
+    `announce` is called before a download begins, and with each sentence about what was assumed.
 
     Raises WeightsError when it is not one, or when the tensors do not fit exactly.
     """
     weights = read_weights(run, announce=announce)
+    for decision in weights.decisions:
+        announce(decision.sentence)
     chosen = best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
     return Classifier(model, TorchEngine(model, chosen, precision), weights.card)

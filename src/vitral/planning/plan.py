@@ -168,7 +168,9 @@ def refuse_names(request: Request, data: Dataset, card: Card | None) -> None:
 
 def first_weights(start: str, rename: Renames = ()) -> Weights:
     """Read weights to start from; a download is announced on the standard error."""
-    weights = read_weights(start, announce=lambda line: print(line, file=sys.stderr))
+    weights = read_weights(
+        start, announce=lambda line: print(line, file=sys.stderr), unusable_head="drop"
+    )
     return renamed(weights, rename)
 
 

@@ -86,7 +86,8 @@ def convert(
     weights = read_weights(source, size=size, changes=changes, announce=announce)
     done = _started(source, target, to, weights)
     if weights.source is not None and weights.layout is not None:
-        done = _compared(done, weights, tables()[weights.layout.table], weights.source.config)
+        table = tables()[weights.layout.table]
+        done = _compared(done, weights.as_stored, table, weights.source.config)
     if to == "vitral":
         made_by = {"converted": done.to_dict()}
         if weights.layout is not None:
@@ -116,7 +117,7 @@ def _started(source: object, target: Path, to: str, weights: Weights) -> Convers
         model=weights.card.model.name,
         tensors=len(tensors) - len(weights.ignored_keys),
         bytes=sum(x.numel() * x.element_size() for x in tensors.values()),
-        exact=_comes_back(weights),
+        exact=_comes_back(weights.as_stored),
         notes=weights.notes,
     )
 

@@ -14,7 +14,7 @@ from vitral import catalog
 from vitral.errors import SpecError, WeightsError
 from vitral.specs import ModelSpec
 from vitral.specs.fields import assign, coerce, from_mapping, pair
-from vitral.weights import formats
+from vitral.weights import architectures, formats
 from vitral.weights.axes import Shape
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.rename import Reading, RenameTable, fitting_tables
@@ -54,8 +54,8 @@ def detect_format(source: Source) -> RenameTable:
         known = ", ".join(formats.names())
         raise WeightsError(
             f"{source.path} is no Vision Transformer, hybrid or BiT of {known}: its "
-            f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. Other "
-            "architectures cannot be converted."
+            f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. "
+            f"{_other_kind(source)}Other architectures cannot be converted."
         )
     return fitting[0]
 
@@ -78,9 +78,10 @@ def check_complete(table: RenameTable, reading: Reading, path: object) -> None:
     if reason := formats.named(table.format).refuse_unexpected(reading.unexpected_keys):
         raise WeightsError(f"{path} {reason}")
     if reading.unexpected_keys or reading.missing_keys:
+        kind = architectures.named(reading.unexpected_keys)
         raise WeightsError(
             f"{path} is not a model that Vitral has. Left over: {_shown(reading.unexpected_keys)}. "
-            f"Missing: {_shown(reading.missing_keys)}."
+            f"Missing: {_shown(reading.missing_keys)}.{f' It is {kind}.' if kind else ''}"
         )
     if ("patches.weight" if table.transformer else "stem.root.weight") not in reading.ours:
         raise WeightsError(f"{path} is not whole: nothing in it projects the patches.")
@@ -354,6 +355,14 @@ def _name(values: Mapping[str, Any], known: str | None) -> str:
         stem = f"R{sum(resnet.blocks) * 3 + 2}" if resnet.blocks else "R"
         return f"{stem}+{size}/{resnet.stride * patch[0] if resnet.blocks else 16}"
     return f"{size}/{patch[0]}" + (f"x{patch[1]}" if patch[0] != patch[1] else "")
+
+
+def _other_kind(source: Source) -> str:
+    """A sentence with a space about what the file is, as far as names or config.json tell."""
+    if kind := architectures.named(source.tensors):
+        return f"It is {kind}. "
+    told = (source.config or {}).get("model_type") or (source.config or {}).get("architecture")
+    return f"Its config.json says {str(told)[:60]!r}. " if told else ""
 
 
 def _shown(names: Sequence[str]) -> str:

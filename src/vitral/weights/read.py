@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,13 +19,18 @@ from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.storage import files
-from vitral.weights import artifact, checkpoint_files, download, formats
+from vitral.weights import artifact, checkpoint_files, class_names, download, formats
+from vitral.weights import one_logit as one_logits
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Format
 from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
 from vitral.weights.rename import Layout, Reading, tables
 from vitral.weights.unwrap import UnusableHead, Wanted, unwrap
+
+# tables whose classifiers have no hidden layer in their own program
+POOLERS = ("transformers_vit", "transformers_deit", "transformers_deit_single")
+FILE = ("part", "head", "labels")  # of weights.NAME, among what --set changes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +47,7 @@ class Weights:
         ignored_keys: names of other networks in that file.
         notes: what the reader should know, a sentence each.
         decisions: what was assumed where the file does not tell.
+        one_logit: whether the file's head has one logit, of which two classes were made.
     """
 
     tensors: Mapping[str, Tensor]
@@ -52,6 +59,16 @@ class Weights:
     ignored_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    one_logit: bool = False
+
+    @property
+    def as_stored(self) -> Weights:
+        """The same with the head as the file has it, to compare with the file."""
+        if not self.one_logit:
+            return self
+        model = replace(self.card.model, classes=1)
+        card = replace(self.card, model=model, classes=self.card.classes[1:])
+        return replace(self, tensors=one_logits.as_one(self.tensors), card=card, one_logit=False)
 
 
 def read_weights(
@@ -65,7 +82,8 @@ def read_weights(
     """Read a run or artifact folder, a checkpoint of any format, or published weights by id.
 
     `size` is (height, width) in pixels, `changes` such as "model.heads=6", for what the tensors do
-    not tell; "weights.part=PREFIX" and "weights.head=NAME" choose among what a file holds.
+    not tell; "weights.part=PREFIX" and "weights.head=NAME" choose among what a file holds,
+    and "weights.labels=several" says that its classes do not exclude each other.
     `announce` is told of a download before it begins. `unusable_head` says whether a head that is
     no linear layer is an error, or left out, as a fine-tune may.
 
@@ -104,30 +122,110 @@ def read_source(
     if formats.of_config(source.config) != table.format:  # another program's, or of another model
         source = replace(source, config=None)
     reading = table.read(source.tensors, shape)
-    dropped = [name for name in reading.ours if _is_headless(changes) and "head." in name]
-    for name in dropped:
-        del reading.ours[name]
+    format = formats.named(table.format)
+    dropped = _leave_out(reading, format, source, changes, unusable_head)
     check_complete(table, reading, source.path)
     spec = infer_spec(source, table, reading, size=size, changes=model)
     ours = {name: x.to(torch.float32).contiguous() for name, x in reading.ours.items()}
     artifact.check(ours, spec, source.path)
-    format = formats.named(table.format)
     images = _images(format, source, spec, found.images, _of(changes, "images"))
-    names = format.classes(source.config or {}, spec.classes) if spec.classes else ()
-    notes = (*found.notes, *format.guesses(table, source, spec))
-    more = _notes(reading, ours, spec, names, dropped)
-    numbers = tuple(str(i) for i in range(spec.classes))
+    card, more = _card(format, source, spec, images, changes)
+    one_logit = card.model.classes > spec.classes
+    notes = [*found.notes, *format.guesses(table, source, spec)]
+    if assumed := format.assumed_preprocessing(source):
+        notes.append(_assumed(assumed, images))
     return Weights(
-        tensors=ours,
-        card=Card(model=spec, images=images, classes=numbers if names is None else names),
+        tensors=one_logits.as_two(ours) if one_logit else ours,
+        card=card,
         format=table.format,
         layout=reading.layout,
         passthrough=reading.passthrough,
         source=source,
         ignored_keys=reading.ignored_keys,
-        notes=(*notes, *more),
+        notes=(*notes, *more, *_notes(reading, ours, spec, dropped)),
+        one_logit=one_logit,
         decisions=tuple(Decision("start", f"{note[0].upper()}{note[1:]}.") for note in notes),
     )
+
+
+def _leave_out(
+    reading: Reading,
+    format: Format,
+    source: Source,
+    changes: Sequence[str],
+    unusable_head: UnusableHead,
+) -> list[str]:
+    """Take out what is not wanted of a reading; WeightsError for a head that names no classes."""
+    reason = format.refuse_head(source.config or {}) if "head.weight" in reading.ours else ""
+    headless = _is_headless(changes) or bool(reason and unusable_head == "drop")
+    if reason and not headless:
+        raise WeightsError(
+            f"{source.path}: {reason}, and Vitral's networks name classes. --set model.classes=0 "
+            "takes the network without its head; vitral train --from leaves it behind by itself."
+        )
+    parts = ["head."] if headless else []
+    if any(change.replace(" ", "") == "model.representation=0" for change in changes):
+        parts.append("pre_logits.")
+    dropped = [name for name in reading.ours if any(part in name for part in parts)]
+    for name in dropped:
+        del reading.ours[name]
+    return dropped
+
+
+def _card(
+    format: Format,
+    source: Source,
+    spec: ModelSpec,
+    images: ImageSpec,
+    changes: Sequence[str],
+) -> tuple[Card, list[str]]:
+    """What an artifact says of the network, of two classes where the file has one logit; notes."""
+    if not spec.classes:
+        return Card(model=spec, images=images), []
+    config = source.config or {}
+    labels = _labels(format, config, changes)
+    one_logit = spec.classes == 1 and labels == "one"
+    notes = []
+    names = format.classes(config, spec.classes)
+    for count in (1, 2) if one_logit else (spec.classes,):
+        if told := class_names.find(source.settings, count):
+            names, place = told
+            notes = [f"the classes are named by the file's own settings ({place})"]
+    if names is None:
+        notes.append("nothing names the classes; they are numbered from 0")
+    if one_logit:
+        notes.append(
+            "its head has one logit, whose sigmoid is the probability: it became two classes, the "
+            "first with the logit 0, and their softmax is that sigmoid"
+        )
+        names = one_logits.names_of_two(names)
+        spec = replace(spec, classes=2)
+    numbers = tuple(str(i) for i in range(spec.classes))
+    classes = numbers if names is None else names
+    return Card(model=spec, images=images, classes=classes, labels=labels), notes
+
+
+def _assumed(why: str, images: ImageSpec) -> str:
+    """A note of the preprocessing that nothing told, with its values and how to say otherwise."""
+    sentence = images.sentence.rstrip(".")
+    mean = json.dumps([round(value, 3) for value in images.mean])
+    return (
+        f"{why} ({sentence[0].lower()}{sentence[1:]}); --set images.mean={mean.replace(' ', '')}, "
+        "images.std, images.fit, images.crop or images.interpolation say otherwise"
+    )
+
+
+def _labels(
+    format: Format, config: Mapping[str, Any], changes: Sequence[str]
+) -> Literal["one", "several"]:
+    """How many classes an image has: as asked, else as the configuration says."""
+    match _of_file(changes)["labels"]:
+        case "":
+            return format.labels(config)
+        case "one" | "several" as asked:
+            return asked
+        case other:
+            raise UsageError(f"weights.labels is one or several, not '{other}'.")
 
 
 def _is_headless(changes: Sequence[str]) -> bool:
@@ -136,13 +234,19 @@ def _is_headless(changes: Sequence[str]) -> bool:
 
 def _wanted(changes: Sequence[str], unusable_head: UnusableHead) -> Wanted:
     """What is asked of a file with several networks or heads."""
-    told = assign({"weights": {"part": "", "head": ""}}, _of(changes, "weights"), "convert")
+    told = _of_file(changes)
     return Wanted(
-        part=str(told["weights"]["part"]),
-        head=str(told["weights"]["head"]),
+        part=told["part"],
+        head=told["head"],
         headless=_is_headless(changes),
         unusable_head=unusable_head,
     )
+
+
+def _of_file(changes: Sequence[str]) -> dict[str, str]:
+    """What is said of the file by weights.NAME=VALUE."""
+    told = assign({"weights": dict.fromkeys(FILE, "")}, _of(changes, "weights"), "convert")
+    return {name: str(value) for name, value in told["weights"].items()}
 
 
 def _images(
@@ -162,13 +266,16 @@ def _notes(
     reading: Reading,
     ours: Mapping[str, Tensor],
     spec: ModelSpec,
-    names: tuple[str, ...] | None,
     dropped: Sequence[str],
 ) -> Iterator[str]:
-    if names is None:
-        yield "nothing names the classes; they are numbered from 0"
     if dropped:
-        yield f"the head was left out ({', '.join(dropped)})"
+        part = "head" if any("head." in name for name in dropped) else "pooler"
+        yield f"the {part} was left out ({', '.join(dropped)})"
+    if {"pre_logits.weight", "head.weight"} <= ours.keys() and reading.layout.table in POOLERS:
+        yield (
+            "the head reads its pooler (a tanh layer), which transformers' own classifiers do not: "
+            "--set model.representation=0 where the network read the class token"
+        )
     if spec.positions in ("none", "sincos2d") and not spec.is_resnet:
         yield f"the file has no table of positions; model.positions={spec.positions} is taken"
     if reading.ignored_keys:

@@ -31,8 +31,11 @@ def test_what_a_file_becomes(tmp_path: Path) -> None:
     assert (weights.format, weights.layout.table) == ("timm", "timm_vit")
     assert weights.card.classes == ("0", "1", "2", "3", "4")
     assert weights.card.images.size == weights.card.model.size == (32, 32)
-    guessed, numbered = weights.notes
+    guessed, assumed, numbered = weights.notes
     assert "no config.json beside the tensors" in guessed
+    assert "timm's defaults are assumed (a picture is resized until it covers 36x36" in assumed
+    assert "mean 0.485, 0.456, 0.406" in assumed and "--set images.mean=[0.485," in assumed
+    assert [one.topic for one in weights.decisions] == ["start", "start"]
     assert numbered == "nothing names the classes; they are numbered from 0"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -59,6 +59,18 @@ class Format:
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """Return how its program prepares an image for a network of (height, width)."""
         raise NotImplementedError
+
+    def labels(self, config: Config) -> Literal["one", "several"]:
+        """Tell whether an image has one class or any number, each with a probability of its own."""
+        return "one"
+
+    def refuse_head(self, config: Config) -> str:
+        """Say why the outputs of its head are no classes, a clause without its full stop, or ""."""
+        return ""
+
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say why the preprocessing is a guess, a clause; "" where the source tells it."""
+        return "nothing says how images are prepared: the usual of its program is assumed"
 
     def join(self, files: Mapping[str, Tensors]) -> Tensors | None:
         """Return the network that several checkpoints of a folder make together; None if none."""

@@ -30,6 +30,10 @@ class Dino(Format):
         mean, std = IMAGENET
         return ImageSpec(size=size, crop=0.875, interpolation="bicubic", mean=mean, std=std)
 
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that the authors' evaluation is taken."""
+        return "DINO's files do not say how images are prepared: its own evaluation is assumed"
+
     def join(self, files: Mapping[str, Tensors]) -> Tensors | None:
         """Join a backbone and a linear head."""
         heads = [name for name, tensors in files.items() if tensors.keys() == HEAD]

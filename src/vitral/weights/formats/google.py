@@ -29,6 +29,10 @@ class Google(Format):
         """Prepare images in [-1, 1], squashed to the size."""
         return read_preprocessing(size)
 
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that the authors' evaluation is taken."""
+        return "Google's files do not say how images are prepared: its own evaluation is assumed"
+
     def table_for(self, spec: ModelSpec) -> str:
         """Choose BiT's names for a ResNet of v2, bit.py's for one of v1, else the ViT's."""
         if not spec.is_resnet or spec.resnet is None:

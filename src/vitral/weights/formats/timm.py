@@ -101,6 +101,14 @@ class Timm(Format):
         # the size is that of the tensors; so are the channels, and colours mean nothing there
         return replace(read_preprocessing({**facts, "input_size": (3, *size)}), size=size)
 
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that timm's defaults are taken where there is no pretrained_cfg."""
+        config = source.config or {}
+        facts = _part(config, "pretrained_cfg") or config
+        if any(facts.get(name) for name in ("mean", "std", "crop_pct", "interpolation")):
+            return ""
+        return "no pretrained_cfg says how images are prepared: timm's defaults are assumed"
+
     def refuse_spec(self, spec: ModelSpec) -> str:
         """Refuse a MAP head beside tokens that it would read here."""
         if spec.pool == "map" and spec.prefix:

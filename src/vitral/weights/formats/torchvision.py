@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 from torch import nn
 
@@ -11,6 +12,8 @@ from vitral.specs.fields import pair
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Config, Format, Oracle, Tensors
 from vitral.weights.preprocessing import IMAGENET, crop_fraction
+
+PUBLISHED = re.compile(r"vit_\w+-[0-9a-f]{8}")
 
 
 def read_preprocessing(name: str, size: int | tuple[int, int] = 224) -> ImageSpec:
@@ -33,6 +36,12 @@ def read_preprocessing(name: str, size: int | tuple[int, int] = 224) -> ImageSpe
 
 class Torchvision(Format):
     """The format of torchvision.models.VisionTransformer."""
+
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that ImageNet's is taken, unless the file has the name of published weights."""
+        if PUBLISHED.fullmatch(source.path.stem):
+            return ""
+        return "torchvision's files say nothing of how images are prepared: ImageNet's is assumed"
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """Take the transforms of the weights whose file name (vit_b_16-...) or size this is."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -31,6 +31,7 @@ GELUS = {"gelu": "erf", "gelu_python": "erf", "gelu_new": "tanh", "gelu_pytorch_
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 # settings of a network that we do not have, and the value that leaves it out
 FIXED = {"use_swiglu_ffn": False, "use_gated_mlp": False, "pooler_act": "tanh"}
+SEVERAL = "multi_label_classification"
 # Pillow's numbers, which transformers writes.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -96,6 +97,25 @@ class Transformers(Format):
             config = {"image_processor_type": "ViTImageProcessor"}
             config["size"] = {"height": size[0], "width": size[1]}
         return read_preprocessing(config)
+
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that its ViTImageProcessor is taken where there is no preprocessor_config.json."""
+        if source.preprocessor:
+            return ""
+        return "no preprocessor_config.json: the defaults of ViTImageProcessor are assumed"
+
+    def labels(self, config: Config) -> Literal["one", "several"]:
+        """Read problem_type."""
+        return "several" if config.get("problem_type") == SEVERAL else "one"
+
+    def refuse_head(self, config: Config) -> str:
+        """Refuse a regression, and a problem_type that transformers does not have."""
+        kind = config.get("problem_type")
+        if kind == "regression":
+            return "its outputs are amounts and no classes (problem_type=regression)"
+        if kind not in (None, SEVERAL, "single_label_classification"):
+            return f"transformers has no problem_type={kind!r}"
+        return ""
 
     def refuse_unexpected(self, keys: Sequence[str]) -> str:
         """Refuse ForMaskedImageModeling, whose decoder no classifier has."""
@@ -168,6 +188,8 @@ class Transformers(Format):
         if spec.classes:
             config["id2label"] = {str(i): name for i, name in enumerate(card.classes)}
             config["label2id"] = {name: i for i, name in enumerate(card.classes)}
+        if card.labels == "several":
+            config["problem_type"] = SEVERAL
         config |= {"model_type": kind, "architectures": [classifier if spec.classes else plain]}
         processor = write_preprocessing(card.images)
         return {"config.json": config, "preprocessor_config.json": processor}

@@ -21,15 +21,17 @@ class VitPytorch(Format):
         """Take Vitral's own preprocessing, as vit-pytorch prescribes none."""
         return ImageSpec(size=size)
 
+    def assumed_preprocessing(self, source: Source) -> str:
+        """Say that it prescribes none."""
+        return "vit-pytorch prescribes no preprocessing: Vitral's own is assumed"
+
     def guesses(self, table: RenameTable, source: Source, spec: ModelSpec) -> list[str]:
-        """Say which sides of a patch, heads and pooling were taken, and the preprocessing."""
+        """Say which sides of a patch, heads and pooling were taken."""
         taken = [f"model.patch={spec.patch[0]}x{spec.patch[1]}", f"model.heads={spec.heads}"]
         taken += [f"model.pool={spec.pool}"] if spec.class_token else []
         return [
             f"no tensor tells all of {', '.join(taken[:-1])} and {taken[-1]}; they are taken, and "
             "--set model.NAME=VALUE says otherwise",
-            "vit-pytorch prescribes no preprocessing: Vitral's own is taken, and "
-            "--set images.NAME=VALUE says otherwise",
         ]
 
     def refuse_unexpected(self, keys: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ FORMS = {
     "one head": (Sizes(heads=1, dim_head=24), []),
     "one narrow head": (Sizes(heads=1, dim_head=16), ["model.heads=1"]),
     "heads of 64": (Sizes(heads=2, dim_head=64), []),
-    "one of all": (Sizes(depth=1, classes=1, image=(4, 4)), ["model.heads=3"]),
+    "one of all": (Sizes(depth=1, classes=2, image=(4, 4)), ["model.heads=3"]),
     "mean": (Sizes(pool="mean"), ["model.heads=3", "model.pool=mean_all"]),
 }
 
