@@ -24,7 +24,15 @@ from vitral.images import randaugment
 from vitral.images.arrow import channels
 from vitral.images.crops import rectangle
 from vitral.images.decode import Picture
-from vitral.images.preprocess import pixels, resize, resize_floats
+from vitral.images.preprocess import (
+    covered,
+    mean_colour,
+    pad,
+    pixels,
+    resize,
+    resize_floats,
+    shown_aspect,
+)
 from vitral.images.seeds import seeded, uniform
 from vitral.specs import ImageSpec
 from vitral.specs.augment import Augment
@@ -162,11 +170,16 @@ def mix(
 def _random_crop(
     source: bytes | np.ndarray, augment: Augment, spec: ImageSpec, seed: int
 ) -> Tensor:
-    """A random rectangle resized to spec.size; JPEG decodes no finer than the crop needs."""
+    """A random rectangle resized to what evaluation makes of the whole picture.
+
+    Its aspect is near that of the part that evaluation shows, so that what is stretched there is
+    stretched as much here, and nothing else is. JPEG decodes no finer than the crop needs.
+    """
     picture = Picture(source, spec)
     height, width = picture.size
-    top, left, h, w = rectangle((height, width), augment, seed)
-    finest = min(h / spec.size[0], w / spec.size[1])
+    goal = covered((height, width), spec)
+    top, left, h, w = rectangle((height, width), augment, seed, shown_aspect((height, width), spec))
+    finest = min(h / goal[0], w / goal[1])
     coarser = finest > 1 and spec.antialias  # a coarser image is an averaged one
     shrink = (math.ceil(height / finest), math.ceil(width / finest)) if coarser else None
     image = picture.decode(shrink)
@@ -178,8 +191,12 @@ def _random_crop(
     right = max(round((left + w) * across), x + 1)
     part = channels(image)[y:bottom, x:right]
     if spec.antialias:
-        return resize(part, spec.size, spec.interpolation)[:3]
-    return resize_floats(part[:, :, :3], spec.size, spec)
+        view = resize(part, goal, spec.interpolation)[:3]
+    else:
+        view = resize_floats(part[:, :, :3], goal, spec)
+    if goal == spec.size:
+        return view
+    return torch.from_numpy(pad(view.permute(1, 2, 0).numpy(), spec)).permute(2, 0, 1)
 
 
 def _warped(views: Tensor, augment: Augment, seeds: Sequence[int]) -> Tensor:
@@ -217,19 +234,15 @@ def _randaugment(view: Tensor, augment: Augment, spec: ImageSpec, seed: int) -> 
     if augment.flavour == "big_vision":
         image = randaugment.big_vision(image, layers, magnitude, seed)
     else:
-        image = randaugment.timm(image, layers, magnitude, _mean_colour(spec), seed)
+        image = randaugment.timm(image, layers, magnitude, mean_colour(spec), seed)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _mean_colour(spec: ImageSpec) -> tuple[int, ...]:
-    return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in spec.mean)
 
 
 @cache
 def _operations(augment: Augment, spec: ImageSpec) -> Any:
     """The torchvision operations of a setting on a uint8 view, or None if there is none."""
     steps: list[Any] = []
-    fill = list(_mean_colour(spec))
+    fill = list(mean_colour(spec))
     if augment.randaugment and augment.flavour == "torchvision":
         layers, magnitude = augment.randaugment
         steps.append(transforms().RandAugment(layers, magnitude, fill=fill))

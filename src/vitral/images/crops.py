@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vitral.images.seeds import uniform
 from vitral.specs.augment import Augment
@@ -10,8 +11,11 @@ from vitral.specs.augment import Augment
 Rectangle = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
-def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
+def rectangle(size: tuple[int, int], augment: Augment, seed: int, aspect: float = 1.0) -> Rectangle:
     """Draws the random part of a picture of size (height, width), by augment.flavour.
+
+    `aspect` is the width / height of a part that is not distorted, on which augment.crop_ratio
+    counts: 1 where the view is square and keeps shapes.
 
     torchvision draws the area uniformly and the ratio in its logarithm, and falls back to the
     middle of the picture. TensorFlow (sample_distorted_bounding_box, in the authors' code) draws
@@ -21,6 +25,8 @@ def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
     Not torchvision's own: its tensors of one number cost as much as decoding a small JPEG.
     """
     height, width = size
+    if aspect != 1.0:
+        augment = _of_aspect(augment, aspect, width / height)
     tensorflow = augment.flavour == "big_vision"
     tries, draw = (100, _tensorflow) if tensorflow else (10, _torchvision)
     for number in range(tries):
@@ -32,6 +38,22 @@ def rectangle(size: tuple[int, int], augment: Augment, seed: int) -> Rectangle:
     h = min(height, max(1, round(width / narrow)))
     w = min(width, max(1, round(height * wide)))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _of_aspect(augment: Augment, aspect: float, of_picture: float) -> Augment:
+    """The setting for parts of this width / height, of which the largest has a share of one.
+
+    A square is cut out of any photograph; a part four times as wide as high may have no more than
+    a fifth of one, and with a smallest share above that the same middle would always come.
+    """
+    largest = min(aspect / of_picture, of_picture / aspect)
+    narrow, wide = augment.crop_ratio
+    small, large = augment.crop_scale
+    return replace(
+        augment,
+        crop_ratio=(narrow * aspect, wide * aspect),
+        crop_scale=(small * largest, large * largest),
+    )
 
 
 def _torchvision(

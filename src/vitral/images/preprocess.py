@@ -102,14 +102,45 @@ def _fit(image: Image.Image, goal: tuple[int, int], spec: ImageSpec) -> np.ndarr
     else:
         whole = resize_floats(np.array(image), goal, spec).permute(1, 2, 0).numpy()
         part = whole[top : top + height, left : left + width]
-    if part.shape[:2] == spec.size:
-        return part
+    return part if part.shape[:2] == spec.size else pad(part, spec)
+
+
+def pad(part: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Puts uint8 (h, w, 3) into the middle of uint8 (*spec.size, 3) of the mean colour."""
+    height, width = part.shape[:2]
     canvas = np.empty((*spec.size, 3), np.uint8)
-    canvas[:] = [round(255 * min(max(value, 0.0), 1.0)) for value in spec.mean]
+    canvas[:] = mean_colour(spec)
     top = (spec.size[0] - height) // 2
     left = (spec.size[1] - width) // 2
     canvas[top : top + height, left : left + width] = part
     return canvas
+
+
+def mean_colour(spec: ImageSpec) -> tuple[int, ...]:
+    """Gives the colour, 0 to 255 for each channel, that stands where a picture has nothing."""
+    return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in spec.mean)
+
+
+def covered(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Gives the (height, width) of a view that a picture of this size covers; the rest is padding.
+
+    That is the whole view unless spec.fit is "pad".
+    """
+    height, width = _resized(size, spec)
+    return min(height, spec.size[0]), min(width, spec.size[1])
+
+
+def shown_aspect(size: tuple[int, int], spec: ImageSpec) -> float:
+    """Gives width / height, in pixels of the file, of what the evaluation view shows of a picture.
+
+    Of a fit that keeps shapes this is the aspect of the view: a part of a picture with another
+    aspect would be stretched to it. "squash" stretches every picture by its own amount.
+    """
+    if spec.fit == "crop":
+        return spec.size[1] / spec.size[0]
+    resized = _resized(size, spec)
+    height, width = (side * min(1.0, spec.size[i] / resized[i]) for i, side in enumerate(size))
+    return width / height
 
 
 def _start(margin: int, centre: str) -> int:

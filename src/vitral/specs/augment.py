@@ -18,8 +18,10 @@ class Augment:
             "big_vision", as in the authors' code; in JSON "tf" is its earlier name.
         crop: "inception" cuts a random rectangle and resizes it, "none" keeps the evaluation view.
         crop_scale: smallest and largest share of the picture's area that a crop keeps; the
-            authors' is 0.05 to 1.
-        crop_ratio: smallest and largest width / height of a crop.
+            authors' is 0.05 to 1. Where a view is not square, of the largest part of its shape.
+        crop_ratio: smallest and largest width / height of a crop, as multiples of that of the part
+            that the evaluation view shows: what evaluation stretches is stretched alike, and where
+            a view of 32x64 pixels keeps shapes, 1 is a crop twice as wide as high.
         flip: probability of a mirror image.
         rotate: largest turn to either side, in degrees.
         translate: largest shift in each direction, as a fraction of the side.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 
@@ -13,7 +14,7 @@ from PIL import Image
 from shared import GOLDEN
 from vitral.errors import DataError
 from vitral.images.augment import Augment, mix, train_view, transforms
-from vitral.images.preprocess import pixels
+from vitral.images.preprocess import covered, pixels
 from vitral.specs import ImageSpec
 
 SPEC = ImageSpec(size=(32, 32))
@@ -314,3 +315,55 @@ def test_without_mixing_targets_are_one_hot():
 
 def test_torchvision_is_imported_once():
     assert transforms() is transforms() and hasattr(transforms(), "RandAugment")
+
+
+def stretch(view: torch.Tensor, box: tuple[int, int]) -> float:
+    """How much wider than high a view shows things, of a picture whose values are coordinates."""
+    height, width = box
+    top, left = (view.shape[1] - height) // 2, (view.shape[2] - width) // 2
+    part = view[:2, top : top + height, left : left + width].float()
+    across = float(part[0, height // 2, -1] - part[0, height // 2, 0]) / (width - 1)
+    down = float(part[1, -1, width // 2] - part[1, 0, width // 2]) / (height - 1)
+    return down / across
+
+
+@pytest.mark.parametrize("flavour", ["torchvision", "big_vision"])
+@pytest.mark.parametrize("shape", [(250, 250), (250, 100), (80, 250)])
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (96, 24)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_crops_are_stretched_as_the_evaluation_view_is(flavour, shape, size, fit):
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    image = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
+    spec = ImageSpec(size=size, fit=fit, mean=(1.0, 1.0, 1.0), interpolation="bilinear")
+    augment = Augment(flavour=flavour, flip=0, crop_scale=(0.5, 1.0))
+    box = covered(shape, spec)
+    seen = stretch(pixels(image, spec), box)
+    views = [train_view(image, augment, spec, seed) for seed in range(30)]
+    drawn = np.array([stretch(view, box) for view in views]) / seen
+    square = fit == "crop" and size == (32, 32)  # torchvision's rule, which never fits a panorama
+    if not (square and max(shape) > 2 * min(shape)):
+        assert drawn.min() > 0.68 and drawn.max() < 1.47  # 3/4 to 4/3, in whole pixels
+        assert drawn.min() < 0.97 < 1.03 < drawn.max()
+        assert len({view.numpy().tobytes() for view in views}) > 20
+    outside = torch.ones(size, dtype=torch.bool)
+    top, left = (size[0] - box[0]) // 2, (size[1] - box[1]) // 2
+    outside[top : top + box[0], left : left + box[1]] = False
+    assert all((view[:, outside] == 255).all() and view[2].min() == 0 for view in views)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_square_view_of_a_square_picture_is_the_same_whatever_the_fit(fit):
+    image = picture(70, 70)
+    usual = train_view(image, Augment(), SPEC, 4)
+    assert torch.equal(train_view(image, Augment(), dataclasses.replace(SPEC, fit=fit), 4), usual)
+
+
+@pytest.mark.parametrize("size", [(33, 17), (7, 224)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_panorama_of_any_length_has_a_view(size, fit):
+    spec = ImageSpec(size=size, fit=fit, crop=0.9)
+    for shape in ((1, 3000), (3000, 1), (2, 2), (9, 1500)):
+        image = np.full((*shape, 3), 9, np.uint8)
+        for flavour in FLAVOURS:
+            view = train_view(image, Augment(flavour=flavour), spec, 0)
+            assert view.shape == (3, *size)
