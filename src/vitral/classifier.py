@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -259,7 +259,7 @@ class Classifier:
         return self._explained([tensor], [_name(image)], request or ExplainRequest())[0]
 
     def explain_files(
-        self, paths: Iterable[Path], request: ExplainRequest | None = None, *, batch: int = 16
+        self, paths: Iterable[Path], request: ExplainRequest | None = None, *, batch: int = 32
     ) -> Iterator[Explanation | tuple[Path, DataError]]:
         """One result per file, in order, `batch` at a time, without what is inside the network."""
         if batch < 1:
@@ -276,14 +276,25 @@ class Classifier:
     def _explained(
         self, tensors: Sequence[Tensor], names: Sequence[str], request: ExplainRequest
     ) -> list[Explanation]:
-        fitted = self.card.calibration
-        least = 0.0 if fitted is None else fitted.threshold
+        """Explain the answers of `predict`, which the engine gives in its own precision."""
         request = replace(request, task=self.task)
-        images = torch.stack(list(tensors)).to(self.engine.device)
-        results = explanation.explain(self.model, images, self.card.images, self.classes, request)
+        images = torch.stack(list(tensors))
+        logits = None
+        answers: list[Mapping[str, Any]] = [{}] * len(names)
+        if self.classes:
+            logits = self.logits(images)
+            answers = [answer.to_dict() for answer in self.answers(logits, names)]
+        results = explanation.explain(
+            self.model,
+            images.to(self.engine.device),
+            self.card.images,
+            self.classes,
+            request,
+            logits=logits,
+        )
         return [
-            replace(each, path=name, unsure=bool(0 < each.probabilities.max(initial=0.0) < least))
-            for each, name in zip(results, names, strict=True)
+            replace(each, path=name, answer=answer)
+            for each, name, answer in zip(results, names, answers, strict=True)
         ]
 
     def _predict_batch(

@@ -1,20 +1,27 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from networks import randomised
 from PIL import Image
 
 import vitral
 from drawn import draw_folder
 from multi_label import multi_label_artifact
+from vitral import catalog
 from vitral.classifier import Answer, Classifier
 from vitral.data.datasets import open_dataset
+from vitral.engines.torch_engine import Precision
 from vitral.errors import DataError, ModelError, SpecError, UsageError
 from vitral.evaluation import MultiLabelEvaluation, SingleLabelEvaluation
-from vitral.explanation import ExplainRequest, Explanation
+from vitral.explanation import ExplainRequest, Explanation, explain
+from vitral.specs import Calibration, ImageSpec
+from vitral.weights import artifact
+from vitral.weights.artifact import Card
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +187,58 @@ def test_explain(clf: Classifier, folder: Path, tmp_path: Path) -> None:
     explanation.save(tmp_path / "e.png")
     with Image.open(tmp_path / "e.png") as figure:
         assert figure.width > 200
+
+
+SQUARE = ImageSpec(size=(32, 32))
+PADDED = ImageSpec(size=(32, 48), fit="pad", crop=0.9, mean=(0.4, 0.5, 0.6))
+DOUBT = Calibration(temperature=0.7, threshold=0.4, target=0.9, samples=40)
+
+
+def drawn_classifier(
+    folder: Path, images: ImageSpec, precision: Precision, **changes: Any
+) -> Classifier:
+    """A network of random weights, large enough that bfloat16 changes some of its answers."""
+    card_changes = {
+        name: changes.pop(name) for name in ("labels", "calibration") if name in changes
+    }
+    spec = catalog.model("mu/8", size=images.size, classes=4, **changes)
+    model = randomised(spec, seed=3).float()
+    card = Card(model=spec, images=images, classes=("a", "b", "c", "d"))
+    artifact.save(folder, model.state_dict(), replace(card, **card_changes))
+    return vitral.load(folder, precision=precision, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("images", "precision", "changes"),
+    [
+        (SQUARE, "bf16", {}),
+        (SQUARE, "bf16", {"calibration": DOUBT}),
+        (PADDED, "bf16", {"labels": "several"}),
+        (PADDED, "fp32", {"calibration": DOUBT}),
+        (SQUARE, "bf16", {"distillation_token": True}),
+    ],
+)
+def test_the_answer_within_an_explanation_is_that_of_predict(
+    folder: Path, tmp_path: Path, images: ImageSpec, precision: Precision, changes: dict[str, Any]
+) -> None:
+    clf = drawn_classifier(tmp_path / "drawn", images, precision, **changes)
+    paths = sorted((folder / "photos").rglob("*.jpg"))
+    quick = ExplainRequest(method="attention", details=False, steps=0)
+    answers = list(clf.predict_files(paths))
+    explained = list(clf.explain_files(paths, quick))
+    with Image.open(paths[0]) as file:
+        pixels = np.asarray(file.convert("RGB"))
+    for picture in (str(paths[1]), paths[1].read_bytes(), pixels, Image.fromarray(pixels)):
+        answers.append(clf.predict(picture))
+        explained.append(clf.explain(picture, quick))
+    for answer, each in zip(answers, explained, strict=True):
+        assert isinstance(answer, Answer) and isinstance(each, Explanation)
+        assert each.answer == answer.to_dict()
+        assert tuple(each.top(4)) == answer.top
+        assert (each.target, each.unsure) == (answer.label, answer.unsure)
+    if precision == "bf16":  # what explaining computes by itself is not the answer
+        (alone,) = explain(clf.model, clf.prepare(paths[1])[None], images, clf.classes, quick)
+        assert tuple(alone.top(4)) != clf.predict(paths[1]).top
 
 
 def test_files_are_explained_in_order_and_batches_change_nothing(

@@ -222,6 +222,7 @@ def _folders(paths: list[Path]) -> list[str]:
 def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
     test = explanation.faithfulness
     return {
+        **explanation.answer,
         "path": explanation.path,
         "top": [{"label": label, "score": score} for label, score in explanation.top()],
         "unsure": explanation.unsure,
@@ -237,6 +238,8 @@ def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
 
 
 def _print_answer(result: dict[str, Any]) -> None:
+    if "labels" in result:
+        print_lines([f"labels: {', '.join(result['labels']) or 'none'}"])
     for answer in result["top"]:
         unsure = "unsure:  " if result["unsure"] and answer is result["top"][0] else ""
         print_lines([f"{unsure}{answer['label']}  {answer['score']:.3f}"])

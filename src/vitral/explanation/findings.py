@@ -5,6 +5,7 @@ Nothing here computes on a network, draws or writes; the figures and the files a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -159,7 +160,8 @@ class Findings:
         heatmap: (rows, columns), the map of the method; sums to 1.
         probabilities: (K,), of the classes; empty for a model without a head.
         classes: K names.
-        unsure: whether the best probability is below the threshold of the model's calibration.
+        answer: what `predict` says of the image, as plain JSON values; empty where a network was
+            explained that has no head or no calibration beside it.
         faithfulness: whether the map is true; None where it was not tested.
         internals: the inside of the network; None where it was not kept, and of a ResNet.
     """
@@ -176,9 +178,14 @@ class Findings:
     heatmap: Numbers = field(repr=False)
     probabilities: Numbers = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
-    unsure: bool = False
+    answer: Mapping[str, Any] = field(default_factory=dict, repr=False)
     faithfulness: Faithfulness | None = field(default=None, repr=False)
     internals: Internals | None = field(default=None, repr=False)
+
+    @property
+    def unsure(self) -> bool:
+        """Tell whether the answer is below the threshold of the model's calibration."""
+        return bool(self.answer.get("unsure", False))
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
         """List the most probable classes with their probabilities, best first."""

@@ -59,6 +59,8 @@ def explain(
     image_spec: ImageSpec | None = None,
     classes: Sequence[str] = (),
     request: ExplainRequest | None = None,
+    *,
+    logits: Tensor | None = None,
 ) -> list[Explanation]:
     """Explain each image: which patches the answer needs, and is that so.
 
@@ -72,6 +74,9 @@ def explain(
         image_spec: how they were normalised, to show them as pictures again; default ImageSpec().
         classes: K names; "class 0", "class 1", ... without.
         request: which method, class and token; default ExplainRequest().
+        logits: float (B, K) that the images were answered by, which another precision or engine
+            may have computed: the probabilities shown and the class explained follow from them.
+            Default: the network's own.
 
     Raises ModelError for what the network has not (attention, a class token, a head), UsageError
     for a class, layer, head or patch that does not exist.
@@ -93,15 +98,19 @@ def explain(
     count = min(_MAX_IMAGES, max(1, _MAX_ATTENTION // values)) if values else 1
     normalised = image_spec or ImageSpec()
     parts = images.split(count)
+    answered = [None] * len(parts) if logits is None else logits.to(images.device).split(count)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         return [
-            one for part in parts for one in _explain_part(model, part, normalised, names, resolved)
+            one
+            for part, given in zip(parts, answered, strict=True)
+            for one in _explain_part(model, part, given, normalised, names, resolved)
         ]
 
 
 def _explain_part(
     model: ViT,
     images: Tensor,
+    answered: Tensor | None,
     image_spec: ImageSpec,
     names: tuple[str, ...],
     request: ExplainRequest,
@@ -115,12 +124,12 @@ def _explain_part(
     with torch.set_grad_enabled(needs_gradient):
         inputs = images.detach().clone().requires_grad_(needs_gradient)
         logits, weights = model.forward_with_attention(inputs, any_size=True)
-        targets = _targets(logits, names, request)
+        answered = logits.detach() if answered is None else answered
+        targets = _targets(answered, names, request)
         if needs_gradient:
             read = readout(spec, grid, weights, None)
             per_token = relevance(spec, logits, weights, targets, read)
             relevances = normalised_map(per_token, grid, spec.prefix)
-    logits = logits.detach()
     weights = [block.detach() for block in weights]
     occlusions = None
     if relevances is not None and (request.details or request.method == "occlusion"):
@@ -139,7 +148,7 @@ def _explain_part(
     if request.details:
         internals = _internals(model, images, weights, occlusions, relevances, request)
     pictures = as_pictures(images, image_spec)
-    probabilities = request.task.probabilities(logits[:, : spec.classes]).cpu().numpy()
+    probabilities = request.task.probabilities(answered[:, : spec.classes].cpu()).numpy()
     for i, picture in enumerate(pictures):
         yield Explanation(
             picture=picture,
@@ -214,7 +223,7 @@ def _internals(
 def _targets(logits: Tensor, names: tuple[str, ...], request: ExplainRequest) -> Tensor:
     """The class to explain in each image, int64 (B,)."""
     if request.target is None:
-        return logits.detach().argmax(dim=1)
+        return logits.argmax(dim=1)
     return torch.full((len(logits),), names.index(request.target), device=logits.device)
 
 
