@@ -239,10 +239,13 @@ def waiting(folder: Path, steps: int) -> dict[str, float]:
     split = open_dataset(str(folder)).train
     network = build(recipe.model).train()
     adamw, device = optimizer.build(network, recipe.optimizer), torch.device("cpu")
-    settings = {"batch": recipe.data.batch, "seed": 0, "start_step": 0}
-    workers = max(1, cores - 1)  # as a run chooses
     batches = train_batches(
-        split, [View(recipe.augment, recipe.images)], workers=workers, **settings
+        split,
+        [View(recipe.augment, recipe.images)],
+        batch=recipe.data.batch,
+        seed=0,
+        start_step=0,
+        workers=max(1, cores - 1),  # as a run chooses
     )
     waited = total = 0.0
     with closing(batches):

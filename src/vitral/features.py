@@ -6,8 +6,10 @@ result = probe(classifier, "photos/", "knn")     # result.scores[-1].accuracy
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -167,7 +169,8 @@ class Embedder:
         # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
         far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
         workers = min(8, machine.cores()) if far else 0
-        batches = eval_batches(split, self.images, batch=self.batch, workers=workers)
+        told = partial(print, file=sys.stderr)
+        batches = eval_batches(split, self.images, batch=self.batch, workers=workers, note=told)
         batches = with_progress(batches, self.tick, len(split))
         outputs = compute_outputs(engine.representation, batches, self.images, engine.device)
         self.failed.extend(outputs.failed)

@@ -11,12 +11,12 @@ import pytest
 
 ORPHAN = """
 import multiprocessing, os, signal, sys, time
-from vitral.data import loader
+from vitral.data import processes
 
 def late():
     while os.getppid() == parent:
         time.sleep(0.01)
-    loader._start_worker(0)
+    processes.begin(0)
     print("survived", flush=True)
 
 parent = os.getpid()
@@ -86,3 +86,83 @@ def test_workers_go_when_the_parent_does_and_say_nothing(how):
     assert not living_group(parent.pid)
     assert said.count("Traceback") == (1 if how == signal.SIGINT else 0), said
     assert "DataLoader worker" not in said and "leaked" not in said, said
+
+
+STOPPED = """
+import sys
+import vitral
+from vitral.errors import Interrupted
+from vitral.training.display import Display
+Display.step = lambda *_, **__: print("step", flush=True)
+try:
+    vitral.train("shapes", model="mu/16", size=32, epochs=500, out=sys.argv[1],
+                 changes=["data.workers=2", "data.count=64"])
+except Interrupted as error:
+    print(error, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_sigterm_to_every_process_finishes_the_step_and_saves(tmp_path: Path) -> None:
+    """As a scheduler ends a job; twice, as torchrun passes its own on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, tmp_path / "run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout.readline() == "step\n", run.stderr.read()
+        assert len(living_group(run.pid)) >= 3
+        for _ in range(2):
+            os.killpg(run.pid, signal.SIGTERM)
+            time.sleep(0.1)
+        said, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "the state is saved" in said
+    assert list((tmp_path / "run" / "state").iterdir())
+    assert not living_group(run.pid)
+
+
+SCRIPT = """
+import multiprocessing, sys
+multiprocessing.set_start_method(sys.argv[1])
+import vitral
+changes = ["data.workers=1", "length=1 steps", "schedule.warmup=0 steps"]
+run = vitral.train(sys.argv[2], model="mu/16", size=32, out=sys.argv[3], changes=changes)
+print("trained", run.evaluation.samples)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_without_a_guard_is_run_once(method: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    words = [sys.executable, tmp_path / "script.py", method, photos, tmp_path / "run"]
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained 6\n"
+
+
+def test_a_temporary_folder_of_a_long_name_loses_no_batch(tmp_path: Path) -> None:
+    """A socket's name has room for about 90 letters."""
+    long = tmp_path / ("x" * 95)
+    long.mkdir()
+    code = READER.replace("workers=2)", "workers=2, note=print)").partition("print(")[0]
+    code += "print(len(next(batches).images)); batches.close()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told, read = done.stdout.splitlines()
+    assert told.startswith("pictures come from the loading processes through pipes, slower: TMPDIR")
+    assert read == "8"

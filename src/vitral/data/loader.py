@@ -11,13 +11,8 @@ index, number of the view), and each process loads its piece of the step's sampl
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vitral import machine
+from vitral.data import processes
 from vitral.data.near_duplicates import Tick
 from vitral.data.order import MicroBatch, Order, SampleKey, share, steps_per_epoch
 from vitral.data.sources import Arrays, Problem, Split
-from vitral.errors import DataError, UsageError
+from vitral.errors import DataError, MachineError, UsageError
 from vitral.images.augment import View, alter, cut, flip, prepare
 from vitral.images.preprocess import pixels
 from vitral.images.seeds import seed_of
@@ -75,6 +70,7 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
     rank: int = 0,
     world: int = 1,
     accumulate: int = 1,
+    note: processes.Note | None = None,
 ) -> Generator[Batch]:
     """Yields the batches of the steps start_step, start_step + 1, … without end, epoch after epoch.
 
@@ -91,6 +87,9 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
         workers: reading processes of this process.
         rank, world: this process among all that train together; each gets a disjoint piece.
         accumulate: batches in which this process gets its piece of a step, one after the other.
+        note: told once where loading processes cannot work as they should, and what is done.
+
+    Raises MachineError where something else ends a loading process.
     """
     _check(split, batch=batch, workers=workers, rank=rank, world=world)
     if start_step < 0 or accumulate < 1:
@@ -109,7 +108,7 @@ def train_batches(  # noqa: PLR0913 - each has a name at every call
         for step in itertools.count(start_step)
         for number in range(rank * accumulate, (rank + 1) * accumulate)
     )
-    yield from _loader(_Samples(split, views, ready, seed), parts, workers)
+    yield from _batches(_Samples(split, views, ready, seed), parts, workers, note)
 
 
 def check_shares(images: int, processes: int, parts: int) -> None:
@@ -122,18 +121,25 @@ def check_shares(images: int, processes: int, parts: int) -> None:
 
 
 def eval_batches(
-    split: Split, spec: ImageSpec, *, batch: int, workers: int, rank: int = 0, world: int = 1
+    split: Split,
+    spec: ImageSpec,
+    *,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    note: processes.Note | None = None,
 ) -> Iterator[Batch]:
     """Yields every sample once, in order; the last batch holds what is left.
 
     With several processes each gets a piece of the order, of lengths that differ by one at most:
-    no sample is counted twice. A piece may be empty.
+    no sample is counted twice. A piece may be empty. `note`, and MachineError, as in train_batches.
     """
     _check(split, batch=batch, workers=workers, rank=rank, world=world)
     keys = share([(0, index, 0) for index in range(len(split))], rank, world)
     parts = (MicroBatch(keys[start : start + batch]) for start in range(0, len(keys), batch))
     unchanged = View(Augment(crop="none", flip=0.0), spec)
-    yield from _loader(_Samples(split, [unchanged], [None], seed=0), parts, workers)
+    yield from _batches(_Samples(split, [unchanged], [None], seed=0), parts, workers, note)
 
 
 def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> None:
@@ -145,18 +151,38 @@ def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> 
         raise UsageError(f"rank counts from 0 to world - 1, not {rank} of {world}.")
 
 
-def _loader(samples: _Samples, order: Iterable[MicroBatch], workers: int) -> Iterator[Batch]:
-    return iter(
-        DataLoader(
-            samples,
-            batch_sampler=order,  # type: ignore[arg-type]  # handed to _Samples as they are
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # otherwise the global random numbers move on
-            worker_init_fn=_start_worker,
-            prefetch_factor=2 if workers else None,
-        )
+def _batches(
+    samples: _Samples, order: Iterable[MicroBatch], workers: int, note: processes.Note | None
+) -> Iterator[Batch]:
+    """Batches of the order from so many loading processes, or from this one where none can be."""
+    if workers and (why := processes.can_start()):
+        workers = 0
+        if note is not None:
+            note(f"pictures are read in this process, since {why}")
+    loader = DataLoader(
+        samples,
+        batch_sampler=order,  # type: ignore[arg-type]  # handed to _Samples as they are
+        num_workers=workers,
+        collate_fn=processes.hand_over if workers else _as_it_is,
+        generator=torch.Generator(),  # otherwise the global random numbers move on
+        worker_init_fn=processes.begin,
+        prefetch_factor=2 if workers else None,
     )
+    try:
+        if not workers:
+            yield from loader
+            return
+        with processes.starting(samples.split.reader):
+            packed = iter(loader)
+        for each in packed:
+            if isinstance(each, processes.Copied) and note is not None:
+                note(f"pictures come from the loading processes through pipes, slower: {each.why}")
+                note = None  # once
+            yield processes.receive(each)
+    except RuntimeError as error:
+        if text := processes.lost(error):
+            raise MachineError(text) from None
+        raise
 
 
 class _Samples(Dataset[Batch]):
@@ -243,26 +269,6 @@ def _resized_once(split: Split, view: View) -> Tensor | None:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _start_worker(worker: int) -> None:
-    """Ctrl-C is the parent's to handle; a worker goes with its parent, and without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _unless_lost
-    machine.die_with_parent()  # where it cannot, torch's own watch ends it within 5 seconds
-    parent = multiprocessing.parent_process()
-    forked = multiprocessing.get_start_method() == "fork"
-    if forked and parent is not None and os.getppid() != parent.pid:
-        os._exit(1)  # the parent died before anybody listened
-    torch.set_num_threads(1)
-
-
-def _unless_lost(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """The thread that hands batches over would print how the parent hung up on it."""
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, error, trace)
 
 
 def with_progress(batches: Iterable[Batch], tick: Tick | None, total: int) -> Iterator[Batch]:

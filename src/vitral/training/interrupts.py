@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
+
+TOGETHER_SECONDS = 5.0  # between signals of one wish
 
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[list[int]]:
     """Ctrl-C (SIGINT) and SIGTERM ask once for a stop after the step; the same again stops at once.
 
-    torchrun answers a Ctrl-C with a SIGTERM to each process, so one of each is still one wish.
+    torchrun answers a Ctrl-C with a SIGTERM to each process, so one of each is still one wish. So
+    are two SIGTERMs that come together: a scheduler sends one to every process, and torchrun, which
+    has one of them, another to each of its own.
     Yields a list that is empty until then. Outside the main thread signals are left alone.
     """
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
+    began = time.monotonic()
 
     def ask(number: int, _: object) -> None:
+        nonlocal began
+        if number == signal.SIGTERM and number in received:
+            if time.monotonic() - began > TOGETHER_SECONDS:
+                signal.signal(number, previous[signal.SIGTERM])
+                signal.raise_signal(number)
+            return
+        began = time.monotonic()
         received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from vitral import machine
+from vitral.data import processes
 from vitral.data.decisions import Decision, to_lines
 from vitral.data.sources import Dataset
 from vitral.errors import DataError, Interrupted, MachineError, VitralError
@@ -183,6 +184,7 @@ def fit(session: Session) -> Run:
     """All remaining steps, then the artifacts, predictions.csv and report.html."""
     _show_data(session)
     before.write(session)
+    out = session.run.out
     with session.run.display, session.run.loggers, interrupts() as stop_requests:
         while True:
             try:
@@ -193,6 +195,8 @@ def fit(session: Session) -> Run:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if session.run.group.lost(error):
                     raise MachineError("Another process of this run has stopped.") from None
+                if text := processes.lost(error):
+                    raise MachineError(f"{text} Go on: vitral train --resume {out}") from None
                 if not machine.is_out_of_memory(error):
                     raise
                 split_further(session)

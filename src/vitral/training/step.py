@@ -60,6 +60,7 @@ def steps_left(session: Session) -> Generator[list[Batch]]:
         rank=session.run.group.rank,
         world=session.run.group.world_size,
         accumulate=session.grad_accumulation,
+        note=session.run.display.note,
     )
     with contextlib.closing(batches):
         while True:

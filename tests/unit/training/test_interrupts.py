@@ -23,6 +23,21 @@ def test_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterms_that_come_together_are_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    try:
+        with interrupts() as received:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert received == [signal.SIGTERM] and not stopped
+            monkeypatch.setattr("vitral.training.interrupts.TOGETHER_SECONDS", -1.0)
+            signal.raise_signal(signal.SIGTERM)
+            assert stopped == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
     seen: list[bool] = []
 
