@@ -157,6 +157,9 @@ def divide(
     group_ids = np.delete(duplicates.group_ids, list(failed))
     scanned = scanned.without(failed)
     held = held and held.without(broken)
+    if held is not None and held.multi_label != scanned.multi_label:  # in one of two lists alone
+        scanned = replace(scanned, multi_label=True)
+        held = replace(held, multi_label=True)
     remarks = [
         *scanned.problems,
         *failed.values(),
@@ -186,6 +189,9 @@ def divide(
         train = scanned.split("train", classes)
         val = held.split(layout.held_name, classes)
     problems.refuse_many_unreadable(remarks, len(train) + len(val), layout.root, allow_unreadable)
+    if scanned.labelled:
+        problems.refuse_unscorable(train, val, classes, layout.root)
+        remarks += problems.never_held_out(val, classes, scanned.classes, remarks)
     return Dataset(
         source=layout.root,
         absolute_source=layout.absolute,

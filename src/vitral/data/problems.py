@@ -11,7 +11,7 @@ import numpy as np
 from vitral.data.builtin import BUILT_IN
 from vitral.data.decisions import Decision, Topic
 from vitral.data.folders import named_like_an_image, visible_folders
-from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult
+from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult, Split
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
 
@@ -166,6 +166,52 @@ def refuse_many_unreadable(
         f"Remove them, or go on without them: --set data.allow_unreadable=true. "
         f"For example {examples}"
     )
+
+
+def refuse_unscorable(train: Split, val: Split, classes: Sequence[str], root: str) -> None:
+    """Raises DataError for labels that could not be learnt, or of which no score could be told.
+
+    Otherwise the first validation would, after all that was learnt until then.
+    """
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{root} names {len(twice)} classes more than once, for example '{twice[0]}'; give "
+            f"each a name of its own."
+        )
+    for split in (train, val):
+        which = "training" if split is train else "held-out"
+        if split.labels.ndim > 1:
+            if not split.labels.any():
+                raise DataError(
+                    f"None of the {len(split):,} {which} images of {root} has a label, so nothing "
+                    f"could be {'learnt' if split is train else 'scored'}. Label some of them, or "
+                    f"divide the images in another way."
+                )
+            continue
+        missing = np.flatnonzero(split.labels < 0)
+        if len(missing):
+            raise DataError(
+                f"{len(missing):,} of the {len(split):,} {which} images of {root} have no label, "
+                f"for example {split.key(int(missing[0]))}. Label them or leave them out; without "
+                f"labels: --recipe masked-patches."
+            )
+
+
+def never_held_out(
+    val: Split, classes: Sequence[str], trained: Sequence[str], remarks: Iterable[Problem]
+) -> list[Problem]:
+    """Remarks on classes that no held-out image has, beside those that `remarks` names.
+
+    `classes` are the columns of multi-label labels, `trained` those that training images have.
+    """
+    if val.labels.ndim == 1:  # `missing` and `too_small` name them
+        return []
+    named = {Path(remark.path).name for remark in remarks if remark.code in ("unmatched", "small")}
+    counts = dict(zip(classes, val.labels.sum(axis=0).tolist(), strict=True))
+    reason = "No held-out image has this class: it is not evaluated."
+    absent = [name for name in trained if not counts[name] and name not in named]
+    return [Problem(name, reason, "unmatched") for name in absent]
 
 
 def empty_classes(scanned: ScanResult, where: str, root: str) -> list[Problem]:

@@ -176,3 +176,24 @@ def test_what_is_no_table(pictures, text, sentence):
 def test_another_encoding_is_named(pictures):
     with pytest.raises(DataError, match="not UTF-8"):
         open_dataset(table(pictures, "path,label\n00.png,고양이\n", encoding="cp949"))
+
+
+def test_several_labels_in_one_of_two_lists_are_several_in_both(pictures):
+    """Or every image of the first epoch would be learnt before the first validation refuses."""
+    train = "path,label\n" + "\n".join(
+        f"{i:02}.png,{'a|b' if i < 2 else 'ab'[i % 2]}" for i in range(8)
+    )
+    val = "path,label\n" + "\n".join(f"{i:02}.png,{'ab'[i % 2]}" for i in range(8, 12))
+    for first, second in ((train, val), (val, train)):
+        table(pictures, first, "train.csv")
+        table(pictures, second, "val.csv")
+        data = open_dataset(pictures)
+        assert data.multi_label and data.val.labels.dtype == bool
+        assert data.val.labels.shape[1] == len(data.classes) == 2
+
+
+def test_held_out_images_without_any_label_are_refused(pictures):
+    table(pictures, "path,labels\n00.png,a\n01.png,b|a\n", "train.csv")
+    table(pictures, "path,labels\n02.png,\n03.png,\n", "val.csv")
+    with pytest.raises(DataError, match="None of the 2 held-out images"):
+        open_dataset(pictures)

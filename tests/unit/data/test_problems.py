@@ -12,12 +12,14 @@ from vitral.data.problems import (
     divided_copies,
     empty_classes,
     missing,
+    never_held_out,
     refuse_many_unreadable,
     refuse_rows,
+    refuse_unscorable,
     sibling,
     too_small,
 )
-from vitral.data.sources import Files, Problem, ScanResult
+from vitral.data.sources import Files, Problem, ScanResult, Split
 from vitral.errors import DataError
 
 
@@ -79,3 +81,38 @@ def test_copies_on_both_sides_are_told():
     group_ids, train, val = np.array([0, 0, 2, 3]), np.array([0, 2]), np.array([1, 3])
     (problem,) = divided_copies(found, "photos", group_ids, train, val)
     assert (problem.path, problem.code) == ("cat", "leakage")
+
+
+def split_of(labels, name="train") -> Split:
+    labels = np.array(labels)
+    keys = tuple(f"{name}/{row}" for row in range(len(labels)))
+    return Split(name, labels, np.arange(len(labels)), Files("", keys))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "classes", "words"),
+    [
+        ([0, 1], [0, 1], ("cat", "cat"), "names 1 classes more than once, for example 'cat'"),
+        ([0, 1], [0, -1], ("a", "b"), r"1 of the 2 held-out images of data have no .*val/1\."),
+        ([-1, -1], [0, 1], ("a", "b"), r"2 of the 2 training images .* example train/0\."),
+        ([[True], [False]], [[False], [False]], ("a",), "None of the 2 held-out .* be scored"),
+        ([[False], [False]], [[True], [False]], ("a",), "None of the 2 training .* be learnt"),
+    ],
+)
+def test_what_the_first_validation_would_refuse_is_refused_before(train, val, classes, words):
+    with pytest.raises(DataError, match=words):
+        refuse_unscorable(split_of(train), split_of(val, "val"), classes, "data")
+
+
+def test_what_can_be_scored_is_not_refused():
+    refuse_unscorable(split_of([0, 1]), split_of([0]), ("a", "b"), "data")
+    refuse_unscorable(split_of([[True, False]]), split_of([[False, True]]), ("a", "b"), "data")
+
+
+def test_a_class_of_several_that_no_held_out_image_has_is_named():
+    val = split_of([[True, False, False], [True, True, False]], "val")
+    single = [Problem("b", "One image.", "small")]
+    assert never_held_out(val, ("a", "b", "c"), ("a", "b"), single) == []
+    (absent,) = never_held_out(val, ("a", "b", "c"), ("a", "b", "c"), single)
+    assert (absent.path, absent.code) == ("c", "unmatched")
+    assert never_held_out(split_of([0, 0]), ("a", "b"), ("a", "b"), []) == []
