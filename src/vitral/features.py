@@ -17,7 +17,7 @@ import numpy as np
 
 from vitral import machine
 from vitral.classifier import Classifier
-from vitral.data.datasets import list_images, open_dataset
+from vitral.data.datasets import list_images, open_as_trained
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import LEFT_OUT, Arrays, Dataset, Division, Problem, Split
@@ -253,11 +253,4 @@ def _whole(
 def _divided_as_trained(classifier: Classifier, data: str | Path) -> Dataset:
     """Divide images as the model's training did, so that none that it learnt from is tested on."""
     division = classifier.card.division or Division()
-    return open_dataset(
-        data,
-        seed=division.seed,
-        val_fraction=division.val_fraction,
-        count=division.count,
-        size=max(classifier.card.images.size),
-        allow_unreadable=True,
-    )
+    return open_as_trained(data, replace(division, known=()), max(classifier.card.images.size))

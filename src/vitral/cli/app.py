@@ -36,6 +36,10 @@ RunArgument = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: the fastest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Tree = Annotated[
+    str | None,
+    typer.Option(help="Groups of classes: a table of class,parent; folders in folders; or none."),
+]
 Size = Annotated[str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH.")]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vitral.cli.app import LOOK, AsJson, Data, app
+from vitral.cli.app import LOOK, AsJson, Data, Tree, app
 from vitral.cli.printing import print_json, print_lines, progress
 from vitral.cli.tables import check_lines
 from vitral.errors import DataError
@@ -14,13 +14,14 @@ from vitral.errors import DataError
 def check(
     data: Data,
     full: Annotated[bool, typer.Option("--full", help="Decode every image.")] = False,
+    tree: Tree = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at images before training: classes, sizes, the split, and all that is wrong."""
     from vitral.data.check import check as check_data
 
     with progress("decoding") as tick:
-        result = check_data(data, full=full, tick=tick)
+        result = check_data(data, full=full, tree=tree, tick=tick)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from vitral.cli.app import DATA, LEARN, AsJson, Device, Size, app, parse_size
+from vitral.cli.app import DATA, LEARN, AsJson, Device, Size, Tree, app, parse_size
 from vitral.cli.printing import is_first_process, print_json, print_lines, print_note
 from vitral.cli.tables import origin_lines, run_lines
 from vitral.errors import MachineError, UsageError
@@ -85,6 +85,7 @@ def train(
     size: Size = None,
     batch: Batch = None,
     seed: Seed = None,
+    tree: Tree = None,
     set_: Set = None,
     keep: Keep = False,
     rename: Rename = None,
@@ -112,6 +113,7 @@ def train(
         epochs=epochs,
         batch=None if batch in (None, "auto") else _batch_size(batch),
         seed=seed,
+        tree=tree,
         changes=tuple(set_ or ()),
         keep=keep,
         rename=tuple(_names(pair) for pair in rename or ()),

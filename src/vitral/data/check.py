@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data import layouts, near_duplicates
+from vitral.data import class_tree, layouts, near_duplicates
 from vitral.data.datasets import decisions_of, divide, refuse
 from vitral.data.decisions import Decision, to_json
 from vitral.data.near_duplicates import Tick
@@ -179,6 +179,7 @@ def check(
     full: bool = False,
     seed: int = 0,
     val_fraction: float = 0.2,
+    tree: str | None = None,
     tick: Tick | None = None,
 ) -> Check:
     """Looks through what the user named; the settings of the split are those of open_dataset.
@@ -187,11 +188,13 @@ def check(
         source: as for open_dataset.
         full: decode every picture.
         seed, val_fraction: of the split.
+        tree: the groups of the classes, as of open_dataset.
         tick: called with (pictures decoded, of how many).
 
     Raises DataError where there is nothing to look at, MachineError for a missing library.
     """
-    options = SourceOptions(seed=seed, val_fraction=val_fraction)
+    options = SourceOptions(seed=seed, val_fraction=val_fraction, tree=tree)
+    class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
     problems = [problem for part in parts for problem in part.problems]

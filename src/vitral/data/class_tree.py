@@ -12,9 +12,11 @@ import csv
 import io
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vitral.data.decisions import Decision
+from vitral.data.decisions import Decision, in_order
+from vitral.data.sources import Dataset, ScanResult, SourceOptions
 from vitral.errors import DataError, SpecError
 from vitral.specs.tree import ClassTree
 from vitral.wording import closest, listed
@@ -86,6 +88,51 @@ def read(path: str | Path) -> ClassTree:
         return ClassTree(parents=parents)
     except SpecError as error:
         raise DataError(f"{file}: {error} Remove one of these lines.") from None
+
+
+def refuse(options: SourceOptions, source: str) -> None:
+    """Raise DataError for a tree that cannot be read, before any image is looked at."""
+    if options.tree not in (None, "folders", "none"):
+        read(options.tree)
+    elif options.tree is None and options.labelled and (file := beside(source)):
+        read(file)
+
+
+def grouped(data: Dataset, options: SourceOptions, scanned: ScanResult) -> Dataset:
+    """Add the groups of its classes to a data set, and say what was chosen.
+
+    Raises DataError for a tree that was asked for and fits nothing that is there.
+    """
+    tree, decisions = _chosen(options, scanned, data.source, data.classes)
+    return replace(data, tree=tree, decisions=in_order([*data.decisions, *decisions]))
+
+
+def _chosen(
+    options: SourceOptions, scanned: ScanResult, source: str, classes: Sequence[str]
+) -> tuple[ClassTree | None, list[Decision]]:
+    asked = options.tree
+    if asked == "none":
+        return None, []
+    found = None if asked is not None else beside(source)
+    if asked is None and found is None:
+        return None, []
+    where = "The folders within folders" if options.nested else str(found or asked)
+    if scanned.multi_label or not scanned.labelled:
+        why = "have several labels each" if scanned.multi_label else "are used without labels"
+        if asked is not None:
+            raise DataError(
+                f"The images of {source} {why}, and a tree groups classes that exclude each other. "
+                f"Leave --tree out."
+            )
+        return None, [Decision("classes", f"{where} is not used: the images {why}.")]
+    if options.nested and not (scanned.tree and scanned.tree.parents):
+        raise DataError(
+            f"No class folder of {source} lies within another folder, so --tree folders has no "
+            f"groups; leave it out, or name a table of class,parent: --tree FILE."
+        )
+    tree = scanned.tree if options.nested else read(found or asked or "")
+    kept, decision = of_classes(tree or ClassTree(), classes, where)
+    return kept, [decision]
 
 
 def of_classes(tree: ClassTree, classes: Sequence[str], where: str) -> tuple[ClassTree, Decision]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data import folders, layouts, problems
+from vitral.data import class_tree, folders, layouts, problems
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import (
@@ -46,6 +46,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     labelled: bool = True,
     allow_unreadable: bool = False,
     known: Sequence[str] = (),
+    tree: str | None = None,
     tick: Tick | None = None,
 ) -> Dataset:
     """Finds the classes, the images and the splits of what the user named.
@@ -60,6 +61,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
             that name no file or no label.
         known: classes that the data set has beside those of its images; with them one class of
             images is enough.
+        tree: as in SourceOptions.
         tick: called with (pictures looked at, of how many) while copies are looked for.
 
     Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
@@ -74,7 +76,9 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         size=size,
         count=count,
         known=tuple(known),
+        tree=tree,
     )
+    class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     if layout.train is None:
         raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
@@ -192,7 +196,7 @@ def divide(
     if scanned.labelled:
         problems.refuse_unscorable(train, val, classes, layout.root)
         remarks += problems.never_held_out(val, classes, scanned.classes, remarks)
-    return Dataset(
+    data = Dataset(
         source=layout.root,
         absolute_source=layout.absolute,
         classes=classes,
@@ -202,6 +206,7 @@ def divide(
         fingerprint=_fingerprint(classes, scanned, held, options, val),
         decisions=decisions_of(layout, scanned, held, remarks, options),
     )
+    return class_tree.grouped(data, options, scanned)
 
 
 def decisions_of(
@@ -286,7 +291,8 @@ def open_for_scoring(
             own = _held_out_by_training(source, division, size)
         if own is not None:
             return EvalSet(split=own, held_out_by_training=True)
-    options = SourceOptions(size=size)
+    nested = division is not None and division.nested
+    options = SourceOptions(size=size, tree="folders" if nested else "none")
     layout = layouts.find(str(source), options)
     place = layout.held_out or layout.train
     assert place is not None  # a layout has one of the two
@@ -313,19 +319,28 @@ def open_for_scoring(
     return EvalSet(split=split, unknown=unknown)
 
 
+def open_as_trained(source: str | Path, division: Division, size: int | None) -> Dataset:
+    """Opens and divides images as a training did; raises what `open_dataset` does.
+
+    A file that groups the classes is not read: it changes neither the images nor the division.
+    """
+    return open_dataset(
+        source,
+        seed=division.seed,
+        val_fraction=division.val_fraction,
+        count=division.count,
+        size=size,
+        allow_unreadable=True,
+        known=division.known,
+        tree="folders" if division.nested else "none",
+    )
+
+
 def _held_out_by_training(source: str | Path, division: Division, size: int | None) -> Split | None:
     """The images that training held out, if `source` is the data of the training as it was."""
     # what another version or program wrote into the artifact only costs this convenience
     with contextlib.suppress(DataError, TypeError, UsageError):
-        again = open_dataset(
-            source,
-            seed=division.seed,
-            val_fraction=division.val_fraction,
-            count=division.count,
-            size=size,
-            allow_unreadable=True,
-            known=division.known,
-        )
+        again = open_as_trained(source, division, size)
         if again.fingerprint == division.fingerprint:
             return again.val
     return None

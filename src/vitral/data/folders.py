@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from vitral.data.sources import (
     SourceOptions,
 )
 from vitral.errors import DataError
+from vitral.specs.tree import ClassTree
+from vitral.wording import listed
 
 # What stands for a picture in a folder. Not every extension that Pillow knows: beside pictures lie
 # depth maps (.pfm), point clouds (.pcd) and a camera's raw files, which are no fault.
@@ -62,12 +64,14 @@ class ClassFolders:
         folder, root: those.
         outside_classes: folders beside it that are neither it nor the other split.
         labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
+        nested: whether every folder that holds images is a class, and those above it are groups.
     """
 
     folder: Path
     root: Path
     outside_classes: tuple[str, ...] = ()
     labelled: bool = True
+    nested: bool = False
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -80,6 +84,7 @@ class ClassFolders:
             scanned.problems.append(Problem(f"{name}/", reason, "beside"))
         if self.labelled:
             self._scan_classes(scanned)
+            self._remark_nested(scanned)
         else:
             self._scan_files(self.folder, None, scanned)
         scanned.reader = Files(str(self.root), tuple(scanned.names))
@@ -108,6 +113,20 @@ class ClassFolders:
                 scanned.empty_classes.append(name)
         scanned.problems += _similar_names(twins, self.folder, self.root)
 
+    def _remark_nested(self, scanned: ScanResult) -> None:
+        """Say what folders within class folders mean, or make the tree that they are."""
+        top = len(self.folder.relative_to(self.root).parts)
+        ways = {name.rpartition("/")[0]: None for name in scanned.names}
+        within = [way for way in ways if way.count("/") > top]
+        if self.nested:
+            scanned.tree = _tree([way.split("/")[top:] for way in ways])
+        elif within:
+            sentence = (
+                f"Images in folders within a class folder ({listed(within, 3)}) are of that class; "
+                f"with --tree folders each of these folders is a class, and those above it groups."
+            )
+            scanned.decisions.append(Decision("labels", sentence))
+
     def _stray(self) -> Iterator[Problem]:
         """Images in no class, which a person may have meant to be used."""
         stray = [c.name for c in _children(self.folder) if _is_stray(c)]
@@ -129,6 +148,8 @@ class ClassFolders:
                 continue
             above = Path(entry.path).parent
             own = label if label or above == folder else above.name
+            if label and self.nested:
+                own = unicodedata.normalize("NFC", above.name)
             labels = (own,) if own else ()
             scanned.add(name, labels, status.st_size, header, status.st_mtime_ns)
 
@@ -147,7 +168,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     others = tuple(child.name for child in children if split and child not in split)
     kind = "class folders" if options.labelled else "folders of images"
     labels = Decision("labels", "The label of an image is the name of its class folder.")
-    part = partial(ClassFolders, root=root, labelled=options.labelled)
+    part = partial(ClassFolders, root=root, labelled=options.labelled, nested=options.nested)
     return DataLayout(
         kind if split else f"{kind} without splits",
         part(train or root, outside_classes=others) if train or not split else None,
@@ -156,6 +177,27 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         source,
         decisions=(labels,) if options.labelled else (),
     )
+
+
+def _tree(ways: Iterable[Sequence[str]]) -> ClassTree:
+    """The groups of class folders, by the names from the top one down to each.
+
+    Raises DataError for two folders of one name in different places.
+    """
+    parents: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for way in ways:
+        names = [unicodedata.normalize("NFC", part) for part in way]
+        for depth, name in enumerate(names):
+            place = "/".join(names[: depth + 1])
+            if places.setdefault(name, place) != place:
+                raise DataError(
+                    f"Two folders are called '{name}', {places[name]} and {place}, and a class or "
+                    f"a group has one place in a tree. Rename one, or leave --tree folders out."
+                )
+            if depth:
+                parents[name] = names[depth - 1]
+    return ClassTree(parents=parents)
 
 
 def visible_folders(folder: Path) -> list[Path]:

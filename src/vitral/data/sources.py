@@ -18,6 +18,7 @@ import torch
 from vitral.data.decisions import Decision
 from vitral.data.names import HeldOutName
 from vitral.errors import DataError, TruncatedError
+from vitral.specs.tree import ClassTree
 
 Code = Literal[
     "unreadable",  # left out
@@ -147,6 +148,7 @@ class ScanResult:
         made_from: for images that are made here and not read from files: what tells them from
             others. They hold no copies and no damage, so nothing looks for either.
         decisions: what was chosen while looking, such as the column of the labels.
+        tree: the groups of the classes, where the source has them.
     """
 
     reader: Reader
@@ -163,6 +165,7 @@ class ScanResult:
     class_names: tuple[str, ...] = ()
     made_from: str = ""
     decisions: list[Decision] = field(default_factory=list)
+    tree: ClassTree | None = None
 
     def add(
         self,
@@ -263,6 +266,8 @@ class SourceOptions:
         size: side in pixels of the scenes of `shapes`; None for the usual.
         count: number of training scenes of `shapes`; None for the usual.
         known: classes that the data set has beside those of its images.
+        tree: where the groups of the classes are: a file, "folders" for folders within folders,
+            "none"; None looks for classes.csv beside the images.
     """
 
     labelled: bool = True
@@ -271,6 +276,12 @@ class SourceOptions:
     size: int | None = None
     count: int | None = None
     known: tuple[str, ...] = ()
+    tree: str | None = None
+
+    @property
+    def nested(self) -> bool:
+        """True where every folder that holds images is a class, and those above it are groups."""
+        return self.tree == "folders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +380,7 @@ class Dataset:
         fingerprint: changes when a name, a size, a label or the split does.
         decisions: what was chosen for the user, in order.
         banded: the first TIFF of which three bands have to be chosen; None where there is none.
+        tree: the groups of the classes; None without any.
     """
 
     source: str
@@ -380,6 +392,7 @@ class Dataset:
     fingerprint: str
     decisions: tuple[Decision, ...] = ()
     banded: Problem | None = None
+    tree: ClassTree | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -394,6 +407,7 @@ class Division:
     Attributes:
         source, fingerprint: of the data; None where the artifact does not say them.
         seed, val_fraction, count, known: what open_dataset was told.
+        nested: whether classes were folders within folders.
     """
 
     source: str | None = None
@@ -402,6 +416,7 @@ class Division:
     val_fraction: float = 0.2
     count: int | None = None
     known: tuple[str, ...] = ()
+    nested: bool = False
 
 
 @dataclass(frozen=True, slots=True)

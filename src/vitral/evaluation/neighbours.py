@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from vitral import machine
-from vitral.data.datasets import list_images, open_dataset
+from vitral.data.datasets import list_images, open_as_trained
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import Arrays, Split, located
@@ -132,14 +132,7 @@ def neighbours_of_training(
     if (kept := _kept(key)) is not None:
         return kept
     try:
-        data = open_dataset(
-            source,
-            seed=division.seed,
-            val_fraction=division.val_fraction,
-            count=division.count,
-            size=max(card.images.size),
-            allow_unreadable=True,
-        )
+        data = open_as_trained(source, division, max(card.images.size))
     except (DataError, MachineError, UsageError) as error:
         raise DataError(
             f"The images that this model learnt from cannot be opened ({str(error).rstrip('.')}). "

@@ -114,6 +114,7 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         count=settings.count,
         allow_unreadable=settings.allow_unreadable,
         known=settings.known,
+        tree=settings.tree,
         labelled=labelled,
     )
 
@@ -188,6 +189,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     size: int | tuple[int, int] | None = None,
     batch: int | Literal["auto"] | None = None,
     seed: int | None = None,
+    tree: Anywhere | None = None,
     changes: Sequence[str] = (),
     keep: bool = False,
     rename: Mapping[str, str] | None = None,
@@ -214,6 +216,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         size: pixels of the images that the model reads, or (height, width).
         batch: images per step; "auto" cuts the recipe's into the parts measured to be fastest.
         seed: of weights, order and augmentation.
+        tree: the groups of the classes: a table of class,parent, "folders" or "none"; by default
+            classes.csv beside the images, where there is one.
         changes: assignments such as "optimizer.lr=3e-4", as after --set; they win.
         keep: go on knowing the classes that `start` knows, whether or not `data` has them: its
             answers are learnt beside the labels.
@@ -239,6 +243,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         epochs=epochs,
         batch=None if batch in (None, "auto") else _images_per_step(batch),
         seed=seed,
+        tree=_place("tree", tree),
         changes=changes if isinstance(changes, str) else tuple(changes),
         keep=keep,
         rename=tuple((rename or {}).items()),

@@ -32,6 +32,7 @@ class Request:
         batch: images per optimizer step.
         tune: what learns.
         seed: of the weights, the order and every augmentation.
+        tree: the groups of the classes: a file, "folders" or "none".
         changes: assignments of --set, such as "optimizer.lr=3e-4".
         keep: whether the classes that the weights of --from know are kept, and how they answer.
         rename: (old, new) names of classes of those weights.
@@ -48,6 +49,7 @@ class Request:
     batch: int | None = None
     tune: Tune | None = None
     seed: int | None = None
+    tree: str | None = None
     changes: Sequence[str] = ()
     keep: bool = False
     rename: tuple[tuple[str, str], ...] = ()
@@ -81,6 +83,7 @@ class Request:
             "--size": size,
             "--batch": self.batch,
             "--seed": self.seed,
+            "--tree": self.tree,
         }
         words = [word for name, x in named.items() if x is not None for word in (name, str(x))]
         words += ["--keep"] if self.keep else []

@@ -70,6 +70,7 @@ def draft(request: Request) -> Draft:
     values["start"] = request.start or values["start"]
     values["tune"] = str(request.tune or recipe.tune)
     values["data"]["source"] = request.data or values["data"]["source"]
+    values["data"]["tree"] = request.tree or values["data"]["tree"]
     values = assigned(values, request.changes)
     if not values["data"]["source"]:
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
@@ -210,7 +211,9 @@ def _with_options(recipe: Recipe, request: Request) -> Recipe:
     return replace(
         recipe,
         rename=request.rename or recipe.rename,
-        data=replace(recipe.data, source=source, batch=batch),
+        data=replace(
+            recipe.data, source=source, batch=batch, tree=request.tree or recipe.data.tree
+        ),
         tune=request.tune or recipe.tune,
         seed=recipe.seed if request.seed is None else request.seed,
     )

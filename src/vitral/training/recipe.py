@@ -40,6 +40,8 @@ class Data:
         split_seed: of that split; apart from the run's seed, so that no run tests on images that
             another one with the same data learnt from.
         known: classes that are learnt beside those of the images, since the weights know them.
+        tree: the groups of the classes: a file, "folders" for folders within folders, "none"; None
+            looks for classes.csv beside the images.
         workers: loading processes; None chooses from the machine. Never changes the result.
         allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
             rows of a CSV without a file or a label.
@@ -51,6 +53,7 @@ class Data:
     val_fraction: float = 0.2
     split_seed: int = 0
     known: tuple[str, ...] = ()
+    tree: str | None = None
     workers: int | None = None
     allow_unreadable: bool = False
 

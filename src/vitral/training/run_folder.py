@@ -136,7 +136,9 @@ def with_data(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the classes of the data in its model, and where the data is for good."""
     model = dataclasses.replace(recipe.model, classes=len(data.classes))
     # a resume may come from another folder
-    source = dataclasses.replace(recipe.data, source=data.absolute_source)
+    tree = recipe.data.tree
+    tree = tree if tree in ("folders", "none") else _for_good(tree)
+    source = dataclasses.replace(recipe.data, source=data.absolute_source, tree=tree)
     goal = recipe.objective
     if isinstance(goal, Classification):
         goal = dataclasses.replace(goal, teacher=_for_good(goal.teacher))

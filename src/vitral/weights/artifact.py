@@ -84,6 +84,7 @@ class Card:
                 val_fraction=settings["val_fraction"],
                 count=settings["count"],
                 known=tuple(settings.get("known") or ()),
+                nested=settings.get("tree") == "folders",
             )
         except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None

@@ -1,8 +1,14 @@
 """classes.csv: the groups of classes, as people write them, and what cannot be meant."""
 
+import shutil
+
 import pytest
 
+from drawn import draw_folder
 from vitral.data import class_tree
+from vitral.data.check import check
+from vitral.data.datasets import open_as_trained, open_dataset, open_for_scoring
+from vitral.data.sources import Division
 from vitral.errors import DataError
 
 TEXT = "class,parent\nrobin,bird\nwren,bird\nbird,animal\ntabby,cat\ncat,animal\nanimal,\n"
@@ -98,3 +104,115 @@ def test_what_a_tree_makes_of_classes_is_said(tmp_path):
         DataError, match=r"none of the 2 classes \(Robin, oak\).*robin, tabby, wren"
     ):
         class_tree.of_classes(tree, ("Robin", "oak"), "t.csv")
+
+
+def nest(tmp_path):
+    """birds/robin, birds/wren, cats/tabby and oak, with four drawn images each."""
+    flat = draw_folder(tmp_path / "flat", kinds=4, each=4)
+    places = ("birds/robin", "birds/wren", "cats/tabby", "oak")
+    for kind, place in zip(sorted(flat.iterdir()), places, strict=True):
+        (tmp_path / "nested" / place).parent.mkdir(parents=True, exist_ok=True)
+        kind.rename(tmp_path / "nested" / place)
+    return tmp_path / "nested"
+
+
+def test_folders_in_folders_keep_their_meaning_and_it_is_said(tmp_path):
+    data = open_dataset(nest(tmp_path))
+    assert data.classes == ("birds", "cats", "oak")
+    assert data.tree is None
+    (said,) = [one.sentence for one in data.decisions if "--tree folders" in one.sentence]
+    assert "birds/robin, birds/wren, cats/tabby" in said
+
+
+def test_folders_in_folders_are_a_tree_where_that_is_asked(tmp_path):
+    folder = nest(tmp_path)
+    data = open_dataset(folder, tree="folders")
+    assert data.classes == ("oak", "robin", "tabby", "wren")
+    assert data.tree.parents == {"robin": "birds", "tabby": "cats", "wren": "birds"}
+    assert any("puts 4 classes into 2 groups: birds, cats" in d.sentence for d in data.decisions)
+    for split in (data.train, data.val):
+        for i, label in enumerate(split.labels):
+            assert split.key(i).split("/")[-2] == data.classes[label]
+    loose = next((folder / "birds/robin").iterdir())
+    loose.rename(folder / "birds" / loose.name)  # some bird, of no kind
+    more = open_dataset(folder, tree="folders", val_fraction=0.4)
+    assert "birds" in more.classes
+    assert more.tree.members("birds", more.classes) == tuple(
+        more.classes.index(name) for name in ("birds", "robin", "wren")
+    )
+
+
+def test_a_split_of_folders_in_folders(tmp_path):
+    folder = nest(tmp_path)
+    for name in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "split" / name)
+    data = open_dataset(tmp_path / "split", tree="folders")
+    assert data.tree.parents == {"robin": "birds", "tabby": "cats", "wren": "birds"}
+    division = Division(source=str(tmp_path / "split"), fingerprint=data.fingerprint, nested=True)
+    own = open_for_scoring(tmp_path / "split", data.classes, division=division)
+    assert own.held_out_by_training
+    flat = draw_folder(tmp_path / "other", kinds=1, each=2)
+    (kind,) = flat.iterdir()
+    kind.rename(flat / "wren")
+    other = open_for_scoring(flat, data.classes, division=division)
+    assert set(other.split.labels.tolist()) == {data.classes.index("wren")}
+
+
+@pytest.mark.parametrize("twin", ["cats/robin", "birds/birds", "oak/wren"])
+def test_two_folders_of_one_name_have_no_one_place(tmp_path, twin):
+    folder = nest(tmp_path)
+    shutil.copytree(folder / "oak", tmp_path / "copy")
+    shutil.move(tmp_path / "copy", folder / twin)
+    name = twin.split("/")[-1]
+    with pytest.raises(DataError, match=f"Two folders are called '{name}', .*Rename one"):
+        open_dataset(folder, tree="folders")
+
+
+def test_flat_folders_have_no_groups(photos):
+    with pytest.raises(DataError, match="so --tree folders has no groups"):
+        open_dataset(photos, tree="folders")
+
+
+def test_a_table_beside_the_images_is_read_and_may_be_left_alone(photos):
+    names = sorted(folder.name for folder in photos.iterdir())
+    write(photos / "classes.csv", f"class,parent\n{names[0]},round\n{names[1]},edged\n")
+    data = open_dataset(photos)
+    assert data.classes == tuple(names)
+    assert data.tree.parents == {names[0]: "round", names[1]: "edged"}
+    assert any("classes.csv puts 3 classes into 2 groups" in d.sentence for d in data.decisions)
+    assert open_dataset(photos, tree="none").tree is None
+    assert check(photos).decisions == data.decisions
+    without = open_dataset(photos, labelled=False)
+    assert without.tree is None
+    assert any("is not used" in d.sentence for d in without.decisions)
+    with pytest.raises(DataError, match="a tree groups classes that exclude each other"):
+        open_dataset(photos, tree=str(photos / "classes.csv"), labelled=False)
+    write(photos / "classes.csv", "class,parent\na,b\nb,a\n")
+    with pytest.raises(DataError, match="circle"):
+        open_dataset(photos)
+    with pytest.raises(DataError, match="circle"):
+        check(photos)
+    again = open_as_trained(
+        photos, Division(), None
+    )  # which images are held out is no matter of it
+    assert again.fingerprint == data.fingerprint
+
+
+def test_a_table_that_is_named_comes_first(photos, tmp_path):
+    names = sorted(folder.name for folder in photos.iterdir())
+    write(photos / "classes.csv", "class,parent\na,b\nb,a\n")
+    other = write(tmp_path / "tree.csv", f"class,parent\n{names[2]},top\n")
+    assert open_dataset(photos, tree=str(other)).tree.parents == {names[2]: "top"}
+    with pytest.raises(DataError, match="cannot be read"):
+        open_dataset(photos, tree=str(tmp_path / "nothing.csv"))
+
+
+def test_images_of_several_labels_have_no_tree(photos):
+    rows = [f"{path.relative_to(photos)},a|b" for path in sorted(photos.rglob("*.jpg"))]
+    write(photos / "list.csv", "\n".join(["path,labels", *rows]) + "\n")
+    write(photos / "classes.csv", "class,parent\na,x\n")
+    data = open_dataset(photos / "list.csv")
+    assert data.tree is None
+    assert any("several labels each" in d.sentence for d in data.decisions)
+    with pytest.raises(DataError, match="Leave --tree out"):
+        open_dataset(photos / "list.csv", tree=str(photos / "classes.csv"))
