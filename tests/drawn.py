@@ -1,8 +1,10 @@
 """Folders of drawn images, and a way to show that none of their files changed."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from vitral.data.shapes import KINDS, draw, label_of
@@ -36,3 +38,21 @@ def spoil(path: Path) -> None:
     """Take the pixels out of a JPEG: its header and its end are whole, and it cannot be decoded."""
     data = path.read_bytes()
     path.write_bytes(data.partition(b"\xff\xda")[0].removesuffix(b"\xff\xd9") + b"\xff\xd9")
+
+
+def draw_noise(root: Path, names: Iterable[str]) -> Path:
+    """Small pictures of noise at these paths below a folder, no two alike."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dice = np.random.default_rng(list(name.encode()))
+        Image.fromarray(dice.integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+def write_text(root: Path, files: dict[str, str]) -> Path:
+    """Text files at these paths below a folder."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root

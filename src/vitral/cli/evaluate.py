@@ -126,10 +126,13 @@ def _evaluate(
     classifier: Classifier, data: str, other: Classifier | None, name: str, *, allow_unknown: bool
 ) -> _Result:
     """Score a model, and compare it with another one of this name on what both may be asked."""
+    from vitral.data.decisions import to_lines
     from vitral.data.sources import LEFT_OUT
     from vitral.evaluation import compare
 
     images = classifier.eval_set(data, allow_unknown=allow_unknown)
+    for line in to_lines(images.decisions):
+        print_note(line)
     whole = len(images.split)
     unknown = dict(images.unknown)
     if other is not None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data import class_tree, layouts, near_duplicates
-from vitral.data.datasets import decisions_of, divide, refuse
+from vitral.data.datasets import agree, decisions_of, divide, refuse
 from vitral.data.decisions import Decision, to_json
 from vitral.data.near_duplicates import Tick
 from vitral.data.problems import empty_classes, missing, refuse_bands
@@ -197,6 +197,7 @@ def check(
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
+    agree(parts[0], parts[-1])
     problems = [problem for part in parts for problem in part.problems]
     problems += [problem for part in parts for problem in _of_headers(part)]
     made_here = any(part.made_from for part in parts)  # nothing there to be found

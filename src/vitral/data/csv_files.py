@@ -1,192 +1,217 @@
-"""Read labels from a CSV file: one image per row, its path relative to the file.
+"""Read labels from a table: one image per row, its path relative to the file.
 
     path,label            one label              path,labels            any number, with | between
     cat/01.jpg,cat                               01.jpg,cat|indoors
 
-The separators ; and tab, and other usual names of the columns, are understood as well. Rows that
-cannot be what was meant (no label, no file, two labels for one file, labels that differ in letter
-case alone) are each named; `complaints.refuse_rows` stops a training for them.
+Other separators, other usual names of the columns, a column for each class, a column that says the
+split, JSON and lists of words are understood as well: `table_text` reads the cells,
+`table_columns` says what the columns are, `table_paths` finds the files. Rows that cannot be what
+was meant (no label, no file, two labels for one file, labels that differ in letter case alone) are
+each named; `problems.refuse_rows` stops a training for them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import posixpath
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vitral.data import names
-from vitral.data.folders import read_file_header
+from vitral.data.decisions import Decision
+from vitral.data.folders import named_like_an_image, read_file_header
+from vitral.data.names import HeldOutName, Part
 from vitral.data.sources import DataLayout, Files, Problem, ScanResult, SourceOptions
+from vitral.data.table_columns import Row, Sheet, read_sheet
+from vitral.data.table_paths import Located, locate
+from vitral.data.table_text import SUFFIXES, WORDS
 from vitral.errors import DataError
-
-SUFFIXES = (".csv", ".tsv")
-
-_SEPARATORS = re.compile(r"[|;]")
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row that names something.
-
-    Attributes:
-        line: its number in the file, from 1.
-        name: the path as written, with forward slashes.
-        labels: sorted.
-    """
-
-    line: int
-    name: str
-    labels: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Sheet:
-    """The rows of a file and what is wrong with them."""
-
-    rows: list[_Row] = field(default_factory=list)
-    multi_label: bool = False
-    problems: list[Problem] = field(default_factory=list)
+from vitral.wording import listed
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file; the images are named relative to its folder.
+    """A table of images; what is not an absolute path is named relative to a folder.
 
     Attributes:
         path: of the file.
         labelled: whether each row has to have a label; otherwise the paths are enough.
+        part: the rows that belong to this part of a split; None for all of them.
+        root: the folder that names are relative to; None for that of the file.
+        sheet: the rows, where they are read already.
     """
 
     path: Path
     labelled: bool = True
+    part: Part | None = None
+    root: Path | None = None
+    sheet: Sheet | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.path) if self.part is None else f"{self.path}@{self.part}"
 
     def scan(self) -> ScanResult:
         """Lists every image that the file names and that can be read.
 
         Raises DataError where the file is no table with a path and a label.
         """
-        root = self.path.parent
-        sheet = self._read()
+        sheet = self.sheet or read_sheet(self.path, self.labelled)
+        root = self.root or self.path.parent
+        rows = [row for row in sheet.rows if self.part is None or row.part == self.part]
         scanned = ScanResult(Files(str(root), ()), multi_label=sheet.multi_label)
-        scanned.problems += sheet.problems
+        scanned.decisions += sheet.decisions
+        if sheet.labels_unused:
+            scanned.problems.append(Problem.labels_unused(self.path.name))
+        scanned.problems += [self._lacking(row) for row in rows if row.lacks]
+        rows = [row for row in rows if not row.lacks]
+        located = locate((row.name for row in rows), self.path.parent)
+        scanned.decisions += self._found_elsewhere(located, root)
         beside: dict[Path, dict[str, str]] = {}
-        for row in _once(sheet.rows, root, scanned.problems):
-            place = root / row.name
-            if not os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises for a name too long
-                reason = f"{self._line(row.line)} names no file{_hint(place, beside)}."
-                scanned.problems.append(Problem(row.name, reason, "missing"))
+        for row in _once(rows, located, self.path.parent, scanned.problems):
+            if row.name not in located.places:
+                problem = self._missing(row, located, beside)
+                scanned.problems.append(problem)
                 continue
+            place = Path(located.places[row.name])
+            name = _named(row.name, place, self.path.parent, root)
             try:
                 header = read_file_header(place)
                 status = place.stat()
             except DataError as error:
-                scanned.problems.append(Problem.left_out(row.name, error))
+                scanned.problems.append(Problem.left_out(name, error))
                 continue
-            scanned.add(row.name, row.labels, status.st_size, header, status.st_mtime_ns)
-        named = {label for row in sheet.rows for label in row.labels}
+            scanned.add(name, row.labels, status.st_size, header, status.st_mtime_ns)
+        named = {label for row in rows for label in row.labels}
         scanned.empty_classes = sorted(named - set(scanned.classes))
-        scanned.problems += _case(sheet.rows, self.path.name)
+        scanned.problems += _case(rows, self.path.name)
         scanned.reader = Files(str(root), tuple(scanned.names))
         return scanned
 
-    def _read(self) -> _Sheet:
-        try:
-            text = self.path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise DataError(
-                f"{self.path} is not UTF-8; save it as 'CSV UTF-8' (Excel offers that)."
-            ) from None
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read ({error.strerror or error}).") from error
-        first, _, _ = text.partition("\n")
-        delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        try:
-            lines = [(reader.line_num, cells) for cells in reader]
-        except csv.Error as error:
-            raise DataError(f"{self.path} line {reader.line_num} is no CSV: {error}.") from None
-        return self._sheet(lines)
+    def _lacking(self, row: Row) -> Problem:
+        reason = f"{self._line(row.line)} has no {row.lacks}."
+        return Problem(row.name or self.path.name, reason, "empty-row")
 
-    def _sheet(self, lines: list[tuple[int, list[str]]]) -> _Sheet:
-        header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
-        path = _column(header, names.PATH_COLUMNS)
-        label = _column(header, names.LABEL_COLUMNS)
-        if path is None or (label is None and self.labelled):
-            columns = "columns, path and label (or labels)" if self.labelled else "column, path"
-            raise DataError(
-                f"The first line of {self.path} names the {columns}, not '{','.join(header)[:80]}'."
+    def _missing(self, row: Row, located: Located, beside: dict[Path, dict[str, str]]) -> Problem:
+        several = located.ambiguous.get(row.name)
+        if several:
+            shown = listed((os.path.relpath(place, self.path.parent) for place in several), 2)
+            reason = f"{self._line(row.line)} could mean {shown}; write its folder, too."
+        else:
+            hint = _hint(self.path.parent / row.name, beside)
+            reason = f"{self._line(row.line)} names no file{hint}."
+        return Problem(row.name, reason, "missing")
+
+    def _found_elsewhere(self, located: Located, root: Path) -> Iterator[Decision]:
+        if located.example is not None:
+            written, place = located.example
+            there = os.path.relpath(place, root)
+            yield Decision(
+                "files",
+                f"{self.path.name} names its images otherwise than they are called: '{written}' "
+                f"is read as {there}, and {located.count:,} of them are found so.",
             )
-        while len(lines) > 1 and not lines[-1][1]:
-            lines.pop()  # empty lines at the end are no rows
-        sheet = _Sheet()
-        if not self.labelled and label is not None:
-            sheet.problems.append(Problem.labels_unused(self.path.name))
-            label = None
-        cells = [(line, _cell(row, path), _cell(row, label)) for line, row in lines[1:]]
-        may_be_empty = label is None or header[label] in names.MULTI_LABEL_COLUMNS
-        sheet.multi_label = any(_SEPARATORS.search(text) for *_, text in cells) or (
-            label is not None and may_be_empty
-        )
-        for line, name, text in cells:
-            label_text = unicodedata.normalize("NFC", text)
-            own = _SEPARATORS.split(label_text) if sheet.multi_label else [label_text]
-            labels = tuple(sorted({name.strip() for name in own} - {""}))
-            if not name or not (labels or may_be_empty):
-                reason = f"{self._line(line)} has no {'label' if name else 'path'}."
-                sheet.problems.append(Problem(name or self.path.name, reason, "empty-row"))
-            else:
-                sheet.rows.append(_Row(line, posixpath.normpath(name.replace("\\", "/")), labels))
-        return sheet
 
     def _line(self, number: int) -> str:
         return f"Line {number} of {self.path.name}"
 
 
+def divided(table: Table, source: str) -> DataLayout:
+    """Gives the layout of one table, whose rows may say to which part of a split they belong."""
+    sheet = table.sheet or read_sheet(table.path, table.labelled)
+    table = replace(table, sheet=sheet)
+    kind = f"{kind_of(table.path)} file"
+    if table.part is not None:
+        if table.part not in sheet.parts:
+            has = listed(sheet.parts) or "no split"
+            raise DataError(f"{table.path} has no rows of {table.part}: it has {has}.")
+        return DataLayout(kind, table, None, "val", source)
+    used = {part: replace(table, part=part) for part in sheet.parts if sheet.count(part)}
+    if not set(used) & {"train", "val", "test"}:
+        return DataLayout(kind, table, None, "val", source)
+    held_out = used.get("val") or used.get("test")
+    decisions = []
+    for part, rows in used.items():
+        if rows not in (used.get("train"), held_out):
+            decisions.append(unused(f"The {sheet.count(part):,} rows of {part}", str(rows)))
+    held_name: HeldOutName = "val" if "val" in used else "test"
+    return DataLayout(
+        kind, used.get("train"), held_out, held_name, source, decisions=tuple(decisions)
+    )
+
+
+def unused(what: str, source: str) -> Decision:
+    """Says that a part of a split is not used, and what it is good for."""
+    return Decision(
+        "files",
+        f"{what} are not used here; the model can be scored on them: vitral evaluate RUN {source}",
+    )
+
+
+def kind_of(path: Path) -> str:
+    """Names the kind of a table by its ending: CSV, JSON, text."""
+    suffix = path.suffix.lower()
+    if suffix in WORDS:
+        return "text"
+    return "JSON" if "json" in suffix else "CSV"
+
+
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """Gives the layout of a CSV file or a folder with train.csv; None for anything else."""
+    """Gives the layout of a table, or of its rows of one part (list.csv@test); None otherwise."""
+    name, _, part = source.rpartition("@")
     path = Path(source)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return DataLayout("CSV file", Table(path, options.labelled), None, "val", source)
-    if not path.is_dir():
+    asked: Part | None = None
+    if not path.exists() and part and Path(name).is_file():
+        path = Path(name)
+        asked = names.part_of(part)
+        if asked is None:
+            raise DataError(f"'{part}' is no part of a split; write {name}@train, @val or @test.")
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return None
-    lists = {
-        child.stem.lower(): child for child in path.iterdir() if child.suffix.lower() == ".csv"
-    }
-    if "train" not in lists:  # training.csv beside class folders may be the record of a run
+    table = Table(path, options.labelled, asked)
+    try:
+        table = replace(table, sheet=read_sheet(path, options.labelled))
+    except DataError:
+        if path.suffix.lower() in (*WORDS, ".json"):
+            return None  # notes, or the settings of something
+        return DataLayout(f"{kind_of(path)} file", table, None, "val", source)  # scan() says why
+    if path.suffix.lower() in WORDS and not _names_pictures(table):
         return None
-    tables = {name: Table(list_, options.labelled) for name, list_ in lists.items()}
-    train, held_out, held_name = names.divided(tables)
-    kind = "CSV files" if held_out else "CSV file"
-    return DataLayout(kind, train, held_out, held_name, source)
+    return divided(table, source)
 
 
-def _column(header: list[str], known: Iterable[str]) -> int | None:
-    return next((header.index(name) for name in known if name in header), None)
+def _names_pictures(table: Table) -> bool:
+    """Whether the words of a text are names of pictures."""
+    assert table.sheet is not None
+    written = [row.name for row in table.sheet.rows[:50] if row.name]
+    return any(map(named_like_an_image, written)) or bool(locate(written, table.path.parent).places)
 
 
-def _cell(row: list[str], column: int | None) -> str:
-    return row[column].strip() if column is not None and column < len(row) else ""
+def _named(written: str, place: Path, folder: Path, root: Path) -> str:
+    """The name of a picture relative to the root, as it was written where that leads there."""
+    if root == folder and place == folder / written:
+        return written
+    absolute = Path(os.path.abspath(place))  # noqa: PTH100 - links are left as they are
+    above = Path(os.path.abspath(root))  # noqa: PTH100
+    if Path(written).is_absolute() and place == Path(written):
+        return written
+    return Path(os.path.relpath(absolute, above)).as_posix()
 
 
-def _once(rows: list[_Row], root: Path, problems: list[Problem]) -> Iterator[_Row]:
+def _once(
+    rows: list[Row], located: Located, folder: Path, problems: list[Problem]
+) -> Iterator[Row]:
     """Each file's first row, in order of the names; files with two labels are left out.
 
     A file may be named once from the root and once from the folder of the list.
     """
-    here = root.absolute().as_posix()
-    by_place: dict[str, list[_Row]] = {}
+    here = folder.absolute().as_posix()
+    by_place: dict[str, list[Row]] = {}
     for row in rows:
-        by_place.setdefault(posixpath.normpath(posixpath.join(here, row.name)), []).append(row)
+        place = located.places.get(row.name, row.name)
+        by_place.setdefault(posixpath.normpath(posixpath.join(here, place)), []).append(row)
     for same in sorted(by_place.values(), key=lambda rows: rows[0].name):
         name = same[0].name
         lines = ", ".join(str(row.line) for row in same[:5])
@@ -201,7 +226,7 @@ def _once(rows: list[_Row], root: Path, problems: list[Problem]) -> Iterator[_Ro
         yield same[0]
 
 
-def _case(rows: list[_Row], where: str) -> list[Problem]:
+def _case(rows: list[Row], where: str) -> list[Problem]:
     counts = Counter(label for row in rows for label in row.labels)
     spellings: dict[str, list[str]] = {}
     for label in sorted(counts):

@@ -84,6 +84,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
     scanned = layout.train.scan()
     held = None if layout.held_out is None else layout.held_out.scan()
+    agree(scanned, held)
     if not labelled:
         if any(scanned.labels) and not scanned.made_from:
             scanned.problems.append(Problem.labels_unused(str(source)))
@@ -113,6 +114,12 @@ def _unseen(scanned: ScanResult, where: str, tick: Tick | None) -> tuple[Problem
     ]
     left = scanned.without(set(opaque))
     return duplicate_groups(left, where, tick).remarks if left.names else ()
+
+
+def agree(scanned: ScanResult, held: ScanResult | None) -> None:
+    """Lets both parts have any number of labels where one of them has."""
+    if held is not None:
+        scanned.multi_label = held.multi_label = scanned.multi_label or held.multi_label
 
 
 def refuse(
@@ -253,11 +260,13 @@ class EvalSet:
         held_out_by_training: whether they are what training held out, on which the calibration
             was fitted.
         unknown: images left out of each class that the model does not know.
+        decisions: what was chosen for the user.
     """
 
     split: Split
     held_out_by_training: bool = False
     unknown: Mapping[str, int] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
 
 
 def open_for_scoring(
@@ -316,7 +325,8 @@ def open_for_scoring(
             f"{problems.closest_class(name, classes)} Rename or remove that class, train again "
             f"with it, or leave its images out with --allow-unknown."
         )
-    return EvalSet(split=split, unknown=unknown)
+    decisions = in_order([*layout.decisions, *scanned.decisions])
+    return EvalSet(split=split, unknown=unknown, decisions=decisions)
 
 
 def open_as_trained(source: str | Path, division: Division, size: int | None) -> Dataset:
@@ -441,8 +451,11 @@ def list_images(sources: Sequence[str], size: int) -> Listing:
     """
     layout = None
     if len(sources) == 1:
-        layout = layouts.recognise(sources[0], SourceOptions(size=size))
-    if layout is not None and not (layout.is_path and _has_loose_images(Path(sources[0]))):
+        # a folder whose tables say no labels still holds images
+        ignored = (DataError,) if Path(sources[0]).is_dir() else ()
+        with contextlib.suppress(*ignored):
+            layout = layouts.recognise(sources[0], SourceOptions(size=size))
+    if layout is not None and not _is_of_loose_images(layout, sources[0]):
         places = [place for place in (layout.train, layout.held_out) if place is not None]
         scans = [place.scan() for place in places]
         for place, images in zip(places, scans, strict=True):
@@ -458,9 +471,11 @@ def list_images(sources: Sequence[str], size: int) -> Listing:
     return Listing(splits=(Split("all", np.zeros_like(rows), rows, Files("", files)),))
 
 
-def _has_loose_images(path: Path) -> bool:
-    """Whether images lie beside the folders of a folder, which no class then holds."""
-    return path.is_dir() and any(
+def _is_of_loose_images(layout: DataLayout, source: str) -> bool:
+    """Whether images lie beside the class folders of a folder, which no class then holds."""
+    path = Path(source)
+    of_folders = isinstance(layout.train or layout.held_out, folders.ClassFolders)
+    return (layout.is_path and of_folders and path.is_dir()) and any(
         folders.named_like_an_image(child.name) for child in path.iterdir()
     )
 

@@ -12,20 +12,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from vitral.data import names
 from vitral.data.decisions import Decision
 from vitral.data.headers import read_header
 from vitral.data.sources import (
     Code,
-    DataLayout,
     Files,
     Header,
     Problem,
     ScanResult,
-    SourceOptions,
 )
 from vitral.errors import DataError
 from vitral.specs.tree import ClassTree
@@ -62,14 +58,14 @@ class ClassFolders:
 
     Attributes:
         folder, root: those.
-        outside_classes: folders beside it that are neither it nor the other split.
+        beside: remarks on the folders that are neither it nor another part of the split.
         labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
         nested: whether every folder that holds images is a class, and those above it are groups.
     """
 
     folder: Path
     root: Path
-    outside_classes: tuple[str, ...] = ()
+    beside: tuple[Problem, ...] = ()
     labelled: bool = True
     nested: bool = False
 
@@ -79,9 +75,7 @@ class ClassFolders:
     def scan(self) -> ScanResult:
         """Lists every image that can be read."""
         scanned = ScanResult(Files(str(self.root), ()))
-        for name in self.outside_classes:
-            reason = "The folder stands beside the split and is not read."
-            scanned.problems.append(Problem(f"{name}/", reason, "beside"))
+        scanned.problems += self.beside
         if self.labelled:
             self._scan_classes(scanned)
             self._remark_nested(scanned)
@@ -154,31 +148,6 @@ class ClassFolders:
             scanned.add(name, labels, status.st_size, header, status.st_mtime_ns)
 
 
-def layout(source: str, options: SourceOptions) -> DataLayout | None:
-    """Gives the layout of a folder; None where there is no folder."""
-    root = Path(source)
-    if not root.is_dir():
-        return None
-    children = visible_folders(root)
-    by_name = {child.name.lower(): child for child in children}
-    train, held_out, held_name = names.divided(by_name)
-    if train is None and not set(by_name) <= {*names.HELD_OUT}:
-        held_out = None  # a class may be called test
-    split = [child for child in (train, held_out) if child]
-    others = tuple(child.name for child in children if split and child not in split)
-    kind = "class folders" if options.labelled else "folders of images"
-    labels = Decision("labels", "The label of an image is the name of its class folder.")
-    part = partial(ClassFolders, root=root, labelled=options.labelled, nested=options.nested)
-    return DataLayout(
-        kind if split else f"{kind} without splits",
-        part(train or root, outside_classes=others) if train or not split else None,
-        part(held_out, outside_classes=() if train else others) if held_out else None,
-        held_name,
-        source,
-        decisions=(labels,) if options.labelled else (),
-    )
-
-
 def _tree(ways: Iterable[Sequence[str]]) -> ClassTree:
     """The groups of class folders, by the names from the top one down to each.
 
@@ -202,11 +171,11 @@ def _tree(ways: Iterable[Sequence[str]]) -> ClassTree:
 
 def visible_folders(folder: Path) -> list[Path]:
     """Lists the sub-folders that are neither hidden nor the system's, sorted by name."""
-    return [c for c in _children(folder) if not _passed_over(c.name) and c.is_dir()]
+    return [c for c in _children(folder) if not is_passed_over(c.name) and c.is_dir()]
 
 
 def _is_stray(path: Path) -> bool:
-    return not _passed_over(path.name) and named_like_an_image(path.name) and path.is_file()
+    return not is_passed_over(path.name) and named_like_an_image(path.name) and path.is_file()
 
 
 def _broken_link(path: Path, root: Path) -> Problem:
@@ -265,7 +234,7 @@ def _entries(
         problems.append(Problem(relative(Path(path), root), reason))
         return
     for entry in entries:
-        if _passed_over(entry.name):
+        if is_passed_over(entry.name):
             problems.append(Problem(relative(Path(entry.path), root), _HIDDEN, "hidden"))
         elif _is_folder(entry):
             yield from _entries(entry.path, above | {here}, seen, problems, root)
@@ -302,7 +271,7 @@ def relative(path: Path, root: Path) -> str:
 def _remark_passed_over(folder: Path, root: Path, problems: list[Problem]) -> None:
     """Remark hidden and system files, and broken links, that stand directly in a folder."""
     for child in _children(folder):
-        if _passed_over(child.name):
+        if is_passed_over(child.name):
             problems.append(Problem(relative(child, root), _HIDDEN, "hidden"))
         elif child.is_symlink() and not child.exists():
             problems.append(_broken_link(child, root))
@@ -319,7 +288,8 @@ def _similar_names(names: Iterable[str], folder: Path, root: Path) -> list[Probl
     ]
 
 
-def _passed_over(name: str) -> bool:
+def is_passed_over(name: str) -> bool:
+    """Tells whether a file or folder is hidden or belongs to the system, by its name."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 

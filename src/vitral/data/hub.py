@@ -196,9 +196,8 @@ def _label_column(table: datasets.Dataset, where: object) -> str:
     for name, feature in table.features.items():
         if type(getattr(feature, "feature", feature)).__name__ == "ClassLabel":
             return str(name)
-    for name in names.LABEL_COLUMNS:
-        if name in table.column_names:
-            return name
+    for index in names.positions(table.column_names, names.LABEL_COLUMNS):
+        return str(table.column_names[index])
     raise DataError(
         f"{where} has no column of labels, only {', '.join(table.column_names)}; name it label."
     )

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from vitral.data import builtin, csv_files, folders, hub, problems, tar_shards
+from vitral.data import (
+    builtin,
+    csv_files,
+    folder_splits,
+    hub,
+    listed_folders,
+    problems,
+    tar_shards,
+)
 from vitral.data.sources import DataLayout, SourceOptions
 from vitral.errors import DataError
 
@@ -12,8 +20,9 @@ KINDS = (
     builtin.layout,
     hub.layout,
     csv_files.layout,
+    listed_folders.layout,
     tar_shards.layout,
-    folders.layout,
+    folder_splits.layout,
 )
 
 

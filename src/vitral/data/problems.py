@@ -11,6 +11,7 @@ import numpy as np
 from vitral.data.builtin import BUILT_IN
 from vitral.data.decisions import Decision, Topic
 from vitral.data.folders import named_like_an_image, visible_folders
+from vitral.data.other_files import other_files
 from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult, Split
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
@@ -108,6 +109,9 @@ def refuse_nothing(scanned: ScanResult, where: str) -> None:
             f"named after it, or list them in {folder / 'train.csv'} (path,label). Without "
             f"labels: --recipe masked-patches."
         )
+    others = other_files(folder).sentence() if folder.is_dir() else ""
+    if others:
+        raise DataError(f"No images under {where}. {others}")
     if folder.is_dir() and scanned.labelled:
         raise DataError(f"No images under {where}; it needs one folder of images for each class.")
     raise DataError(f"No images {'under' if folder.is_dir() else 'in'} {where}.")
@@ -216,8 +220,14 @@ def never_held_out(
 
 def empty_classes(scanned: ScanResult, where: str, root: str) -> list[Problem]:
     """Remarks on classes without an image that can be read."""
-    reason = "It holds no readable image; it is not a class."
-    return [Problem(_inside(where, root) + name, reason, "empty") for name in scanned.empty_classes]
+    remarks = []
+    for name in scanned.empty_classes:
+        reason = "It holds no readable image; it is not a class."
+        folder = Path(where) / name
+        if folder.is_dir():
+            reason = f"{reason} {other_files(folder).sentence()}".rstrip()
+        remarks.append(Problem(_inside(where, root) + name, reason, "empty"))
+    return remarks
 
 
 def too_small(scanned: ScanResult, where: str, root: str) -> list[Problem]:

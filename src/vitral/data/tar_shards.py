@@ -324,7 +324,8 @@ def _sample(
         raise DataError(f"The sample has {len(images)} images, not one.")
     extensions = {PurePosixPath(part.name).name.partition(".")[2].lower(): part for part in parts}
     facts = _facts(_content(tar, extensions["json"])) if "json" in extensions else {}
-    given = [facts[name] for name in names.LABEL_COLUMNS if name in facts]
+    values = list(facts.values())
+    given = [values[i] for i in names.positions(list(facts), names.LABEL_COLUMNS)]
     if "cls" in extensions:
         given.append(_content(tar, extensions["cls"]).decode("utf-8", "replace").strip())
     # a number in .json beside a name in .cls, or the other way round: the name is better

@@ -162,8 +162,8 @@ def test_train_and_val_lists_in_a_folder(pictures):
     ("text", "sentence"),
     [
         ("", "names the columns"),
-        ("00.png,a\n", "names the columns, path and label .*not '00.png,a'"),
-        ("path,colour\n00.png,a\n", "names the columns"),
+        ("00.png,3,7\n01.png,3,8\n", "has 3 columns and no names for them"),
+        ("path,colour,size\n00.png,a,b\n", "names the columns, .* which is the label.*'colour'"),
         ("path,label\n", "No images"),
         ('path,label\n"' + "x" * 200_000 + "\n", "line .* is no CSV: field larger"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vitral.data import folders, layouts
+from vitral.data import folder_splits, layouts
 from vitral.data.folders import (
     ClassFolders,
     named_like_an_image,
@@ -28,7 +28,7 @@ def picture(path: Path, colour: str = "red", format: str | None = None) -> Path:
 
 def parts(root: Path) -> tuple[Path | None, Path | None]:
     """The folders of training and of held-out images."""
-    layout = folders.layout(str(root), SourceOptions())
+    layout = folder_splits.layout(str(root), SourceOptions())
     found = (layout.train, layout.held_out)
     return tuple(part and part.folder for part in found)
 

@@ -168,8 +168,8 @@ def test_a_list_of_paths(tmp_path):
     assert everything(data) == flat(5)
     with pytest.raises(DataError, match="names the columns, path and label"):
         open_dataset(tmp_path / "all.csv")
-    (tmp_path / "all.csv").write_text("picture\n00.png\n")
-    with pytest.raises(DataError, match="names the column, path, not 'picture'"):
+    (tmp_path / "all.csv").write_text("motif\n00\n")
+    with pytest.raises(DataError, match="names the column, path, not 'motif'"):
         open_dataset(tmp_path / "all.csv", labelled=False)
 
 

@@ -1,0 +1,296 @@
+"""Read a folder in which tables say the labels: lists of its parts, or one for everything.
+
+    train.csv val.csv        train/_classes.csv valid/_classes.csv        metadata.jsonl
+    labels.csv train/        train/metadata.csv validation/metadata.csv   train/CLASS/ val/notes.txt
+
+A list called train is taken where it can be read and its pictures are there. Any other table is
+taken where there are no class folders, or where it speaks of most of the pictures in them with
+other labels. What is not taken is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vitral.data import csv_files, folder_splits, names, published, tar_shards
+from vitral.data.csv_files import Table
+from vitral.data.decisions import Decision
+from vitral.data.folder_splits import has_labels, inside, unwrapped
+from vitral.data.folders import (
+    ClassFolders,
+    is_passed_over,
+    named_like_an_image,
+    relative,
+    visible_folders,
+)
+from vitral.data.names import HeldOutName, Part
+from vitral.data.sources import DataLayout, SourceOptions, SplitSource
+from vitral.data.table_columns import Row, read_sheet
+from vitral.data.table_paths import locate
+from vitral.data.table_text import LINES, SEPARATED, SUFFIXES, WORDS
+from vitral.errors import DataError
+from vitral.wording import listed
+
+_SAMPLE = 200  # rows by which it is seen whether a table's pictures are there
+_LABELLED = ("metadata", "classes", "labels", "annotations", "annotation", "label")
+
+
+@dataclass(slots=True)
+class _Tables:
+    """The tables of a folder that can be read, and why others cannot.
+
+    Attributes:
+        usable: those with paths, labels and rows.
+        refused: (file, reason).
+    """
+
+    usable: list[Table] = field(default_factory=list)
+    refused: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def layout(source: str, options: SourceOptions) -> DataLayout | None:
+    """Gives the layout of a folder with tables that are used; None where there are none."""
+    root = Path(source)
+    if not root.is_dir():
+        return None
+    if options.nested:  # the folders are the tree of the classes
+        return None
+    if options.labelled and (known := published.layout(source)):
+        return known
+    files = _lists(root)
+    if not options.labelled:
+        return _plain_lists(files, source)
+    tables = _read(files, root)
+    return (
+        _of_lists(tables, source)
+        or _of_parts(root, source)
+        or _of_one(tables, source)
+        or _of_folders(tables, source, options)
+    )
+
+
+def _lists(folder: Path) -> list[Path]:
+    """Files directly in a folder that may be tables, the plainest names first."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        words = names.words_of(path.stem)
+        if is_passed_over(path.name) or suffix not in SUFFIXES or not path.is_file():
+            continue
+        # what an answer to a competition looks like, names of classes, what Vitral wrote
+        if "submission" in words or path.stem.casefold() in _OTHERS:
+            continue
+        if suffix in (*WORDS, ".json") and not (set(words) & _TELLING):
+            continue  # a note or some settings
+        found.append(path)
+    return sorted(found, key=lambda path: (path.stem.casefold() not in names.TRAIN, _order(path)))
+
+
+_OTHERS = ("classes", "class_names", "relabel", "predictions", "problems", "evaluation")
+_TELLING = frozenset({*names.TRAIN, *names.HELD_OUT, *_LABELLED, "list", "trainval", "attr", "dev"})
+
+
+def _order(path: Path) -> tuple[int, str]:
+    kinds = (SEPARATED, LINES, (".json",), WORDS)
+    suffix = path.suffix.lower()
+    return next(number for number, kind in enumerate(kinds) if suffix in kind), path.name
+
+
+def _part(path: Path) -> Part | None:
+    return names.part_of(path.stem, alone=False)
+
+
+def _plain_lists(files: Iterable[Path], source: str) -> DataLayout | None:
+    """Lists of paths called train and val, where no labels are asked for."""
+    tables = {path.stem: Table(path, labelled=False) for path in files if names.part_of(path.stem)}
+    train, held_out, held_name = names.divided(tables)
+    if train is None:
+        return None
+    kind = "CSV files" if held_out else "CSV file"
+    return DataLayout(kind, train, held_out, held_name, source)
+
+
+def _read(files: Iterable[Path], root: Path) -> _Tables:
+    tables = _Tables()
+    for path in files:
+        try:
+            sheet = read_sheet(path)
+        except DataError as error:
+            tables.refused.append((path, str(error)))
+            continue
+        if not any(row.labels for row in sheet.rows):
+            tables.refused.append((path, f"{path} has no row with a label."))
+        else:
+            tables.usable.append(Table(path, root=root, sheet=sheet))
+    return tables
+
+
+def _is_there(table: Table) -> bool:
+    """Whether most pictures that a table names can be found, by some of its rows."""
+    rows = _some_rows(table)
+    located = locate((row.name for row in rows), table.path.parent)
+    return 2 * len(located.places) >= len({row.name for row in rows}) > 0
+
+
+def _some_rows(table: Table) -> list[Row]:
+    assert table.sheet is not None
+    rows = [row for row in table.sheet.rows if row.name]
+    return rows[:: max(1, len(rows) // _SAMPLE)]
+
+
+def _of_lists(tables: _Tables, source: str) -> DataLayout | None:
+    """A list for the images to train on, and one for the others where there is one."""
+    root = Path(source)
+    by_part: dict[Part, list[Table]] = {}
+    for table in tables.usable:
+        part = _part(table.path)
+        if part is not None:
+            by_part.setdefault(part, []).append(table)
+    if "train" not in by_part or not _is_there(by_part["train"][0]):
+        return None
+    train = by_part["train"][0]
+    assert train.sheet is not None
+    own = csv_files.divided(train, source)
+    used = {part: found[0] for part, found in by_part.items() if _is_there(found[0])}
+    held_out = used.get("val") or used.get("test")
+    said = [*_unlabelled(tables, root)]
+    if held_out is None or own.held_out is not None:
+        rest = [table.path for table in tables.usable if table != train]
+        return replace(own, decisions=(*own.decisions, *_passed_over(rest, root), *said))
+    if "val" in used and "test" in used:
+        said.append(csv_files.unused(f"The rows of {used['test'].path.name}", str(used["test"])))
+    rest = [t.path for t in tables.usable if t not in (train, held_out, used.get("test"))]
+    said += _passed_over(rest, root)
+    held_name: HeldOutName = "val" if "val" in used else "test"
+    kind = f"{csv_files.kind_of(train.path)} files"
+    return DataLayout(kind, train, held_out, held_name, source, decisions=tuple(said))
+
+
+def _of_parts(root: Path, source: str) -> DataLayout | None:
+    """A table in each part of a split, or in some of them and class folders in others."""
+    children = [child for child in visible_folders(root) if names.part_of(child.name)]
+    sources: dict[str, SplitSource] = {}
+    unlabelled: list[Decision] = []
+    used = []
+    learnt = next((child for child in children if names.part_of(child.name) == "train"), root)
+    for child in children:
+        inner = unwrapped(child)
+        tables = _read(_lists(child), root)
+        there = [table for table in tables.usable if _is_there(table)]
+        if there:
+            sources[child.name] = there[0]
+            used.append(there[0].path)
+        elif inside(inner) == "classes" and (child == learnt or has_labels(inner, learnt)):
+            sources[child.name] = ClassFolders(inner, root)
+        elif inside(inner) != "nothing":
+            unlabelled.append(folder_splits.without_labels(child, root))
+    train, held_out, held_name = names.divided(sources)
+    if not used or train is None:
+        return None
+    called = listed(relative(path, root) for path in used)
+    decisions = [Decision("labels", f"The labels are those of {called}."), *unlabelled]
+    for name, part in sources.items():
+        if part not in (train, held_out):
+            decisions.append(csv_files.unused(f"The images of {name}/", str(root / name)))
+    kind = "folders with tables"
+    return DataLayout(kind, train, held_out, held_name, source, decisions=tuple(decisions))
+
+
+def _of_one(tables: _Tables, source: str) -> DataLayout | None:
+    """A table for everything, unless class folders say no less."""
+    root = Path(source)
+    there = [table for table in tables.usable if _is_there(table)]
+    has_folders = _has_class_folders(root)
+    if not there or (has_folders and _tell_the_same(there[0], root)):
+        return None
+    divided = csv_files.divided(there[0], source)
+    said = [*divided.decisions, *_passed_over((table.path for table in there[1:]), root)]
+    if has_folders:
+        name = there[0].path.name
+        said.append(Decision("labels", f"The labels are those of {name}, not the folders."))
+    return replace(divided, decisions=tuple(said))
+
+
+def _has_class_folders(root: Path) -> bool:
+    return inside(root) == "classes"
+
+
+def _of_folders(tables: _Tables, source: str, options: SourceOptions) -> DataLayout | None:
+    """Class folders, with a word on the tables beside them; a complaint where there are none."""
+    if not _has_class_folders(Path(source)):
+        return _unusable(tables, source) if tables.usable or tables.refused else None
+    if not (tables.usable or _of_train(tables.refused)):
+        return None
+    if tar_shards.layout(source, options) is not None:
+        return None
+    folders = folder_splits.layout(source, options)
+    if folders is None:
+        return None
+    said = (*folders.decisions, *_beside_folders(tables))
+    return replace(folders, decisions=said)
+
+
+def _tell_the_same(table: Table, root: Path) -> bool:
+    """Whether class folders say no less than a table: the same labels, or of more pictures."""
+    rows = _some_rows(table)
+    located = locate((row.name for row in rows), table.path.parent)
+    same = 0
+    for row in rows:
+        folders = {part.casefold() for part in Path(located.places.get(row.name, "")).parts}
+        same += any(label.casefold() in folders for label in row.labels)
+    if 2 * same >= len(rows):
+        return True
+    assert table.sheet is not None
+    pictures = sum(map(named_like_an_image, folder_splits.files_below(root)))
+    return 2 * len(table.sheet.rows) < pictures
+
+
+def _of_train(refused: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    return [(path, why) for path, why in refused if _part(path) == "train"]
+
+
+def _beside_folders(tables: _Tables) -> Iterator[Decision]:
+    """What was not read because class folders are."""
+    if tables.usable:
+        called = listed(table.path.name for table in tables.usable)
+        yield Decision(
+            "labels", f"The labels are those of the class folders; {called} is not read."
+        )
+    for path, why in _of_train(tables.refused):
+        reason = why.removeprefix(f"{path} ").rstrip(".")
+        yield Decision("files", f"{path.name} is not read ({reason}); the class folders are.")
+
+
+def _passed_over(paths: Iterable[Path], root: Path) -> Iterator[Decision]:
+    called = listed(relative(path, root) for path in paths)
+    if called:
+        yield Decision("files", f"Other tables are not read: {called}.")
+
+
+def _unlabelled(tables: _Tables, root: Path) -> Iterator[Decision]:
+    """The lists of parts that have no labels, and so cannot be held out."""
+    for path in (path for path, _ in tables.refused if _part(path) in ("val", "test")):
+        sentence = f"{relative(path, root)} has no labels that can be read and is not used."
+        yield Decision("files", sentence)
+
+
+def _unusable(tables: _Tables, source: str) -> DataLayout | None:
+    """The table to complain of, where nothing else says the labels."""
+    if tables.usable:
+        return csv_files.divided(tables.usable[0], source)
+    refused = [(path, why) for path, why in tables.refused if path.suffix.lower() not in WORDS]
+    lists = {path.stem: Table(path) for path, _ in tables.refused if _part(path)}
+    train, held_out, held_name = names.divided(lists)
+    if train is not None:  # scan() says why
+        kind = "CSV files" if held_out else "CSV file"
+        return DataLayout(kind, train, held_out, held_name, source)
+    if not refused:
+        return None
+    others = listed(relative(path, Path(source)) for path, _ in refused[1:])
+    also = f" Neither does {others}." if others else ""
+    raise DataError(
+        f"{source} has no class folders, and no table in it says the labels of its images. "
+        f"{refused[0][1]}{also}"
+    )
