@@ -5,6 +5,7 @@ my-model/
 ├── model.json          format, model (ModelSpec), images (ImageSpec), classes, made_by, metrics,
 │                       "labels": "several" where the classes do not exclude each other, and
 │                       "calibration" where one was fitted
+├── README.md           the model card, as the Hugging Face hub reads it
 └── kept.safetensors    sometimes: tensors of a converted file that only its format uses
 """
 
@@ -28,6 +29,7 @@ from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
 from vitral.specs.fields import choice
 from vitral.specs.task import Task, TaskKind
 from vitral.storage import files
+from vitral.weights import model_card
 from vitral.wording import listed
 
 FORMAT = 1
@@ -129,6 +131,7 @@ def save(
             files.write_tensors(fresh / KEPT, kept)
         # a name that is no valid text keeps its stray bytes as JSON escapes
         files.write_json(fresh / CARD, card.to_dict())
+        files.write_text(fresh / model_card.FILE, model_card.text(card.to_dict()))
 
     needed = files.bytes_of(tensors) + files.bytes_of(kept or {})
     files.write_folder(folder, fill, needed)

@@ -44,7 +44,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, name: str) -> None:
 def test_class_names_are_readable_in_the_file(tmp_path: Path) -> None:
     artifact.save(tmp_path / "a", build(SPEC).state_dict(), CARD)
     assert "고양이" in (tmp_path / "a" / "model.json").read_text(encoding="utf-8")
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {"model.json", "model.safetensors"}
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"model.json", "model.safetensors", "README.md"}
 
 
 def test_what_does_not_fit_is_not_saved(tmp_path: Path) -> None:
