@@ -19,11 +19,13 @@ from vitral.classifier import load
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
 from vitral.planning.plan import open_data, resume
 from vitral.planning.request import Request
+from vitral.planning.resolve import draft
 from vitral.report import rerender
-from vitral.training import loop, run_folder, state
+from vitral.training import loop, new_classes, run_folder, state
 from vitral.training.display import Display
 from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Recipe, override, steps
+from vitral.training.session import begin_run
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def folder_session(recipe: Recipe, data: object, tmp_path: Path) -> loop.Session
     complete = run_folder.with_data(recipe, data)  # type: ignore[arg-type]
     run_folder.create(tmp_path / "run", complete, data)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    return loop.begin_run(context(complete, data, tmp_path / "run", Display()))  # type: ignore[arg-type]
+    return begin_run(context(complete, data, tmp_path / "run", Display()))  # type: ignore[arg-type]
 
 
 def test_resume_before_any_state_starts_over(whole: Path, finished: Path, tmp_path: Path) -> None:
@@ -263,16 +265,16 @@ def test_a_second_start_changes_nothing_of_the_first(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes when the first has looked at the folder and made its network, as both had."""
-    begin = loop.begin_run
+    begin = new_classes.begin
     second = replace(recipe, seed=recipe.seed + 1)
 
     def begin_both(run: object) -> object:
-        monkeypatch.setattr(loop, "begin_run", begin)
+        monkeypatch.setattr(new_classes, "begin", begin)
         with pytest.raises(Interrupted):
             train(second, tmp_path / "run", display=Stop(2))
         return begin(run)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "begin_run", begin_both)
+    monkeypatch.setattr(new_classes, "begin", begin_both)
     with pytest.raises(UsageError, match="already holds a run"):
         train(recipe, tmp_path / "run", display=quiet())
     assert run_folder.read(tmp_path / "run")[0].seed == second.seed
@@ -291,6 +293,39 @@ def test_a_run_killed_while_best_was_replaced_is_read_as_it_is_and_put_right_by_
     assert old.exists(), "a reader changes nothing"
     resume(finished, display=quiet())
     assert (finished / "best").exists() and not old.exists()
+
+
+def test_images_that_moved_are_found_again_and_others_are_refused(
+    recipe: Recipe, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, here, there = tmp_path / "run", tmp_path / "here", tmp_path / "there"
+    shutil.copytree(photos, here)
+    moving = replace(recipe, data=replace(recipe.data, source=str(here)))
+    with pytest.raises(Interrupted):
+        train(moving, run, display=Stop(2))
+    content = (run / "recipe.json").read_bytes()
+    here.rename(there)
+    with pytest.raises(DataError, match=f"elsewhere now: vitral train PLACE --resume {run}"):
+        resume(run, display=quiet())
+    first = next(there.rglob("*.jpg"))
+    kept = first.read_bytes()
+    first.unlink()
+    with pytest.raises(DataError, match=r"there were 3\d train.* 8 val images and are"):
+        resume(run, str(there), display=quiet())
+    first.write_bytes(kept)
+    with pytest.raises(Interrupted):
+        resume(run, str(there), display=Stop(4))
+    resume(run, display=Display())  # the place is kept
+    assert (run / "recipe.json").read_bytes() == content, "what began the run stays as it was"
+    (place,) = json.loads((run / "places.json").read_text())
+    assert (place["source"], place["from_step"]) == (str(there), 2)
+    card = json.loads((run / "last" / "model.json").read_text())
+    assert card["made_by"]["data"]["source"] == str(there)
+    assert f"data   {there}" in capsys.readouterr().err
+    straight = train(replace(moving, data=replace(moving.data, source=str(there))), tmp_path / "s")
+    assert equal(run, straight.path)
+    again = Request(recipe=str(run / "recipe.json"))
+    assert draft(again).data.source == str(there)
 
 
 def test_one_process_at_a_time(finished: Path) -> None:

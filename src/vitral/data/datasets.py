@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data import class_tree, folders, layouts, problems
+from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import (
@@ -194,9 +195,8 @@ def divide(
         train = scanned.split("train", classes, sides[0])
         val = scanned.split("val", classes, sides[1])
     else:
-        there = str(layout.held_out)
         remarks += held.problems
-        remarks += problems.missing(held, scanned.classes, there, layout.root)
+        remarks += problems.missing(held, scanned.classes, str(layout.held_out), layout.root)
         train = scanned.split("train", classes)
         val = held.split(layout.held_name, classes)
     problems.refuse_many_unreadable(remarks, len(train) + len(val), layout.root, allow_unreadable)
@@ -211,6 +211,7 @@ def divide(
         val=val,
         problems=tuple(problem for problem in remarks if problem.code not in QUIET),
         fingerprint=_fingerprint(classes, scanned, held, options, val),
+        contents=contents_of(classes, [scanned] if held is None else [scanned, held], train, val),
         decisions=decisions_of(layout, scanned, held, remarks, options),
     )
     return class_tree.grouped(data, options, scanned)

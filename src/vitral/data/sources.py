@@ -7,10 +7,10 @@ A new kind of source is one file with a function `layout`, and a line in `layout
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -378,6 +378,7 @@ class Dataset:
         train, val: the samples.
         problems: unreadable files that were left out, and remarks.
         fingerprint: changes when a name, a size, a label or the split does.
+        contents: what it is of, so that a difference can be told: see `contents_of`.
         decisions: what was chosen for the user, in order.
         banded: the first TIFF of which three bands have to be chosen; None where there is none.
         tree: the groups of the classes; None without any.
@@ -390,6 +391,7 @@ class Dataset:
     val: Split
     problems: tuple[Problem, ...]
     fingerprint: str
+    contents: Mapping[str, Any] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     banded: Problem | None = None
     tree: ClassTree | None = None

@@ -336,7 +336,14 @@ def resume(
     """
     recipe, _ = run_folder.read(out)
     settings = replace(recipe.data, source=data or recipe.data.source)
-    images = open_data(settings, recipe.images.size, labelled=recipe.labelled)
+    try:
+        images = open_data(settings, recipe.images.size, labelled=recipe.labelled)
+    except DataError as error:
+        if data or Path(settings.source).exists():
+            raise
+        raise DataError(
+            f"{error} If the images of {out} lie elsewhere now: vitral train PLACE --resume {out}"
+        ) from None
     weights = None
     if recipe.start is not None and not state.exists(out / "state"):
         weights = first_weights(recipe.start, recipe.rename)

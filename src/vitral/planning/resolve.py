@@ -18,6 +18,7 @@ from vitral.recipes import TEACHER, WEIGHTS, named, names
 from vitral.specs import Dropouts, ImageSpec, ModelSpec
 from vitral.specs.augment import Augment
 from vitral.specs.fields import from_mapping, pair
+from vitral.training import places
 from vitral.training.duration import Duration, epochs
 from vitral.training.recipe import (
     Classification,
@@ -194,7 +195,8 @@ def recipe_of(name: str) -> Recipe:
     path = path / "recipe.json" if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Recipe.from_dict(content.get("recipe", content))
+        recipe = Recipe.from_dict(content.get("recipe", content))
+        return replace(recipe, data=places.last_place(path.parent, recipe.data))
     except FileNotFoundError:
         raise UsageError(
             f"--recipe {name}: there is no {path}; give a name ({', '.join(names())}), or the "

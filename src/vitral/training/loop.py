@@ -24,12 +24,13 @@ from vitral import machine
 from vitral.data import processes
 from vitral.data.decisions import Decision, to_lines
 from vitral.data.sources import Dataset
-from vitral.errors import DataError, Interrupted, MachineError, VitralError
+from vitral.errors import Interrupted, MachineError, VitralError
 from vitral.storage import files
 from vitral.training import (
     before,
     linear_probe,
     new_classes,
+    places,
     run_folder,
     sample_sheet,
     state,
@@ -124,11 +125,7 @@ def resume(
     Raises UsageError when `out` is no run, DataError when the data changed since it began.
     """
     recipe, fingerprint = run_folder.read(out)
-    if data.fingerprint != fingerprint:
-        raise DataError(
-            f"The images in {recipe.data.source} changed since {out} began, so it cannot go on "
-            f"exactly. Put the old files back, or start a new run."
-        )
+    places.refuse_other_images(out, fingerprint, data, recipe.data.source)
     with _context(recipe, data, weights, out, device, display, shard, log) as run:
         return _go_on(run)
 
@@ -176,6 +173,9 @@ def _go_on(run: RunContext) -> Run:
         session = restore(run)
         step = session.progress.step
         total = session.total
+        with run.group.on_main() as main:
+            if main:
+                places.add_place(run.out, run_folder.read(run.out)[0].data, run.data, step)
         run.display.note(f"resuming {run.out} at step {step} of {total}")
         return fit(session)
 

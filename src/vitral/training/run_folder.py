@@ -1,6 +1,7 @@
 """The run folder: what is written where, and whether it may be written at all.
 
 recipe.json       the resolved recipe, the data's fingerprint and the versions
+places.json       where the images lay from a resume on, if they moved
 problems.csv      every file that was left out and every remark on the data, where there is any
 views.jpg         twelve views as the training sees them
 metrics.jsonl     one line per logged step and per validation
@@ -46,7 +47,7 @@ from vitral.model import ViT
 from vitral.specs import ImageSpec, counts
 from vitral.specs.task import TaskKind
 from vitral.storage import files
-from vitral.training import finetuning
+from vitral.training import finetuning, places
 from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Classification, Recipe
 from vitral.training.state import Progress, progress_of
@@ -164,6 +165,7 @@ def create(out: Path, recipe: Recipe, data: Dataset, decisions: Iterable[Decisio
         "recipe": recipe.to_dict(),
         "digest": _digest(recipe.to_dict()),
         "fingerprint": data.fingerprint,
+        "images": dict(data.contents),
         "command": shlex.join(["vitral", *sys.argv[1:]]),
         "environment": environment(),
         "decisions": to_json([*data.decisions, *decisions]),
@@ -235,7 +237,7 @@ def requested_accumulation(out: Path) -> int:
 
 
 def read(out: Path) -> tuple[Recipe, str]:
-    """The recipe of a run folder and the fingerprint of its data."""
+    """The recipe of a run folder, with the place of its images, and their fingerprint."""
     path = out / "recipe.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -253,7 +255,9 @@ def read(out: Path) -> tuple[Recipe, str]:
                 f"{path} was edited since the run began, and a resume goes on exactly. Put it "
                 f"back, or begin a new run with it: vitral train --recipe {path}"
             )
-        return Recipe.from_dict(content["recipe"]), content["fingerprint"]
+        recipe = Recipe.from_dict(content["recipe"])
+        recipe = dataclasses.replace(recipe, data=places.last_place(out, recipe.data))
+        return recipe, content["fingerprint"]
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{out} is not a run folder: it has no recipe.json. Give the folder that "
