@@ -13,13 +13,15 @@ from vitral.version import VERSION as __version__
 if TYPE_CHECKING:
     from vitral.classifier import Classifier, create, load
     from vitral.planning.plan import train
+    from vitral.weights.from_module import save
 
-__all__ = ["Classifier", "__version__", "create", "load", "train"]
+__all__ = ["Classifier", "__version__", "create", "load", "save", "train"]
 
 _HOMES = {
     "Classifier": "vitral.classifier",
     "create": "vitral.classifier",
     "load": "vitral.classifier",
+    "save": "vitral.weights.from_module",
     "train": "vitral.planning.plan",
 }
 

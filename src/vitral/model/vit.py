@@ -105,6 +105,7 @@ class ViT(nn.Module):
         self.pre_logits = nn.Linear(spec.pooled_width, hidden) if hidden else None
         self.head = nn.Linear(hidden or spec.pooled_width, spec.classes) if spec.classes else None
         self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
+        self.register_state_dict_post_hook(_keep_spec)
 
     def forward(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Return the logits (B, classes) of images (B, channels, H, W).
@@ -376,6 +377,11 @@ class ViT(nn.Module):
             attention_out.append(share.requires_grad_(torch.is_grad_enabled()))
             x = (share[:, 0] @ x)[:, 0]
         return self.norm(x) if self.spec.pool_norm == "after" and which != "cls" else x
+
+
+def _keep_spec(module: "ViT", _: object, prefix: str, metadata: dict[str, object]) -> None:
+    """Let the specification travel with a state_dict, beside the version that torch keeps there."""
+    metadata["spec"] = module.spec.to_dict()
 
 
 def _learned_tokens(count: int, width: int) -> nn.Parameter | None:

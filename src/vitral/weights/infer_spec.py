@@ -51,7 +51,7 @@ def detect_format(source: Source) -> RenameTable:
     if not fitting and (reason := formats.refuse_unexpected(list(source.tensors))):
         raise WeightsError(f"{source.path} {reason}")
     if not fitting:
-        known = ", ".join(formats.names())
+        known = ", ".join([*formats.names(), formats.OWN])
         raise WeightsError(
             f"{source.path} is no Vision Transformer, hybrid or BiT of {known}: its "
             f"{len(source.tensors)} tensors begin with {_shown(list(source.tensors))}. "

@@ -119,10 +119,9 @@ def read_source(
     found = unwrap(source, _wanted(changes, unusable_head), shape)
     source = found.source
     table = detect_format(source)
-    if formats.of_config(source.config) != table.format:  # another program's, or of another model
-        source = replace(source, config=None)
-    reading = table.read(source.tensors, shape)
     format = formats.named(table.format)
+    source = replace(source, config=format.config_of(source))  # none of another program's
+    reading = table.read(source.tensors, shape)
     dropped = _leave_out(reading, format, source, changes, unusable_head)
     check_complete(table, reading, source.path)
     spec = infer_spec(source, table, reading, size=size, changes=model)

@@ -21,7 +21,9 @@ def test_no_name_stands_twice_in_a_table(name):
 
 
 def test_every_table_is_held_by_a_case():
-    assert {table_for(format, HELD[format][name]).name for format, name in CASES} == set(tables())
+    held = {table_for(format, HELD[format][name]).name for format, name in CASES}
+    own = {name for name, table in tables().items() if table.format == "vitral"}  # read alone
+    assert held == set(tables()) - own
 
 
 def shape_of(spec) -> Shape:

@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from vitral.weights.formats.base import Format
 
 
+OWN = "vitral"  # an artifact where it is written; read as a state_dict, too
+
+
 def names() -> list[str]:
     """List the formats that --to accepts, beside "vitral"."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in modules if name != "base")
+    return sorted(name.replace("_", "-") for name in modules if name not in ("base", OWN))
 
 
 def named(name: str) -> Format:
     """Return the format of that name; UsageError where there is none."""
-    if name not in names():
+    if name not in (*names(), OWN):
         raise UsageError(f"There is no format '{name}'; --to is vitral, {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     format: Format = module.format
@@ -36,7 +39,8 @@ def named(name: str) -> Format:
 
 def of_config(config: Mapping[str, Any] | None) -> str:
     """Name the format whose config.json this is, "" if it is nobody's."""
-    return next((name for name in names() if config and named(name).detect(config)), "")
+    kinds = (*names(), OWN)
+    return next((name for name in kinds if config and named(name).detect(config)), "")
 
 
 def join(files: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Tensor] | None:

@@ -41,6 +41,11 @@ class Format:
         """Tell whether a config.json is of this format."""
         return False
 
+    def config_of(self, source: Source) -> Config | None:
+        """Return the configuration of this format among what a source tells; None without one."""
+        config = source.config
+        return config if config is not None and self.detect(config) else None
+
     def facts(self, config: Config) -> dict[str, Any]:
         """Return the fields of ModelSpec that the configuration tells and tensors may not.
 
