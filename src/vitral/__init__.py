@@ -12,14 +12,16 @@ from vitral.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from vitral.classifier import Classifier, create, load
+    from vitral.fitting import fit
     from vitral.planning.plan import train
     from vitral.weights.from_module import save
 
-__all__ = ["Classifier", "__version__", "create", "load", "save", "train"]
+__all__ = ["Classifier", "__version__", "create", "fit", "load", "save", "train"]
 
 _HOMES = {
     "Classifier": "vitral.classifier",
     "create": "vitral.classifier",
+    "fit": "vitral.fitting",
     "load": "vitral.classifier",
     "save": "vitral.weights.from_module",
     "train": "vitral.planning.plan",

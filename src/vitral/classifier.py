@@ -29,6 +29,8 @@ from vitral.engines.base import Engine
 from vitral.engines.torch_engine import Precision, TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
+from vitral.evaluation.fit import Fitted
+from vitral.evaluation.foreign import ForeignDetector
 from vitral.evaluation.outputs import compute_outputs
 from vitral.explanation import ExplainRequest, Explanation
 from vitral.images import preprocess
@@ -37,7 +39,7 @@ from vitral.model import ViT, build
 from vitral.specs.task import Task
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
-from vitral.weights.read import read_weights
+from vitral.weights.read import Weights, read_weights
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
@@ -54,6 +56,10 @@ class Answer:
             classes do not exclude each other; None of any other.
         unsure: whether the probability is below the threshold of the model's calibration; False
             where it has none.
+        foreign: whether the image shows none of the classes, as far as its features tell; None of a
+            model that nothing of the kind was fitted for.
+        foreign_score: how far its features lie from those of the classes; 1 is the limit, and 95
+            of 100 held-out images stay below it. None with `foreign`.
     """
 
     path: str
@@ -62,13 +68,20 @@ class Answer:
     top: tuple[tuple[str, float], ...]
     labels: tuple[str, ...] | None = None
     unsure: bool = False
+    foreign: bool | None = None
+    foreign_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; "labels" only of multi-label models."""
         top = [{"label": label, "score": score} for label, score in self.top]
         multi_label = {} if self.labels is None else {"labels": list(self.labels)}
         answer = {"path": self.path, "label": self.label, "score": self.score, "top": top}
-        return answer | {"unsure": self.unsure} | multi_label
+        doubts = {
+            "unsure": self.unsure,
+            "foreign": self.foreign,
+            "foreign_score": self.foreign_score,
+        }
+        return answer | doubts | multi_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +92,13 @@ class Classifier:
         model: the plain nn.Module, in evaluation mode, which explanations look into.
         engine: computes its logits; several threads may ask it at a time.
         card: the artifact's model.json.
+        foreign: what tells images of none of the classes, where it was fitted.
     """
 
     model: ViT
     engine: Engine
     card: Card
+    foreign: ForeignDetector | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -99,12 +114,23 @@ class Classifier:
         """Compute the logits of ready images, normalised (B, C, H, W): float32 (B, classes)."""
         return self.engine.logits(images)
 
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute logits, and how foreign images are, in one pass: (B, classes) and (B,).
+
+        The second is None of a model that nothing of the kind was fitted for.
+        """
+        if self.foreign is None:
+            return self.logits(images), None
+        logits, features = self.engine.logits_and_representation(images)
+        return logits, torch.from_numpy(self.foreign.distances(features.numpy()))
+
     def predict(self, image: Picture, *, top: int = 5) -> Answer:
         """Answer for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
 
         Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
         """
-        return self.answers(self.logits(self.prepare(image)[None]), [_name(image)], top=top)[0]
+        logits, distances = self.outputs(self.prepare(image)[None])
+        return self.answers(logits, [_name(image)], distances, top=top)[0]
 
     def prepare(self, image: Picture) -> Tensor:
         """Read a picture as the network wants it: normalised, float32 (channels, height, width).
@@ -124,16 +150,30 @@ class Classifier:
                 raise DataError(f"{path} cannot be read: {reason}.") from None
         return preprocess.tensor(image, self.card.images)
 
-    def answers(self, logits: Tensor, names: Sequence[str], *, top: int = 5) -> list[Answer]:
-        """Turn logits (B, classes) into the answers for B images of these names."""
-        self._refuse_without_head()
+    def answers(
+        self,
+        logits: Tensor,
+        names: Sequence[str],
+        distances: Tensor | None = None,
+        *,
+        top: int = 5,
+    ) -> list[Answer]:
+        """Turn what `outputs` gave of B images of these names into answers.
+
+        Without `distances` (B,) nothing is said of foreign images.
+        """
+        self.refuse_without_head()
         if top < 1:
             raise UsageError(f"top is at least 1, not {top}.")
         fitted = self.card.calibration
         least = 0.0 if fitted is None else fitted.threshold
         ranked = self.task.probabilities(logits).sort(dim=1, descending=True, stable=True)
+        known: list[float | None] = [None] * len(names)
+        far = known if distances is None else distances.tolist()
         answers = []
-        for name, scores, order in zip(names, ranked.values, ranked.indices, strict=True):
+        for name, scores, order, distance in zip(
+            names, ranked.values, ranked.indices, far, strict=True
+        ):
             best = [self.classes[i] for i in order[:top]]
             pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
             labels = None
@@ -147,11 +187,13 @@ class Classifier:
                     top=pairs,
                     labels=labels,
                     unsure=pairs[0][1] < least,
+                    foreign=None if distance is None else distance > 1,
+                    foreign_score=distance,
                 )
             )
         return answers
 
-    def _refuse_without_head(self) -> None:
+    def refuse_without_head(self) -> None:
         """Raise ModelError for a network that was trained without classes."""
         if not self.classes:
             raise ModelError(
@@ -178,7 +220,7 @@ class Classifier:
         Raises DataError for a class that the model does not know, unless those are allowed, and
         ModelError for a model without a head.
         """
-        self._refuse_without_head()
+        self.refuse_without_head()
         return open_for_scoring(
             data,
             self.classes,
@@ -282,8 +324,8 @@ class Classifier:
         logits = None
         answers: list[Mapping[str, Any]] = [{}] * len(names)
         if self.classes:
-            logits = self.logits(images)
-            answers = [answer.to_dict() for answer in self.answers(logits, names)]
+            logits, distances = self.outputs(images)
+            answers = [answer.to_dict() for answer in self.answers(logits, names, distances)]
         results = explanation.explain(
             self.model,
             images.to(self.engine.device),
@@ -302,8 +344,8 @@ class Classifier:
     ) -> Iterator[Answer | tuple[Path, DataError]]:
         tensors, results = self._prepare_files(paths)
         if tensors:
-            logits = self.logits(torch.stack([*tensors.values()]))
-            answers = self.answers(logits, [*map(str, tensors)], top=top)
+            logits, distances = self.outputs(torch.stack([*tensors.values()]))
+            answers = self.answers(logits, [*map(str, tensors)], distances, top=top)
             results |= dict(zip(tensors, answers, strict=True))
         yield from (results[path] for path in paths)
 
@@ -337,9 +379,18 @@ def load(
     weights = read_weights(run, announce=announce)
     for decision in weights.decisions:
         announce(decision.sentence)
+    return from_weights(weights, device=device, precision=precision)
+
+
+def from_weights(
+    weights: Weights, *, device: str | None = None, precision: Precision = "auto"
+) -> Classifier:
+    """The classifier of weights that were read; raises as `load` does."""
     chosen = best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
-    return Classifier(model, TorchEngine(model, chosen, precision), weights.card)
+    card = weights.card
+    fitted = Fitted.read(card.calibration, weights.fitted, card.model.read_width)
+    return Classifier(model, TorchEngine(model, chosen, precision), card, fitted.foreign)
 
 
 def create(

@@ -12,7 +12,7 @@ import sys
 
 # in the order of `vitral --help`: importing a verb hangs it on the application
 from vitral.cli import demo, train  # noqa: F401
-from vitral.cli import predict, embed  # noqa: F401
+from vitral.cli import predict, fit, embed  # noqa: F401
 from vitral.cli import check, models, doctor  # noqa: F401
 from vitral.cli import convert, shard  # noqa: F401
 from vitral.cli import evaluate, explain, report  # noqa: F401

@@ -10,6 +10,7 @@ import typer
 
 from vitral.cli.app import UNDERSTAND, AsJson, Device, RunArgument, app, refuse_overwrite
 from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
+from vitral.cli.tables import doubts_of, truth
 from vitral.errors import DataError, UsageError, VitralError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 TABLE = "explanations.csv"
 COLUMNS = (
     *("path", "answer", "probability", "target"),
-    *("deletion score", "insertion score", "folder", "unsure"),
+    *("deletion score", "insertion score", "folder", "unsure", "foreign"),
 )
 MAX_IMAGES = 128  # images for the attention distance, as in the paper's figure 7
 
@@ -226,6 +227,7 @@ def _result(explanation: Explanation, place: Path) -> dict[str, Any]:
         "path": explanation.path,
         "top": [{"label": label, "score": score} for label, score in explanation.top()],
         "unsure": explanation.unsure,
+        "foreign": explanation.answer.get("foreign"),
         "method": explanation.method,
         "target": explanation.target,
         "query": explanation.query,
@@ -241,8 +243,8 @@ def _print_answer(result: dict[str, Any]) -> None:
     if "labels" in result:
         print_lines([f"labels: {', '.join(result['labels']) or 'none'}"])
     for answer in result["top"]:
-        unsure = "unsure:  " if result["unsure"] and answer is result["top"][0] else ""
-        print_lines([f"{unsure}{answer['label']}  {answer['score']:.3f}"])
+        doubts = doubts_of(result) if answer is result["top"][0] else ""
+        print_lines([f"{doubts}{answer['label']}  {answer['score']:.3f}"])
     if result["told"]:
         print_lines([f"{result['method']} for {result['target']}: {result['told']}"])
     print_lines([f"written: {result['written']}"])
@@ -267,8 +269,8 @@ def _write_table(path: Path, results: list[dict[str, Any]]) -> None:
         best = result["top"][0] if result["top"] else {"label": "", "score": ""}
         test = result["faithfulness"] or {}
         scores = [test.get("deletion_score", ""), test.get("insertion_score", "")]
-        unsure = str(result["unsure"]).lower()  # as in predict's table
+        doubts = [truth(result["unsure"]), truth(result["foreign"])]  # as in predict's table
         target = result["target"] or ""
         answer = [best["label"], best["score"], target]
-        rows.append([result["path"], *answer, *scores, result["written"], unsure])
+        rows.append([result["path"], *answer, *scores, result["written"], *doubts])
     files.write_csv(path, rows)

@@ -9,6 +9,7 @@ import typer
 
 from vitral.cli.app import USE, AsJson, Device, RunArgument, app, refuse_overwrite
 from vitral.cli.printing import print_json, print_lines, print_note
+from vitral.cli.tables import cannot_tell_foreign, doubts_of, truth
 from vitral.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def predict(
 ) -> None:
     """Name the class of each image, or all its classes: those with a probability of 0.5 or more.
 
-    An answer is unsure below the probability that training found to be worth believing.
+    An answer is unsure below the probability that training found to be worth believing, and an
+    image is foreign where it looks like none that the model has learnt from.
     """
     from vitral.classifier import Answer, load
     from vitral.data.datasets import find_images
@@ -36,6 +38,8 @@ def predict(
     classifier = load(run, device=device, announce=print_note)
     files = find_images(images)
     refuse_overwrite(files, csv_)
+    if classifier.foreign is None and classifier.classes:
+        print_note(cannot_tell_foreign(run))
     results: list[dict[str, Any]] = []
     for answer in classifier.predict_files(files, top=top):
         if isinstance(answer, Answer):
@@ -60,21 +64,24 @@ def _line(answer: Answer) -> str:
     """Show an answer: its path, its classes if it may have several, and the best with scores."""
     top = "  ".join(f"{label} {score:.3f}" for label, score in answer.top)
     if answer.labels is not None:
-        return f"{answer.path}  {', '.join(answer.labels) or 'none'}:  {top}"
-    return f"{answer.path}  {'unsure:  ' if answer.unsure else ''}{top}"
+        labels = ", ".join(answer.labels) or "none"
+        return f"{answer.path}  {doubts_of(answer.to_dict())}{labels}:  {top}"
+    return f"{answer.path}  {doubts_of(answer.to_dict())}{top}"
 
 
 def _write_table(path: Path, results: list[dict[str, Any]], *, multi_label: bool) -> None:
     from vitral.evaluation import joined
     from vitral.storage import files
 
-    columns = ["path", "labels", "label", "score", "unsure", "error"]
+    columns = ["path", "labels", "label", "score", "unsure", "foreign", "foreign_score", "error"]
     if not multi_label:
         columns.remove("labels")
     rows = [columns]
     for result in results:
         row = result | {"error": result.get("error", {}).get("message", "")}
         row["labels"] = joined(result.get("labels", ()))
-        row["unsure"] = {True: "true", False: "false", None: ""}[result.get("unsure")]
+        row |= {name: truth(result.get(name)) for name in ("unsure", "foreign")}
+        distance = result.get("foreign_score")
+        row["foreign_score"] = "" if distance is None else f"{distance:.6g}"
         rows.append([row.get(column, "") for column in columns])
     files.write_csv(path, rows)

@@ -128,3 +128,23 @@ def check_lines(check: Check) -> Iterator[str]:
             yield f"{'':14} {'':6}  {problem.path}: {problem.reason}"
     if not check.refusal:
         yield "ready to train"
+
+
+def doubts_of(result: Mapping[str, Any]) -> str:
+    """Write before an answer that it is unsure, or its image foreign; mostly nothing."""
+    doubts = [name for name in ("foreign", "unsure") if result[name]]
+    return f"{', '.join(doubts)}:  " if doubts else ""
+
+
+def truth(value: bool | None) -> str:
+    """Write a yes or no in a CSV file; nothing where neither is known."""
+    return "" if value is None else str(value).lower()
+
+
+def cannot_tell_foreign(run: str) -> str:
+    """Say that a model cannot tell foreign images, and what would help."""
+    return (
+        f"{run} cannot tell images of something else: it gives each one of its classes, and an "
+        f"answer that is not unsure may be for such an image. To have them told, give labelled "
+        f"images: vitral fit {run} DATA"
+    )

@@ -318,14 +318,9 @@ def open_for_scoring(
         split = scanned.split(layout.held_name if layout.held_out else "all", names)
     remarks = problems.empty_classes(scanned, str(place), layout.root)
     split = replace(split, problems=(*split.problems, *remarks))
-    split, unknown = _without_unknown(split, names, len(classes), source)
+    split, unknown = without_unknown(split, names, len(classes), source)
     if unknown and not allow_unknown:
-        name = min(unknown)
-        raise DataError(
-            f"{source} has a class '{name}' that the model does not know; "
-            f"{problems.closest_class(name, classes)} Rename or remove that class, train again "
-            f"with it, or leave its images out with --allow-unknown."
-        )
+        raise unknown_class(source, min(unknown), classes)
     decisions = in_order([*layout.decisions, *scanned.decisions])
     return EvalSet(split=split, unknown=unknown, decisions=decisions)
 
@@ -349,11 +344,17 @@ def open_as_trained(source: str | Path, division: Division, size: int | None) ->
 
 def _held_out_by_training(source: str | Path, division: Division, size: int | None) -> Split | None:
     """The images that training held out, if `source` is the data of the training as it was."""
+    again = divided_by_training(source, division, size)
+    return None if again is None else again.val
+
+
+def divided_by_training(source: str | Path, division: Division, size: int | None) -> Dataset | None:
+    """Opens the images as training divided them; None if `source` is not its data as it was."""
     # what another version or program wrote into the artifact only costs this convenience
     with contextlib.suppress(DataError, TypeError, UsageError):
         again = open_as_trained(source, division, size)
         if again.fingerprint == division.fingerprint:
-            return again.val
+            return again
     return None
 
 
@@ -365,7 +366,7 @@ def _is_held_out_part(source: str | Path, trained_on: str) -> bool:
     return False
 
 
-def _without_unknown(
+def without_unknown(
     split: Split, names: Sequence[str], count: int, source: str | Path
 ) -> tuple[Split, dict[str, int]]:
     """The samples all of whose labels are among the first `count` names; how many others have."""
@@ -387,6 +388,15 @@ def _without_unknown(
     if split.labels.ndim > 1:
         split = replace(split, labels=split.labels[:, :count])
     return split, unknown
+
+
+def unknown_class(source: str | Path, name: str, classes: Sequence[str]) -> DataError:
+    """Make the sentence about a class that the model does not know."""
+    return DataError(
+        f"{source} has a class '{name}' that the model does not know; "
+        f"{problems.closest_class(name, classes)} Rename or remove that class, train again "
+        f"with it, or leave its images out with --allow-unknown."
+    )
 
 
 def common(first: EvalSet, second: EvalSet) -> tuple[EvalSet, EvalSet]:

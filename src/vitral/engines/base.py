@@ -27,3 +27,7 @@ class Engine(Protocol):
     def representation(self, images: Tensor) -> Tensor:
         """Compute what the head reads, y of equation 4: float32 (B, width), on the CPU."""
         ...
+
+    def logits_and_representation(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute both in one pass."""
+        ...

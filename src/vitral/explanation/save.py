@@ -128,6 +128,7 @@ def tokens_json(findings: Findings) -> dict[str, Any]:
             "order": "the prefix, then the patches row by row",
         },
         "unsure": findings.unsure,
+        "foreign": findings.answer.get("foreign"),
         "method": findings.method,
         "target": findings.target,
         "query": findings.query,

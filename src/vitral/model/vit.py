@@ -103,7 +103,7 @@ class ViT(nn.Module):
         hidden = spec.representation
         distilled = spec.distillation_token
         self.pre_logits = nn.Linear(spec.pooled_width, hidden) if hidden else None
-        self.head = nn.Linear(hidden or spec.pooled_width, spec.classes) if spec.classes else None
+        self.head = nn.Linear(spec.read_width, spec.classes) if spec.classes else None
         self.distillation_head = nn.Linear(spec.width, spec.classes) if distilled else None
         self.register_state_dict_post_hook(_keep_spec)
 
@@ -158,6 +158,13 @@ class ViT(nn.Module):
     def inputs_per_head(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return what each head of `logits_per_head` reads, (B, width) each."""
         return self._read(images, any_size=False)
+
+    def logits_and_representation(
+        self, images: Tensor, *, any_size: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return `forward` and `representation` of images, in one pass."""
+        read = self._read(images, any_size)
+        return _mean(self._head_logits(read)), _mean(read)
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False

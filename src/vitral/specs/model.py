@@ -153,6 +153,11 @@ class ModelSpec:
         return len(self.readout) * self.width
 
     @property
+    def read_width(self) -> int:
+        """Number of values that the head itself reads."""
+        return self.representation or self.pooled_width
+
+    @property
     def adds_positions(self) -> bool:
         """True if positions are added to the tokens; else attention knows them, if anything."""
         return self.positions not in ("none", "relative", "rope2d")

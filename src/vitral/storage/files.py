@@ -131,6 +131,17 @@ def write_folder(folder: Path, fill: Callable[[Path], object], needed: int = 0) 
         raise write_error(error, folder, needed, written) from None
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file, or a folder, a second place: the same bytes where the disk can, else a copy."""
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without links, or one that forbids those of another's files
+        shutil.copy2(source, target)
+
+
 def fresh(folder: Path) -> Path:
     """Name the neighbour where the next content of `folder` is made."""
     return folder.with_name(f".{folder.name}.new")

@@ -16,8 +16,9 @@ from vitral.data.sources import Arrays, Dataset, Problem
 from vitral.engines.torch_engine import uses_bf16
 from vitral.errors import MachineError
 from vitral.evaluation import Score
+from vitral.evaluation.fit import Fitted
 from vitral.model import ViT
-from vitral.specs import Calibration, counts
+from vitral.specs import counts
 from vitral.training import finetuning, objectives, run_folder, schedule, state
 from vitral.training.display import Display
 from vitral.training.distributed import wrap
@@ -68,7 +69,7 @@ class Session:
         optimizer: moves the weights.
         progress: how far the run is; the part of the state that is no tensor.
         evaluation: of the last validation.
-        calibration: fitted on it once the run is finished.
+        fitted: to its images, once the run is finished.
         failed: files that could not be read so far, by path.
         rolled_back_to: the step that a return to a saved state went to last.
     """
@@ -80,7 +81,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     progress: state.Progress
     evaluation: Score | None = None
-    calibration: Calibration | None = None
+    fitted: Fitted | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
     rolled_back_to: int = -1
     ticked: float = field(default_factory=time.monotonic)

@@ -14,9 +14,11 @@ from vitral import evaluation as scores
 from vitral.data.loader import Batch, eval_batches
 from vitral.data.sources import Problem, Split
 from vitral.errors import ModelError
-from vitral.evaluation import Score
+from vitral.evaluation import Score, fit, foreign
+from vitral.evaluation.fit import Fitted
+from vitral.evaluation.foreign import Sample
+from vitral.images import preprocess
 from vitral.model import ViT
-from vitral.specs import Calibration
 from vitral.training import before, finetuning, run_folder
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
@@ -25,6 +27,7 @@ from vitral.training.run_folder import Run
 from vitral.training.session import Session
 from vitral.training.step import Diverged, report_unreadable
 from vitral.weights import artifact
+from vitral.weights.artifact import Card
 from vitral.wording import clock
 
 
@@ -66,12 +69,12 @@ def validate(session: Session) -> None:
         progress.best_step = progress.step
         progress.validations_without_gain = 0
     # fitted where it is kept: many images of many classes take seconds
-    calibration = objective.calibrate(observed) if last or better or session.finished else None
+    fitted = objective.fit(observed) if last or better or session.finished else Fitted()
     if last or better:
-        save_artifact(session, "best", evaluation, calibration)
+        save_artifact(session, "best", evaluation, fitted)
     if session.finished:
-        evaluation = objective.score(observed, calibration)
-        session.calibration = calibration
+        evaluation = objective.score(observed, fitted.calibration)
+        session.fitted = fitted
     session.evaluation = evaluation
 
 
@@ -163,13 +166,17 @@ def finish(session: Session) -> Run:
     if best is None:  # resumed after the last step
         with session.ema.swapped_in(objective):
             observed = observe(session)
-        session.calibration = objective.calibrate(observed)
-        best = objective.score(observed, session.calibration)
-    save_artifact(session, "last", best, session.calibration)
+        session.fitted = objective.fit(observed)
+        best = objective.score(observed, session.fitted.calibration)
+    assert session.fitted is not None  # wherever there is an evaluation
+    save_artifact(session, "last", best, session.fitted)
     model, card = artifact.load(out / "best")
+    model = model.to(session.device)
     if progress.best_step != progress.step:
-        best = objective.score(observe(session, model.to(session.device)), card.calibration)
+        best = objective.score(observe(session, model), card.calibration)
     changes = before.changes(session, best)
+    if session.run.recipe.labelled:
+        fit_foreign(session, model, card)
     with session.run.group.on_main() as main:
         if main:
             if best.predictions:
@@ -186,11 +193,50 @@ def finish(session: Session) -> Run:
     return Run(out, best)
 
 
+def fit_foreign(session: Session, model: ViT, card: Card) -> None:
+    """Fit what tells foreign images to the features of best/, and of last/ where that is the same.
+
+    Looks at no more than `foreign.MOST_IMAGES` training images and as many validation images, all
+    of them once.
+    """
+    run = session.run
+    kind = card.task.kind
+    session.run.display.pause()
+    learnt = sample_of(session, run.data.train, model, by_class=True)
+    held_out = sample_of(session, run.data.val, model, by_class=False)
+    arrays = artifact.load_fitted(run.out / "best")
+    fitted = Fitted.read(card.calibration, arrays, card.model.read_width)
+    fitted = fit.with_foreign(fitted, kind, learnt, held_out)
+    card = replace(card, made_by={**card.made_by, "fitted": fitted.to_dict()})
+    same = session.progress.best_step == session.progress.step
+    with run.group.on_main() as main:
+        for name in ("best", "last") if same else ("best",):
+            if main:
+                artifact.save_fitted(run.out / name, card, fitted.arrays())
+    if fitted.foreign is not None:
+        run.display.note(f"foreign images are told {fitted.foreign.told}")
+
+
+def sample_of(session: Session, split: Split, model: ViT, *, by_class: bool) -> Sample:
+    """What a network computes of some images of a split; see `foreign.chosen_rows`."""
+
+    def compute(batch: Batch) -> Tensor:
+        images = preprocess.normalise(batch.images.to(session.device), session.run.recipe.images)
+        with session.objective.autocast():
+            logits, read = model.logits_and_representation(images)
+        return torch.cat([logits.float(), read.float()], dim=1)
+
+    chosen = split.select(foreign.chosen_rows(split.labels, by_class=by_class))
+    values, labels, _ = outputs_of(session, chosen, compute)
+    logits, features = np.split(values, [model.spec.classes], axis=1)
+    return Sample(features=features, logits=logits, labels=labels)
+
+
 def save_artifact(
     session: Session,
     name: str,
     evaluation: Score,
-    calibration: Calibration | None,
+    fitted: Fitted,
 ) -> None:
     """The averaged weights with everything that another verb needs."""
     with session.ema.swapped_in(session.objective):
@@ -198,10 +244,10 @@ def save_artifact(
             {name: full(x) for name, x in session.backbone.state_dict().items()}
         )
         card = run_folder.card(session.run.recipe, session.run.data, session.progress, evaluation)
-        card = replace(card, calibration=calibration)
+        card = replace(card, calibration=fitted.calibration)
         with session.run.group.on_main() as main:
             if main:
-                artifact.save(session.run.out / name, tensors, card)
+                artifact.save(session.run.out / name, tensors, card, fitted=fitted.arrays())
 
 
 def log(session: Session, line: dict[str, object]) -> None:

@@ -6,6 +6,9 @@ my-model/
 │                       "labels": "several" where the classes do not exclude each other, and
 │                       "calibration" where one was fitted
 ├── README.md           the model card, as the Hugging Face hub reads it
+├── calibration.safetensors   sometimes: what else was fitted to images after training, by names
+│                       such as foreign.points; evaluation/fit.py gives them their meaning. Versions
+│                       that do not know the file pass over it, so that model.json has no key of it
 └── kept.safetensors    sometimes: tensors of a converted file that only its format uses
 """
 
@@ -17,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,9 +37,12 @@ from vitral.storage import files
 from vitral.weights import model_card
 from vitral.wording import listed
 
+Arrays = Mapping[str, np.ndarray]
+
 FORMAT = 1
 TENSORS = "model.safetensors"
 CARD = "model.json"
+FITTED = "calibration.safetensors"
 KEPT = "kept.safetensors"
 
 
@@ -117,11 +125,13 @@ def save(
     tensors: Mapping[str, Tensor],
     card: Card,
     kept: Mapping[str, Tensor] | None = None,
+    fitted: Arrays | None = None,
 ) -> None:
     """Write an artifact; `folder` is replaced as a whole or left as it was.
 
     `tensors` is the state_dict of the network that `card.model` describes, checked key by key;
-    `kept` are tensors for the way back to the format of converted weights.
+    `kept` are tensors for the way back to the format of converted weights; `fitted` is what was
+    fitted beside the card's calibration.
     """
     check(tensors, card.model, folder)
 
@@ -129,12 +139,44 @@ def save(
         files.write_tensors(fresh / TENSORS, tensors)
         if kept:
             files.write_tensors(fresh / KEPT, kept)
-        # a name that is no valid text keeps its stray bytes as JSON escapes
-        files.write_json(fresh / CARD, card.to_dict())
-        files.write_text(fresh / model_card.FILE, model_card.text(card.to_dict()))
+        _write_fitted(fresh, card, fitted)
 
     needed = files.bytes_of(tensors) + files.bytes_of(kept or {})
     files.write_folder(folder, fill, needed)
+
+
+def save_fitted(folder: Path, card: Card, fitted: Arrays) -> None:
+    """Replace what was fitted in an artifact and its card, whose network stays; all or nothing.
+
+    A kill leaves the artifact as it was; a model card that somebody changed stays, too. Raises
+    MachineError where it cannot be written.
+    """
+    told = folder / model_card.FILE
+    changed = told.exists() and told.read_bytes() != _model_card(load_card(folder))
+
+    def fill(fresh: Path) -> None:
+        _write_fitted(fresh, card, fitted)
+        for file in folder.iterdir():  # the tensors, and whatever the user laid beside them
+            if file.name == model_card.FILE and changed:
+                (fresh / file.name).unlink()
+                files.link_or_copy(file, fresh / file.name)
+            elif file.name not in (CARD, FITTED, model_card.FILE):
+                files.link_or_copy(file, fresh / file.name)
+
+    files.write_folder(folder, fill)
+
+
+def _write_fitted(fresh: Path, card: Card, fitted: Arrays | None) -> None:
+    if fitted:
+        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in fitted.items()}
+        files.write_tensors(fresh / FITTED, tensors)
+    # a name that is no valid text keeps its stray bytes as JSON escapes
+    files.write_json(fresh / CARD, card.to_dict())
+    files.write_bytes(fresh / model_card.FILE, _model_card(card))
+
+
+def _model_card(card: Card) -> bytes:
+    return model_card.text(card.to_dict()).encode("utf-8", "backslashreplace")
 
 
 def load(folder: Path) -> tuple[ViT, Card]:
@@ -171,6 +213,23 @@ def load_tensors(folder: Path) -> tuple[dict[str, Tensor], Card]:
         ) from None
     check(tensors, card.model, folder)
     return tensors, card
+
+
+def load_fitted(folder: Path) -> dict[str, np.ndarray]:
+    """Read what was fitted after training, by name; nothing of an artifact without such a file.
+
+    Raises WeightsError for a file that is damaged; `evaluation.fit` refuses names it does not know.
+    """
+    path = folder / FITTED
+    if not path.exists():
+        return {}
+    try:
+        return dict(load_arrays(path))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error}). Copy it again, or fit it anew: remove the file, "
+            f"then `vitral fit {folder} DATA`."
+        ) from None
 
 
 def load_card(folder: Path) -> Card:

@@ -92,8 +92,10 @@ def convert(
         made_by = {"converted": done.to_dict()}
         if weights.layout is not None:
             made_by["layout"] = asdict(weights.layout)
+        if weights.fitted and "fitted" in weights.card.made_by:  # to which images
+            made_by["fitted"] = weights.card.made_by["fitted"]
         card = replace(weights.card, made_by=made_by)
-        artifact.save(target, weights.tensors, card, weights.passthrough)
+        artifact.save(target, weights.tensors, card, weights.passthrough, weights.fitted)
         return done
     weights, fixed = as_learned_table(weights, to)
     table = table_for(to, weights.card.model, weights.layout)

@@ -43,6 +43,7 @@ class Weights:
         format: whose file it was; "vitral" for an artifact.
         layout: of the file that it was once read from; None for weights trained here.
         passthrough: tensors of that file that only its format uses.
+        fitted: what was fitted to images after training, of an artifact that has it.
         source: the file as it was found; None for an artifact.
         ignored_keys: names of other networks in that file.
         notes: what the reader should know, a sentence each.
@@ -55,6 +56,7 @@ class Weights:
     format: str = "vitral"
     layout: Layout | None = None
     passthrough: Mapping[str, Tensor] = field(default_factory=dict)
+    fitted: artifact.Arrays = field(default_factory=dict)
     source: checkpoint_files.Source | None = None
     ignored_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -314,7 +316,13 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
     artifact.check(tensors, card.model, folder)
     kept = folder / artifact.KEPT
     passthrough = checkpoint_files.read(kept).tensors if kept.exists() else {}
-    return Weights(tensors=tensors, card=card, layout=layout, passthrough=passthrough)
+    return Weights(
+        tensors=tensors,
+        card=card,
+        layout=layout,
+        passthrough=passthrough,
+        fitted={} if changes else artifact.load_fitted(folder),
+    )
 
 
 def _layout(card: Card, folder: Path) -> Layout | None:

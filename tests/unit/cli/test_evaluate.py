@@ -23,9 +23,11 @@ def test_predict_and_evaluate(vitral: Vitral, trained: Path, tmp_path: Path) -> 
     answers = tmp_path / "answers.csv"
     code, out, _ = vitral("predict", run, picture, "--json", "--csv", answers)
     result = json.loads(out)["results"][0]
-    assert set(result) == {"path", "label", "score", "top", "unsure"}
+    assert set(result) == {"path", "label", "score", "top", "unsure", "foreign", "foreign_score"}
     assert result["label"] == result["top"][0]["label"]
-    assert answers.read_text().splitlines()[0] == "path,label,score,unsure,error"
+    assert (
+        answers.read_text().splitlines()[0] == "path,label,score,unsure,foreign,foreign_score,error"
+    )
     (row,) = csv.DictReader(answers.read_text(encoding="utf-8").splitlines())
     assert row["path"] == str(picture)
     assert row["unsure"] == str(result["unsure"]).lower()
@@ -53,7 +55,7 @@ def test_predict_and_evaluate(vitral: Vitral, trained: Path, tmp_path: Path) -> 
 
     sure_of_nothing(run)
     code, out, _ = vitral("predict", run, photos)
-    assert all("  unsure:  " in line for line in out.splitlines())
+    assert all("unsure:  " in line for line in out.splitlines())
     compare_and_leave_out(vitral, photos, run, tmp_path)
 
 
@@ -133,11 +135,12 @@ def test_multi_labels(vitral: Vitral, photos: Path, tmp_path: Path) -> None:
     code, out, err = vitral("predict", run, photos, "--json", "--csv", tmp_path / "answers.csv")
     assert code == 0, err
     results = json.loads(out)["results"]
-    names = {"path", "label", "score", "top", "labels", "unsure"}
+    names = {"path", "label", "score", "top", "labels", "unsure", "foreign", "foreign_score"}
     assert all(set(result) == names for result in results)
     with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "labels", "label", "score", "unsure", "error"]
+    columns = ["path", "labels", "label", "score", "unsure", "foreign", "foreign_score", "error"]
+    assert list(rows[0]) == columns
     assert [row["labels"] for row in rows] == ["|".join(result["labels"]) for result in results]
     assert {len(result["labels"]) for result in results} > {0}
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -143,3 +144,36 @@ def test_a_full_disk_is_told_what_an_artifact_needs(
     with pytest.raises(MachineError, match=r"best: 12\.\d+ MB are needed, .* are free"):
         artifact.save(tmp_path / "best", build(SPEC).state_dict(), CARD, kept)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_fitted_travels_beside_the_weights(tmp_path: Path) -> None:
+    tensors = build(SPEC).state_dict()
+    fitted = {"foreign.points": np.arange(6.0).reshape(2, 3), "foreign.limit": np.array(2.5)}
+    artifact.save(tmp_path / "a", tensors, CARD, fitted=fitted)
+    read = artifact.load_fitted(tmp_path / "a")
+    assert set(read) == set(fitted)
+    assert all(np.array_equal(read[name], array) for name, array in fitted.items())
+    assert artifact.load_card(tmp_path / "a") == CARD  # without a word that others would refuse
+    artifact.save(tmp_path / "old", tensors, CARD)
+    assert artifact.load_fitted(tmp_path / "old") == {}
+    (tmp_path / "a" / artifact.FITTED).write_bytes(b"{}")
+    with pytest.raises(WeightsError, match=r"calibration.safetensors cannot be read .*vitral fit"):
+        artifact.load_fitted(tmp_path / "a")
+
+
+def test_what_is_fitted_later_leaves_the_network_and_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    artifact.save(folder, build(SPEC).state_dict(), CARD)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("mine")
+    weights = (folder / artifact.TENSORS).read_bytes()
+    card = replace(CARD, metrics={"accuracy": 0.75})
+    for value in (1.0, 2.0):
+        artifact.save_fitted(folder, card, {"foreign.limit": np.array(value)})
+        assert artifact.load_fitted(folder)["foreign.limit"] == value
+    assert artifact.load_card(folder) == card
+    assert (folder / artifact.TENSORS).read_bytes() == weights
+    assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    artifact.save_fitted(folder, card, {})
+    assert not (folder / artifact.FITTED).exists()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vitral.data.loader import Batch, View
 from vitral.engines.torch_engine import Precision, autocast
 from vitral.evaluation import Score
+from vitral.evaluation.fit import Fitted
 from vitral.model import StepSamples, ViT
 from vitral.specs import Calibration, ImageSpec
 
@@ -118,9 +119,9 @@ class Objective(nn.Module):
         """Return a sentence that a person should read after a validation, if there is one."""
         return None
 
-    def calibrate(self, observed: Observed) -> Calibration | None:
-        """Return the calibration that travels in the artifact; None where there is none to fit."""
-        return None
+    def fit(self, observed: Observed) -> Fitted:
+        """Return what is fitted to validation images and travels in the artifact; see fit.fit."""
+        return Fitted()
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which the networks compute: bfloat16 where that is faster."""

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from vitral import evaluation
 from vitral.data.loader import Batch, View
 from vitral.errors import SpecError
-from vitral.evaluation import Score
-from vitral.evaluation.calibration import fit
+from vitral.evaluation import Score, fit
+from vitral.evaluation.fit import Fitted
 from vitral.images import augment, preprocess
 from vitral.model import ViT
 from vitral.specs import Calibration
+from vitral.specs.task import TaskKind
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import Classification, Recipe
 
@@ -86,9 +87,10 @@ class ClassificationObjective(Objective):
             cross_fit=True,
         )
 
-    def calibrate(self, observed: Observed) -> Calibration | None:
-        """Return the temperature and threshold fitted on these images; several labels have none."""
-        return None if self.multi_label else fit(observed.values, observed.labels)
+    def fit(self, observed: Observed) -> Fitted:
+        """Return what is fitted to these images; several labels have no calibration."""
+        kind: TaskKind = "multi_label" if self.multi_label else "single_label"
+        return fit.fit(kind, observed.values, observed.labels)
 
     def _prepared(self, batch: Batch, position: StepPosition) -> tuple[Tensor, Tensor]:
         """Return normalised images and targets, mixed where the recipe mixes."""

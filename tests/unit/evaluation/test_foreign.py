@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from features import CLASSES, WIDTH, drawn, several
+from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
+
+from vitral.errors import ModelError, WeightsError
+from vitral.evaluation import foreign
+from vitral.evaluation.foreign import ForeignDetector, Sample
+
+
+def fitted(learnt: Sample, held_out: Sample) -> ForeignDetector:
+    detector = foreign.fit(learnt, held_out, np.full(len(held_out.labels), 0.5))
+    assert detector is not None
+    return detector
+
+
+def test_what_lies_between_the_classes_is_foreign_and_own_images_are_kept() -> None:
+    detector = fitted(drawn(60, 1), drawn(50, 2))
+    assert detector.kind == "mahalanobis"  # noise that tells nothing drowns the others
+    assert detector.auroc["mahalanobis"] > detector.auroc["neighbours"]
+    own = detector.distances(drawn(50, 3).features)
+    assert (own > 1).mean() < 0.12
+    strange = np.random.default_rng(4).normal(0, 3, (200, WIDTH)).astype(np.float32)
+    assert (detector.distances(strange) > 1).mean() > 0.9
+    assert np.isfinite(detector.distances(1e6 * strange)).all()
+
+
+def test_the_limit_keeps_95_of_100_held_out_images() -> None:
+    held_out = drawn(50, 2)
+    detector = fitted(drawn(60, 1), held_out)
+    distances = detector.distances(held_out.features)
+    assert (distances > 1).sum() == 10
+    assert np.allclose(detector.held_out, np.sort(distances), rtol=1e-5)
+    few = Sample(
+        features=held_out.features[:7], logits=held_out.logits[:7], labels=held_out.labels[:7]
+    )
+    assert not (fitted(drawn(60, 1), few).distances(few.features) > 1).any()
+
+
+def test_the_distances_are_those_of_scikit_learn() -> None:
+    sample = drawn(60, 1)
+    means = np.stack([sample.features[sample.labels == k].mean(axis=0) for k in range(CLASSES)])
+    model = LedoitWolf(assume_centered=True).fit(sample.features - means[sample.labels])
+    places = {p.kind: p for p in foreign._places(sample.features, sample.labels)}
+    test = drawn(10, 5).features
+    theirs = np.min([model.mahalanobis(test - mean) for mean in means], axis=0)
+    assert np.allclose(places["mahalanobis"].distances(test) ** 2, theirs, rtol=1e-3)
+    whole = LedoitWolf().fit(sample.features)
+    assert np.allclose(places["gaussian"].distances(test) ** 2, whole.mahalanobis(test), rtol=1e-3)
+    unit = sample.features / np.linalg.norm(sample.features, axis=1, keepdims=True)
+    neighbours = NearestNeighbors(n_neighbors=10).fit(unit)
+    away, _ = neighbours.kneighbors(test / np.linalg.norm(test, axis=1, keepdims=True))
+    assert np.allclose(places["neighbours"].distances(test), away[:, 9], atol=1e-5)
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_a_few_images_and_features_wider_than_they_are_many(each: int) -> None:
+    detector = fitted(drawn(each, 1), drawn(each, 2))
+    assert np.isfinite(detector.distances(drawn(5, 3).features)).all()
+    if each == 1:  # no deviation within a class
+        assert detector.kind in ("gaussian", "neighbours")
+
+
+def test_two_classes_and_a_single_one() -> None:
+    detector = fitted(drawn(40, 1, classes=2), drawn(40, 2, classes=2))
+    assert set(detector.auroc) == set(foreign.KINDS)
+    alone = fitted(drawn(40, 1, classes=1), drawn(40, 2, classes=1))
+    assert alone.auroc == {}
+    assert (alone.distances(drawn(40, 3, classes=1).features) > 1).mean() < 0.2
+
+
+def test_several_labels_have_no_class_means() -> None:
+    detector = fitted(several(drawn(40, 1)), several(drawn(40, 2)))
+    assert detector.kind in ("gaussian", "neighbours")
+    assert set(detector.auroc) == {"gaussian", "neighbours"}
+
+
+def test_features_that_tell_nothing_and_damaged_ones() -> None:
+    sample = drawn(10, 1)
+    same = Sample(
+        features=np.ones_like(sample.features), logits=sample.logits, labels=sample.labels
+    )
+    assert foreign.fit(same, same, np.ones(len(same.labels))) is None
+    sample.features[3, 2] = np.nan
+    with pytest.raises(ModelError, match="not finite"):
+        foreign.fit(sample, same, np.ones(len(same.labels)))
+
+
+def test_no_more_images_are_looked_at_than_said_and_evenly_many_of_each_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = np.repeat(np.arange(3), [500, 40, 7])
+    assert foreign.chosen_rows(labels, by_class=True).tolist() == list(range(547))
+    monkeypatch.setattr(foreign, "MOST_IMAGES", 60)
+    rows = foreign.chosen_rows(labels, by_class=True)
+    assert np.bincount(labels[rows]).tolist() == [27, 26, 7]
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(rows, foreign.chosen_rows(labels, by_class=True))
+    alike = foreign.chosen_rows(labels, by_class=False)
+    assert len(alike) == 60 and np.bincount(labels[alike])[0] > 45
+
+
+def test_matrices_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "MOST_VALUES", WIDTH * 3)  # no covariance, three images
+    detector = fitted(drawn(60, 1), drawn(50, 2))
+    assert detector.kind == "neighbours"
+    assert detector.place.points.shape == (3, WIDTH)
+
+
+def test_arrays_go_and_come_back() -> None:
+    for each in (1, 60):
+        detector = fitted(drawn(each, 1), drawn(50, 2))
+        arrays = detector.to_arrays()
+        back = ForeignDetector.from_arrays(arrays, WIDTH)
+        features = drawn(20, 3).features
+        assert np.array_equal(back.distances(features), detector.distances(features))
+        assert back.to_dict() == detector.to_dict()
+        assert all(isinstance(array, np.ndarray) for array in arrays.values())
+
+
+def test_arrays_that_cannot_be_are_refused() -> None:
+    arrays = fitted(drawn(60, 1), drawn(50, 2)).to_arrays()
+    cases = (
+        ({"points": arrays["points"][0]}, "shape"),
+        ({"neighbours": np.array(9)}, "between 1 and 4"),
+        ({"limit": np.array(0.0)}, "limit"),
+        ({"centre": arrays["centre"] * np.nan}, "finite"),
+        ({"kind": np.array(7)}, "kind"),
+        ({"strange": np.array(7)}, "strange"),
+    )
+    for change, match in cases:
+        with pytest.raises(WeightsError, match=match):
+            ForeignDetector.from_arrays(arrays | change, WIDTH)
+    with pytest.raises(WeightsError, match="another width than 13"):
+        ForeignDetector.from_arrays(arrays, WIDTH + 1)
