@@ -1,4 +1,4 @@
-"""What training fits at its end, fitted to any model and any images of its classes.
+"""Fits to any model, and any images of its classes, what training fits at its end.
 
 result = fit("flowers", "photos/")               # into the artifact itself
 result = fit("timm/NAME", "photos/", out="mine") # into a new one
@@ -40,7 +40,7 @@ MOST_NOTES = 5  # images left out that are named
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
-    """What was fitted, to what, and where it is.
+    """A record of what was fitted, to what, and where it is.
 
     Attributes:
         path: the artifact that has it now.

@@ -1,4 +1,4 @@
-"""What is fitted to images after training, apart from the weights, in one place.
+"""The one place that fits to images after training, apart from the weights.
 
 fitted = fit("single_label", logits, labels)
 fitted = with_foreign(fitted, "single_label", learnt, held_out)      # Samples, with features
@@ -31,7 +31,7 @@ PARTS = ("foreign",)  # the first words of the names in calibration.safetensors
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """What was fitted to images after training.
+    """Everything that was fitted to images after training.
 
     Attributes:
         calibration: temperature and threshold; None of a multi-label task.

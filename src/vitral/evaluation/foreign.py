@@ -48,7 +48,7 @@ _PLACED = ("centre", "projection")  # beside them, unless the features get unit 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sample:
-    """What a network computes of labelled images.
+    """A sample of labelled images, and the outputs of a network for them.
 
     Attributes:
         features: float32 (N, D), what the head reads.
@@ -80,7 +80,7 @@ class Place:
     projection: NDArray[np.float32] | None = None
 
     def distances(self, features: NDArray[np.float32]) -> Floats:
-        """How far features (N, D) lie from the points: (N,)."""
+        """Compute how far features (N, D) lie from the points: (N,)."""
         points = self.points.astype(np.float64)
         lengths = (points**2).sum(axis=1)
         rows = max(1, _NUMBERS // max(len(points), features.shape[1]))
@@ -101,7 +101,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ForeignDetector:
-    """What tells the images that show none of the classes.
+    """A detector of images that show none of the classes.
 
     Attributes:
         place: the distance.
@@ -122,11 +122,11 @@ class ForeignDetector:
 
     @property
     def kind(self) -> DistanceKind:
-        """Which distance it is."""
+        """Name the distance."""
         return self.place.kind
 
     def distances(self, features: NDArray[np.float32]) -> Floats:
-        """How far features (N, D) lie from what was learnt, (N,); foreign above 1."""
+        """Compute how far features (N, D) lie from what was learnt, (N,); foreign above 1."""
         return self.place.distances(features) / self.limit
 
     @property

@@ -218,7 +218,7 @@ def fit_foreign(session: Session, model: ViT, card: Card) -> None:
 
 
 def sample_of(session: Session, split: Split, model: ViT, *, by_class: bool) -> Sample:
-    """What a network computes of some images of a split; see `foreign.chosen_rows`."""
+    """Compute logits and features of some images of a split; see `foreign.chosen_rows`."""
 
     def compute(batch: Batch) -> Tensor:
         images = preprocess.normalise(batch.images.to(session.device), session.run.recipe.images)
