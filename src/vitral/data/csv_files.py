@@ -16,7 +16,7 @@ import os
 import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Table:
         part: the rows that belong to this part of a split; None for all of them.
         root: the folder that names are relative to; None for that of the file.
         sheet: the rows, where they are read already.
+        source: the folder by which the user names them, where that says the split; None for the
+            file.
     """
 
     path: Path
@@ -49,9 +51,11 @@ class Table:
     part: Part | None = None
     root: Path | None = None
     sheet: Sheet | None = field(default=None, compare=False, repr=False)
+    source: str | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.part is None else f"{self.path}@{self.part}"
+        called = self.source or str(self.path)
+        return called if self.part is None else f"{called}@{self.part}"
 
     def scan(self) -> ScanResult:
         """Lists every image that the file names and that can be read.
@@ -67,7 +71,7 @@ class Table:
             scanned.problems.append(Problem.labels_unused(self.path.name))
         scanned.problems += [self._lacking(row) for row in rows if row.lacks]
         rows = [row for row in rows if not row.lacks]
-        located = locate((row.name for row in rows), self.path.parent)
+        located = self.locate(row.name for row in rows)
         scanned.decisions += self._found_elsewhere(located, root)
         beside: dict[Path, dict[str, str]] = {}
         for row in _once(rows, located, self.path.parent, scanned.problems):
@@ -89,6 +93,11 @@ class Table:
         scanned.problems += _case(rows, self.path.name)
         scanned.reader = Files(str(root), tuple(scanned.names))
         return scanned
+
+    def locate(self, written: Iterable[str]) -> Located:
+        """Finds the files of written paths."""
+        part = self.part or names.part_of(self.path.stem, alone=False)
+        return locate(written, self.path.parent, self.root, part)
 
     def _lacking(self, row: Row) -> Problem:
         reason = f"{self._line(row.line)} has no {row.lacks}."
@@ -124,10 +133,7 @@ def divided(table: Table, source: str) -> DataLayout:
     table = replace(table, sheet=sheet)
     kind = f"{kind_of(table.path)} file"
     if table.part is not None:
-        if table.part not in sheet.parts:
-            has = listed(sheet.parts) or "no split"
-            raise DataError(f"{table.path} has no rows of {table.part}: it has {has}.")
-        return DataLayout(kind, table, None, "val", source)
+        return of_part(table, table.part, source)
     used = {part: replace(table, part=part) for part in sheet.parts if sheet.count(part)}
     if not set(used) & {"train", "val", "test"}:
         return DataLayout(kind, table, None, "val", source)
@@ -140,6 +146,30 @@ def divided(table: Table, source: str) -> DataLayout:
     return DataLayout(
         kind, used.get("train"), held_out, held_name, source, decisions=tuple(decisions)
     )
+
+
+def of_part(table: Table, part: Part, source: str) -> DataLayout:
+    """Gives the layout of the rows of one part; DataError where there are none."""
+    assert table.sheet is not None
+    if part not in table.sheet.parts:
+        has = listed(table.sheet.parts) or "no split"
+        raise DataError(f"{table.path} has no rows of {part}: it has {has}.")
+    kind = f"{kind_of(table.path)} file"
+    return DataLayout(kind, replace(table, part=part), None, "val", source)
+
+
+def asked_part(source: str) -> tuple[str, Part] | None:
+    """Takes list.csv@test apart; None for what is no path with a part behind it.
+
+    Raises DataError for a word that is no part of a split.
+    """
+    name, _, word = source.rpartition("@")
+    if Path(source).exists() or not (name and word) or not Path(name).exists():
+        return None
+    part = names.part_of(word)
+    if part is None:
+        raise DataError(f"'{word}' is no part of a split; write {name}@train, @val or @test.")
+    return name, part
 
 
 def unused(what: str, source: str) -> Decision:
@@ -160,17 +190,11 @@ def kind_of(path: Path) -> str:
 
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
     """Gives the layout of a table, or of its rows of one part (list.csv@test); None otherwise."""
-    name, _, part = source.rpartition("@")
-    path = Path(source)
-    asked: Part | None = None
-    if not path.exists() and part and Path(name).is_file():
-        path = Path(name)
-        asked = names.part_of(part)
-        if asked is None:
-            raise DataError(f"'{part}' is no part of a split; write {name}@train, @val or @test.")
+    asked = asked_part(source)
+    path = Path(source if asked is None else asked[0])
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return None
-    table = Table(path, options.labelled, asked)
+    table = Table(path, options.labelled, None if asked is None else asked[1])
     try:
         table = replace(table, sheet=read_sheet(path, options.labelled))
     except DataError:
@@ -186,7 +210,7 @@ def _names_pictures(table: Table) -> bool:
     """Whether the words of a text are names of pictures."""
     assert table.sheet is not None
     written = [row.name for row in table.sheet.rows[:50] if row.name]
-    return any(map(named_like_an_image, written)) or bool(locate(written, table.path.parent).places)
+    return any(map(named_like_an_image, written)) or bool(table.locate(written).places)
 
 
 def _named(written: str, place: Path, folder: Path, root: Path) -> str:

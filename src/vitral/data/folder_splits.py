@@ -109,7 +109,7 @@ def _chosen(root: Path, inner: Path, split: FolderSplit) -> Iterator[Decision]:
     usual = (*names.TRAIN, *names.HELD_OUT)
     if any(part.parent != root or part.name.casefold() not in usual for part in parts):
         called = " and ".join(f"{relative(part, root)}/" for part in parts)
-        classes = listed(child.name for child in visible_folders(parts[0]))
+        classes = listed(child.name for child in visible_folders(parts[0])) or "none"
         yield Decision("layout", f"The parts of the split are {called}; the classes are {classes}.")
     for part in split.unlabelled:
         yield without_labels(part, root)
@@ -152,7 +152,7 @@ def find(root: Path) -> FolderSplit:
     trains = [c for c in children if spoken[c] == "train" and kinds[c] == "classes"]
     trains.sort(key=lambda c: (plain[c] is None, c.name.casefold() not in names.TRAIN, c.name))
     if not trains:
-        return _without_classes(plain, inner)
+        return _without_classes(spoken, plain, inner)
     train = trains[0]
     about = names.without_part(train.name)
     others = [c for c in inner if c != train and (plain[c] or names.without_part(c.name) == about)]
@@ -180,17 +180,33 @@ def find(root: Path) -> FolderSplit:
     )
 
 
-def _without_classes(plain: dict[Path, Part | None], inner: dict[Path, Path]) -> FolderSplit:
-    """Parts of which none to train on holds class folders: a split if nothing else is there."""
-    if not all(plain.values()):
-        return FolderSplit()  # a class may be called test
-    train, held_out, held_name = names.divided({child.name: child for child in plain})
+def _without_classes(
+    spoken: dict[Path, Part | None], plain: dict[Path, Part | None], inner: dict[Path, Path]
+) -> FolderSplit:
+    """Parts of which none to train on holds class folders: a split if nothing else is there.
+
+    Training refuses it then. Otherwise they are classes: one may be called test.
+    """
+    about = {names.without_part(child.name) for child in inner}
+    parts = {spoken[child] for child in inner}
+    pair = len(about) == 1 and "train" in parts and bool(parts & {"val", "test"})
+    others = [child for child in spoken if child not in inner and holds(child)]
+    if not all(plain.values()) and (others or not pair):
+        return FolderSplit()
+    by_part: dict[Part, Path] = {}
+    usual = (*names.TRAIN, *names.HELD_OUT)
+    for child in sorted(inner, key=lambda c: c.name.casefold() not in usual):
+        part = spoken[child]
+        if part is not None:
+            by_part.setdefault(part, child)
+    train = by_part.get("train")
+    held_out = by_part.get("val", by_part.get("test"))
     used = (train, held_out)
     return FolderSplit(
         None if train is None else inner[train],
         None if held_out is None else inner[held_out],
-        held_name,
-        beside=tuple(child for child in plain if child not in used),
+        "val" if held_out is None else names.held_out_name(held_out.name),
+        beside=tuple(child for child in inner if child not in used),
     )
 
 

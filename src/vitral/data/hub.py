@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.data import names
+from vitral.data.decisions import Decision
 from vitral.data.headers import read_header
 from vitral.data.sources import DataLayout, Problem, ScanResult, SourceOptions
+from vitral.data.table_columns import split_of
 from vitral.errors import DataError, MachineError
 
 if TYPE_CHECKING:
@@ -108,15 +110,40 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     """Gives the layout of hf:NAME and of parquet and arrow files; None for anything else."""
     if not source.startswith("hf:") and not is_table(Path(source)):
         return None
+    parts, decisions = _by_column(splits(source), source)
     tables = {
-        name: HubSplit(source, name, table, options.labelled)
-        for name, table in splits(source).items()
+        name: HubSplit(source, name, table, options.labelled) for name, table in parts.items()
     }
     train, held_out, held_name = names.divided(tables)
     if train is None and held_out is None:
         raise DataError(f"{source} has no split called train, only {', '.join(tables)}.")
     is_path = not source.startswith("hf:")
-    return DataLayout("Hugging Face data set", train, held_out, held_name, source, is_path)
+    kind = "Hugging Face data set"
+    return DataLayout(kind, train, held_out, held_name, source, is_path, decisions=tuple(decisions))
+
+
+def _by_column(
+    tables: dict[str, datasets.Dataset], source: str
+) -> tuple[dict[str, datasets.Dataset], list[Decision]]:
+    """The rows of a single table by the column that says their part; otherwise as they are."""
+    if len(tables) != 1:
+        return tables, []
+    (table,) = tables.values()
+    known = (*names.SPLIT_COLUMNS, *names.SPLIT_FLAGS)
+    columns = [name for name in table.column_names if names.is_one_of(name, known)]
+    if not columns:
+        return tables, []
+    cells = {
+        name: ["" if value is None else str(value) for value in table[name]] for name in columns
+    }
+    parts, decisions = split_of(cells, Path(source))
+    if not parts:
+        return tables, decisions
+    rows: dict[str, list[int]] = {}
+    for row, part in enumerate(parts):
+        if part in ("train", "val", "test"):
+            rows.setdefault(part, []).append(row)
+    return {part: table.select(own) for part, own in rows.items()}, decisions
 
 
 def splits(source: str) -> dict[str, datasets.Dataset]:
@@ -189,7 +216,9 @@ def _image_column(table: datasets.Dataset, where: object) -> str:
             return str(name)
         if isinstance(feature, dict) and "bytes" in feature:
             return str(name)
-    raise DataError(f"{where} has no column of images, only {', '.join(table.column_names)}.")
+    paths = names.positions(table.column_names, names.PATH_COLUMNS)
+    hint = " Paths of files are read from a CSV file: write the table as one." if paths else ""
+    raise DataError(f"{where} has no column of images, only {', '.join(table.column_names)}.{hint}")
 
 
 def _label_column(table: datasets.Dataset, where: object) -> str:

@@ -10,6 +10,8 @@ other labels. What is not taken is said.
 
 from __future__ import annotations
 
+import contextlib
+import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 from vitral.data import csv_files, folder_splits, names, published, tar_shards
 from vitral.data.csv_files import Table
 from vitral.data.decisions import Decision
-from vitral.data.folder_splits import has_labels, inside, unwrapped
+from vitral.data.folder_splits import has_labels, holds, inside, unwrapped
 from vitral.data.folders import (
     ClassFolders,
     is_passed_over,
@@ -28,8 +30,7 @@ from vitral.data.folders import (
 from vitral.data.names import HeldOutName, Part
 from vitral.data.sources import DataLayout, SourceOptions, SplitSource
 from vitral.data.table_columns import Row, read_sheet
-from vitral.data.table_paths import locate
-from vitral.data.table_text import LINES, SEPARATED, SUFFIXES, WORDS
+from vitral.data.table_text import LINES, SEPARATED, SUFFIXES, WORDS, read_grid
 from vitral.errors import DataError
 from vitral.wording import listed
 
@@ -53,6 +54,8 @@ class _Tables:
 def layout(source: str, options: SourceOptions) -> DataLayout | None:
     """Gives the layout of a folder with tables that are used; None where there are none."""
     root = Path(source)
+    if (asked := csv_files.asked_part(source)) is not None:
+        return _of_asked(*asked, source, options)
     if not root.is_dir():
         return None
     if options.nested:  # the folders are the tree of the classes
@@ -62,12 +65,26 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     files = _lists(root)
     if not options.labelled:
         return _plain_lists(files, source)
+    for child in visible_folders(root):  # of lists: meta/train.txt, GroundTruth/labels.csv
+        if names.part_of(child.name) is None and not holds(child):
+            files += _lists(child)
     tables = _read(files, root)
     return (
         _of_lists(tables, source)
         or _of_parts(root, source)
         or _of_one(tables, source)
         or _of_folders(tables, source, options)
+    )
+
+
+def _of_asked(folder: str, part: Part, source: str, options: SourceOptions) -> DataLayout:
+    """The rows of one part of a table in a folder: photos@test."""
+    whole = layout(folder, options)
+    for table in (whole.train, whole.held_out) if whole is not None else ():
+        if isinstance(table, Table) and table.sheet is not None and table.sheet.parts:
+            return csv_files.of_part(table, part, source)
+    raise DataError(
+        f"{folder} has no table with a split; name the folder or the list of its {part}."
     )
 
 
@@ -130,7 +147,7 @@ def _read(files: Iterable[Path], root: Path) -> _Tables:
 def _is_there(table: Table) -> bool:
     """Whether most pictures that a table names can be found, by some of its rows."""
     rows = _some_rows(table)
-    located = locate((row.name for row in rows), table.path.parent)
+    located = table.locate(row.name for row in rows)
     return 2 * len(located.places) >= len({row.name for row in rows}) > 0
 
 
@@ -170,32 +187,41 @@ def _of_lists(tables: _Tables, source: str) -> DataLayout | None:
 
 def _of_parts(root: Path, source: str) -> DataLayout | None:
     """A table in each part of a split, or in some of them and class folders in others."""
-    children = [child for child in visible_folders(root) if names.part_of(child.name)]
-    sources: dict[str, SplitSource] = {}
-    unlabelled: list[Decision] = []
+    spoken = {c: names.part_of(c.name, alone=False) for c in visible_folders(root)}
+    children = sorted(
+        (child for child, part in spoken.items() if part is not None),
+        key=lambda child: child.name.casefold() not in (*names.TRAIN, *names.HELD_OUT),
+    )
+    learnt = next((child for child in children if spoken[child] == "train"), root)
+    sources: dict[Part, SplitSource] = {}
+    said = []
     used = []
-    learnt = next((child for child in children if names.part_of(child.name) == "train"), root)
     for child in children:
         inner = unwrapped(child)
         tables = _read(_lists(child), root)
         there = [table for table in tables.usable if _is_there(table)]
+        part = spoken[child]
+        assert part is not None
+        if part in sources:
+            continue
         if there:
-            sources[child.name] = there[0]
+            sources[part] = there[0]
             used.append(there[0].path)
         elif inside(inner) == "classes" and (child == learnt or has_labels(inner, learnt)):
-            sources[child.name] = ClassFolders(inner, root)
+            sources[part] = ClassFolders(inner, root)
         elif inside(inner) != "nothing":
-            unlabelled.append(folder_splits.without_labels(child, root))
-    train, held_out, held_name = names.divided(sources)
-    if not used or train is None:
+            said.append(folder_splits.without_labels(child, root))
+    held_out = sources.get("val", sources.get("test"))
+    if not used or "train" not in sources:
         return None
     called = listed(relative(path, root) for path in used)
-    decisions = [Decision("labels", f"The labels are those of {called}."), *unlabelled]
-    for name, part in sources.items():
-        if part not in (train, held_out):
-            decisions.append(csv_files.unused(f"The images of {name}/", str(root / name)))
+    said.append(Decision("labels", f"The labels are those of {called}."))
+    for part, one in sources.items():
+        if one not in (sources["train"], held_out):
+            said.append(csv_files.unused(f"The images of {part}", str(one)))
+    held_name: HeldOutName = "test" if "test" in sources and "val" not in sources else "val"
     kind = "folders with tables"
-    return DataLayout(kind, train, held_out, held_name, source, decisions=tuple(decisions))
+    return DataLayout(kind, sources["train"], held_out, held_name, source, decisions=tuple(said))
 
 
 def _of_one(tables: _Tables, source: str) -> DataLayout | None:
@@ -205,12 +231,53 @@ def _of_one(tables: _Tables, source: str) -> DataLayout | None:
     has_folders = _has_class_folders(root)
     if not there or (has_folders and _tell_the_same(there[0], root)):
         return None
-    divided = csv_files.divided(there[0], source)
-    said = [*divided.decisions, *_passed_over((table.path for table in there[1:]), root)]
+    table = _with_split(there[0], tables, source)
+    divided = csv_files.divided(table, source)
+    rest = (one.path for one in there[1:] if one.path.stem not in _PARTITION)
+    said = [*divided.decisions, *_passed_over(rest, root)]
     if has_folders:
         name = there[0].path.name
         said.append(Decision("labels", f"The labels are those of {name}, not the folders."))
     return replace(divided, decisions=tuple(said))
+
+
+_PARTITION = ("list_eval_partition",)  # of CelebA: a number beside each name
+_NUMBERED: dict[str, Part] = {"0": "train", "1": "val", "2": "test"}
+
+
+def _with_split(table: Table, tables: _Tables, source: str) -> Table:
+    """The table with the split that lists beside it say: names alone, in train.txt and test.txt."""
+    sheet = table.sheet
+    assert sheet is not None
+    if sheet.parts:
+        return table
+    parts: dict[str, Part] = {}
+    used = []
+    for path in sorted({*(path for path, _ in tables.refused), *(t.path for t in tables.usable)}):
+        with contextlib.suppress(DataError):
+            if path.stem in _PARTITION:
+                for _, cells in read_grid(path).rows:
+                    parts[_stem(str(cells[0]))] = _NUMBERED.get(str(cells[-1]), "unlabelled")
+                used = [path.name]
+                break
+            part = _part(path)
+            if part is not None and path != table.path:
+                parts |= {_stem(row.name): part for row in read_sheet(path, False).rows}
+                used.append(path.name)
+    rows = [replace(row, part=parts.get(_stem(row.name))) for row in sheet.rows]
+    known = {row.part for row in rows}
+    if "train" not in known or not known & {"val", "test"}:
+        return table
+    split = replace(sheet, rows=rows, parts=tuple(p for p in names.PARTS if p in known))
+    counts = listed(f"{split.count(part):,} rows of {part}" for part in split.parts)
+    sentence = f"The split of {table.path.name} is that of {listed(used)}: {counts}."
+    split.decisions = [*sheet.decisions, Decision("split", sentence)]
+    return replace(table, sheet=split, source=source)
+
+
+def _stem(name: str) -> str:
+    last = posixpath.basename(name)
+    return posixpath.splitext(last)[0] if named_like_an_image(last) else last
 
 
 def _has_class_folders(root: Path) -> bool:
@@ -235,7 +302,7 @@ def _of_folders(tables: _Tables, source: str, options: SourceOptions) -> DataLay
 def _tell_the_same(table: Table, root: Path) -> bool:
     """Whether class folders say no less than a table: the same labels, or of more pictures."""
     rows = _some_rows(table)
-    located = locate((row.name for row in rows), table.path.parent)
+    located = table.locate(row.name for row in rows)
     same = 0
     for row in rows:
         folders = {part.casefold() for part in Path(located.places.get(row.name, "")).parts}

@@ -119,3 +119,28 @@ def other_files(folder: Path) -> OtherFiles:
             path = Path(above, name).relative_to(folder)
             examples.setdefault(ending, path.as_posix())
     return OtherFiles(counts, examples)
+
+
+def label_files(folder: Path) -> str:
+    """Says which files that are not read may hold the labels of pictures; '' for none."""
+    names = [child.name for child in sorted(folder.iterdir()) if not is_passed_over(child.name)]
+    found = [name for name in names if name.casefold().endswith(_OF_LABELS)]
+    for name in names:
+        if (folder / name).is_dir():
+            below = [child.name for child in sorted((folder / name).iterdir())]
+            own = [child for child in below if child.casefold().endswith((*_OF_LABELS, ".xml"))]
+            found += [f"{name}/{child}" for child in own[:2]]
+            if name.casefold() == "labels" and any(child.endswith(".txt") for child in below):
+                return (
+                    f"The files of {name}/ are boxes for a detector (YOLO); Vitral names whole "
+                    f"pictures: write the class of each in a train.csv (path,label)."
+                )
+    if not found:
+        return ""
+    return (
+        f"The labels may be in {listed(found, 3)}, which Vitral does not read: write them in a "
+        f"train.csv (path,label)."
+    )
+
+
+_OF_LABELS = (".mat", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".xls", ".xlsx", ".ods")

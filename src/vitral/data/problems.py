@@ -11,7 +11,8 @@ import numpy as np
 from vitral.data.builtin import BUILT_IN
 from vitral.data.decisions import Decision, Topic
 from vitral.data.folders import named_like_an_image, visible_folders
-from vitral.data.other_files import other_files
+from vitral.data.names import part_of
+from vitral.data.other_files import label_files, other_files
 from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult, Split
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
@@ -22,6 +23,11 @@ _ROWS = {
     "two-labels": "files with two labels",
     "case": "labels that differ in letter case alone",
 }
+_NO_CLASSES = frozenset(
+    {"images", "image", "imgs", "img", "jpg", "jpegimages", "pictures", "photos", "annotations"}
+    | {"annotation", "masks", "mask", "labels", "label", "trimaps", "segmentations", "gt"}
+    | {"ground_truth", "groundtruth", "annotations_trainval", "segmentationclass", "metadata"}
+)
 _PASSED_OVER = frozenset({"empty-row", "missing"})
 
 # What the problems of a kind come to, where that was a choice.
@@ -104,10 +110,13 @@ def refuse_nothing(scanned: ScanResult, where: str) -> None:
         )
     folder = Path(where)
     if folder.is_dir() and any(named_like_an_image(child.name) for child in folder.iterdir()):
+        told = label_files(folder)
+        if not told and part_of(folder.name, alone=False):
+            told = label_files(folder.parent)
         raise DataError(
             f"{where} has images but no class folders; put the images of each class in a folder "
             f"named after it, or list them in {folder / 'train.csv'} (path,label). Without "
-            f"labels: --recipe masked-patches."
+            f"labels: --recipe masked-patches. {told}".rstrip()
         )
     others = other_files(folder).sentence() if folder.is_dir() else ""
     if others:
@@ -118,9 +127,19 @@ def refuse_nothing(scanned: ScanResult, where: str) -> None:
 
 
 def refuse_one_class(scanned: ScanResult, where: str) -> None:
-    """Raises DataError for a single class: there is nothing to tell apart."""
+    """Raises DataError for a single class: there is nothing to tell apart.
+
+    Folders such as images and annotations are no classes either.
+    """
     classes = scanned.classes
     folder = Path(where)
+    told = label_files(folder) if folder.is_dir() and scanned.labelled else ""
+    if classes and folder.is_dir() and {name.casefold() for name in classes} <= _NO_CLASSES:
+        raise DataError(
+            f"{where} has the folders {listed(classes)}, which are called like parts of a data set "
+            f"and not like classes. Put the images of each class in a folder named after it, or "
+            f"list them in {folder / 'train.csv'} (path,label). {told}".rstrip()
+        )
     if len(classes) > 1 or (classes and scanned.multi_label) or not scanned.labelled:
         return
     name = classes[0] if classes else "none"
@@ -130,7 +149,7 @@ def refuse_one_class(scanned: ScanResult, where: str) -> None:
     hint = (
         f"If its sub-folders ({listed(inside)}) are the classes, give {folder / name}."
         if inside
-        else "Add images of something else."
+        else told or "Add images of something else."
     )
     raise DataError(f"{where} has one class only, '{name}': nothing to tell apart. {hint}")
 

@@ -14,7 +14,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,6 +157,21 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
     return sheet
 
 
+def split_of(
+    columns: Mapping[str, Sequence[str]], where: Path
+) -> tuple[list[Part | None], list[Decision]]:
+    """Gives the part of each row by columns that say it, and what was chosen.
+
+    No parts where none of the columns says one. Raises DataError for values that are known in part.
+    """
+    rows: list[tuple[int, list[Cell]]] = []
+    for line, cells in enumerate(zip(*columns.values(), strict=True), start=1):
+        rows.append((line, list(cells)))
+    reading = _Reading(Grid(list(columns), rows), where, list(columns))
+    parts = _split(reading)
+    return parts, reading.decisions
+
+
 def _refuse_pixels(reading: _Reading) -> None:
     """Raises DataError for a table whose rows are pictures themselves."""
     header = reading.header
@@ -287,7 +302,7 @@ def _class_columns(reading: _Reading) -> list[int]:
     found = []
     for index in reading.others():
         values = {cell.casefold() for cell in reading.text(index)}
-        if values <= YES | NO | UNKNOWN and values & (YES | NO):
+        if values <= YES | NO | UNKNOWN and values & (YES | NO | {"-1"}):
             found.append(index)
     return found if len(found) > 1 else []
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from vitral.data import names
 from vitral.data.folders import is_passed_over, named_like_an_image
+from vitral.data.names import Part
 
 # Folders that hold lists and not the pictures, which then stand beside them.
 _OF_LISTS = frozenset(
@@ -36,11 +37,13 @@ class _Candidate(NamedTuple):
         dropped: how many of its folders have to be left out.
         suffix: the picture's, in lower case.
         place: its path.
+        is_of_part: whether a folder above it is called like the table's part of a split.
     """
 
     dropped: int
     suffix: str
     place: str
+    is_of_part: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,24 @@ class Located:
     count: int = 0
 
 
-def locate(written: Iterable[str], folder: Path) -> Located:
-    """Finds the files of written paths, which use forward slashes; `folder` is the table's."""
+def locate(
+    written: Iterable[str], folder: Path, root: Path | None = None, part: Part | None = None
+) -> Located:
+    """Finds the files of written paths, which use forward slashes.
+
+    Args:
+        written: the paths.
+        folder: of the table.
+        root: of the source, which is searched too.
+        part: of a split that the table belongs to; of several pictures those below a folder of
+            this name are meant.
+    """
     wanted = list(dict.fromkeys(written))
     here = {name: str(folder / name) for name in wanted if _is_file(folder / name)}
     if 2 * len(here) >= len(wanted):
         return Located(here, {})
-    for root in _roots(folder):
-        found, ambiguous = _matched(wanted, root)
+    for place in _roots(folder, root):
+        found, ambiguous = _matched(wanted, place, part)
         if len(found) + len(ambiguous) > len(here):
             others = {name: place for name, place in found.items() if name not in here}
             example = next(((name, others[name]) for name in wanted if name in others), None)
@@ -80,9 +93,12 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name too long
 
 
-def _roots(folder: Path) -> Iterable[Path]:
+def _roots(folder: Path, root: Path | None) -> Iterator[Path]:
     """The folders to search, the table's own first."""
     yield folder
+    if root is not None and root != folder:
+        yield root
+        return
     path = folder.absolute()
     for _ in range(_LEVELS_UP):
         if path.name.casefold() not in _OF_LISTS:
@@ -93,7 +109,9 @@ def _roots(folder: Path) -> Iterable[Path]:
         yield path
 
 
-def _matched(wanted: Sequence[str], root: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _matched(
+    wanted: Sequence[str], root: Path, part: Part | None
+) -> tuple[dict[str, str], dict[str, list[str]]]:
     """(the picture of each written path, those of which several may be meant)."""
     by_name, by_stem = _pictures(root)
     candidates: dict[str, list[_Candidate]] = {}
@@ -101,7 +119,7 @@ def _matched(wanted: Sequence[str], root: Path) -> tuple[dict[str, str], dict[st
         last = posixpath.basename(name)
         stem = posixpath.splitext(last)[0] if named_like_an_image(last) else last
         called_so = by_name.get(last) or by_stem.get(stem, [])
-        ways = (_candidate(name, place, root) for place in called_so)
+        ways = (_candidate(name, place, root, part) for place in called_so)
         near = [one for one in ways if one is not None]
         if near:
             fewest = min(one.dropped for one in near)
@@ -114,6 +132,7 @@ def _matched(wanted: Sequence[str], root: Path) -> tuple[dict[str, str], dict[st
     for name, own in candidates.items():
         # a path of which more has to be left out than of the others names a file that is not there
         chosen = [one for one in own if one.dropped <= usual]
+        chosen = [one for one in chosen if one.is_of_part] or chosen
         ranks = [_rank(one.suffix) for one in chosen]
         chosen = [one for one in chosen if _rank(one.suffix) == min(ranks)]
         if len(chosen) == 1:
@@ -127,7 +146,7 @@ def _rank(suffix: str) -> int:
     return _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED)
 
 
-def _candidate(name: str, place: str, root: Path) -> _Candidate | None:
+def _candidate(name: str, place: str, root: Path, part: Part | None) -> _Candidate | None:
     """How a picture could be what was written; None where their folders belong to other splits."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     found = Path(place).relative_to(root).parts
@@ -136,13 +155,12 @@ def _candidate(name: str, place: str, root: Path) -> _Candidate | None:
         same += 1
     dropped = parts[:-same]
     before = found[:-same]
-    if dropped:
-        spoken = {names.part_of(part) for part in dropped} - {None}
-        there = {names.part_of(part) for part in before} - {None}
-        if spoken and there and not spoken & there:
-            return None
+    there = {names.part_of(word) for word in before} - {None}
+    spoken = {names.part_of(word) for word in dropped} - {None}
+    if spoken and there and not spoken & there:
+        return None
     suffix = posixpath.splitext(place)[1].lower()
-    return _Candidate(len(dropped), suffix, place)
+    return _Candidate(len(dropped), suffix, place, part in there)
 
 
 def _pictures(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

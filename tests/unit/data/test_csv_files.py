@@ -193,7 +193,7 @@ def test_several_labels_in_one_of_two_lists_are_several_in_both(pictures):
 
 
 def test_held_out_images_without_any_label_are_refused(pictures):
-    table(pictures, "path,labels\n00.png,a\n01.png,b|a\n", "train.csv")
-    table(pictures, "path,labels\n02.png,\n03.png,\n", "val.csv")
+    rows = "00.png,a,train\n01.png,b|a,train\n02.png,,val\n03.png,,val\n"
+    path = table(pictures, f"path,labels,split\n{rows}")
     with pytest.raises(DataError, match="None of the 2 held-out images"):
-        open_dataset(pictures)
+        open_dataset(path)

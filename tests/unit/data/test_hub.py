@@ -139,3 +139,27 @@ def test_what_is_a_table(tmp_path):
     (tmp_path / "data" / "train-0.parquet").write_bytes(b"")
     assert hub.is_table(tmp_path) and hub.is_table(Path(tmp_path, "data"))
     assert not hub.is_table(tmp_path / "nowhere")
+
+
+def test_a_column_says_the_split(tmp_path):
+    made = rows(12, lambda index: ["dog", "cat"][index % 2])
+    for index, row in enumerate(made):
+        row["split"] = ["train", "train", "validation", "test"][index % 4]
+    datasets.Dataset.from_list(made).to_parquet(tmp_path / "all.parquet")
+    data = open_dataset(tmp_path / "all.parquet")
+    assert (len(data.train), len(data.val)) == (6, 3)
+    assert data.val.read(1) == png(6), "the rows of validation are 2, 6 and 10"
+    assert any("split in its column 'split'" in one.sentence for one in data.decisions)
+
+
+def test_columns_are_called_as_in_other_tables(tmp_path):
+    made = [
+        {"image": row["image"], "Class_ID": row["label"]} for row in rows(8, lambda i: "ab"[i % 2])
+    ]
+    datasets.Dataset.from_list(made).to_parquet(tmp_path / "all.parquet")
+    assert open_dataset(tmp_path / "all.parquet").classes == ("a", "b")
+    datasets.Dataset.from_dict({"file_name": ["a.png"], "label": ["x"]}).to_parquet(
+        tmp_path / "paths.parquet"
+    )
+    with pytest.raises(DataError, match=r"no column of images.*read from a CSV file"):
+        open_dataset(tmp_path / "paths.parquet")
