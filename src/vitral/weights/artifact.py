@@ -278,6 +278,15 @@ def load_card(folder: Path) -> Card:
         raise WeightsError(f"{path}: {error}") from None
 
 
+def is_card(path: Path) -> bool:
+    """Tell whether a file is a model.json of ours, and not another program's of that name."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"format", "model", "images", "made_by"} <= set(values)
+
+
 def locate(run: str | Path) -> Path:
     """Find the artifact that RUN means: best/ (or last/) of a run folder, or the folder itself.
 

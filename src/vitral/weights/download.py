@@ -39,6 +39,8 @@ FILES = re.compile(r"\.(safetensors|npz|pth?|bin|ckpt|json|toml|csv|tar|zip)$", 
 SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 INDEX = "model.safetensors.index.json"
 SMALL = ("config.json", "preprocessor_config.json")  # how the model and its images are made
+# of an artifact that `vitral push` put there
+OURS = ("model.json", "calibration.safetensors", "kept.safetensors")
 OF_THE_DISK = (*files.NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
@@ -108,7 +110,7 @@ def _from_hub(id: str, announce: Callable[[str], None], offline: bool) -> Path:
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = [] if folder else _weights(sizes)
-        wanted = [*weights, *(name for name in SMALL if name in sizes)]
+        wanted = [*weights, *(name for name in (*SMALL, *OURS) if name in sizes)]
         size = sum(sizes[name] for name in wanted)
         if folder is None:
             if not weights:
@@ -147,8 +149,8 @@ def _cached(repo: str, revision: str) -> Path | None:
 
 
 def _is_complete(repo: str, folder: Path) -> bool:
-    """Tell whether config.json is here too, or known not to exist, or not needed (npz)."""
-    if any(folder.glob("*.npz")):
+    """Tell whether config.json is here too, or known not to exist, or not needed (npz, ours)."""
+    if any(folder.glob("*.npz")) or (folder / OURS[0]).is_file():
         return True
     return try_to_load_from_cache(repo, SMALL[0], hub_cache(), revision=folder.name) is not None
 

@@ -23,6 +23,7 @@ from vitral.storage import remote
 FILE = "README.md"
 LICENCE = "unknown"  # the hub's word for a licence that nobody stated
 MOST_CLASSES = 1000  # that the card lists
+_NAMES = ("classes", "known", "rename")  # fields that hold names of classes, whatever these are
 _PLACES = ("source", "start", "teacher", "target", "weights", "out")  # fields that may be paths
 # a path of two parts at least, not the rest of an address; what a sentence quotes
 _PATH = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/'\",;:()<>]+){2,}[\\/]?")
@@ -36,6 +37,8 @@ def public(values: Any, field: str = "") -> Any:
     """
     if isinstance(values, Mapping):
         return {name: public(value, str(name)) for name, value in values.items()}
+    if field in _NAMES:
+        return values
     if isinstance(values, list | tuple):
         return [public(value, field) for value in values]
     if not isinstance(values, str):
@@ -43,6 +46,11 @@ def public(values: Any, field: str = "") -> Any:
     if field in _PLACES:
         return _place(values, may_be_id=field != "source")
     return _PATH.sub(lambda found: _last(found[0]), values)
+
+
+def public_card(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a model.json that may be shown to anybody; see `public`."""
+    return {**values, "made_by": public(values["made_by"])}
 
 
 def _place(text: str, *, may_be_id: bool) -> str:
@@ -76,7 +84,7 @@ def text(
     """
     from huggingface_hub import ModelCard  # noqa: PLC0415 - half a second
 
-    values = public(values)
+    values = public_card(values)
     front = _front_matter(values, licence, library, repo)
     body = "\n".join(_body(values, licence, library, repo))
     card = ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False)

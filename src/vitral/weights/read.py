@@ -96,7 +96,10 @@ def read_weights(
     row = checkpoint(text)
     if not files.current(path).exists() and download.is_id(text):
         path = download.fetch(text, announce=announce)
-    elif is_artifact(path):
+        ours = artifact.is_card(path / artifact.CARD)
+    else:
+        ours = is_artifact(path)
+    if ours:
         read = partial(_read_artifact, size=size, changes=changes)
         return files.read_folder(artifact.locate(path), read)
     source = checkpoint_files.read(path, formats.join)
