@@ -21,6 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral import catalog, explanation
+from vitral.data import class_names
+from vitral.data.class_names import ClassNames
 from vitral.data.datasets import EvalSet, open_for_scoring
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
@@ -214,7 +216,26 @@ class Classifier:
         if waiting:
             yield from self._predict_batch(waiting, top)
 
-    def eval_set(self, data: str | Path, *, allow_unknown: bool = False) -> EvalSet:
+    def named(self, names: ClassNames) -> Classifier:
+        """Gives the classes the names of a file, `data.class_names.read`, logit by logit.
+
+        Names that the model has already change nothing. Raises DataError where they are not as
+        many as the classes.
+        """
+        self._refuse_without_head()
+        if set(self.classes) <= set(names.names):
+            return self
+        classes = class_names.for_logits(names, len(self.classes))
+        return replace(self, card=replace(self.card, classes=classes))
+
+    def eval_set(
+        self,
+        data: str | Path,
+        *,
+        allow_unknown: bool = False,
+        class_file: str = "",
+        label_file: str = "",
+    ) -> EvalSet:
         """Opens the images of `data` to be scored on; see data.datasets.open_for_scoring.
 
         Raises DataError for a class that the model does not know, unless those are allowed, and
@@ -227,6 +248,8 @@ class Classifier:
             division=self.card.division,
             size=max(self.card.images.size),
             allow_unknown=allow_unknown,
+            class_file=class_file,
+            label_file=label_file,
         )
 
     def evaluate(

@@ -40,6 +40,13 @@ Tree = Annotated[
     str | None,
     typer.Option(help="Groups of classes: a table of class,parent; folders in folders; or none."),
 ]
+ClassFile = Annotated[
+    Path | None,
+    typer.Option("--classes", help="File of class names: one a line, JSON, or id,name in CSV."),
+]
+LabelFile = Annotated[
+    Path | None, typer.Option("--labels", help="Corrections of labels, as `label` writes them.")
+]
 Size = Annotated[str | None, typer.Option(help="Pixels, 224 or HEIGHTxWIDTH.")]
 
 

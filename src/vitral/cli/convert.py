@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitral.cli.app import MOVE, AsJson, Size, app, parse_size
+from vitral.cli.app import MOVE, AsJson, ClassFile, Size, app, parse_size
 from vitral.cli.printing import print_json, print_lines, print_note
 from vitral.weights import formats
 from vitral.wording import byte_size
@@ -35,6 +35,7 @@ def convert(
         list[str] | None,
         typer.Option("--set", help="What tensors do not tell: model.heads=6, images.crop=0.9."),
     ] = None,
+    classes: ClassFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring weights from any format into Vitral, or back, and prove that nothing changed."""
@@ -42,7 +43,7 @@ def convert(
 
     pixels = parse_size(size)
     report = convert_weights(
-        source, target, to=to, size=pixels, changes=set_ or (), announce=print_note
+        source, target, to=to, size=pixels, changes=set_ or (), classes=classes, announce=print_note
     )
     if as_json:
         print_json(report.to_dict())

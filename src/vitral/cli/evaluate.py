@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from vitral.cli.app import UNDERSTAND, AsJson, Data, Device, RunArgument, app, refuse_part_of
+from vitral.cli.app import (
+    UNDERSTAND,
+    AsJson,
+    ClassFile,
+    Data,
+    Device,
+    LabelFile,
+    RunArgument,
+    app,
+    refuse_part_of,
+)
+from vitral.cli.class_file import named
 from vitral.cli.printing import print_json, print_lines, print_note, print_skipped, progress
 from vitral.cli.tables import evaluation_lines
 from vitral.errors import UsageError
@@ -18,6 +29,7 @@ from vitral.errors import UsageError
 if TYPE_CHECKING:
     from vitral.classifier import Classifier
     from vitral.data.datasets import EvalSet
+    from vitral.data.decisions import Decision
     from vitral.data.sources import Problem, Split
     from vitral.evaluation import Comparison, Evaluation
 
@@ -43,6 +55,7 @@ class _Result:
         split: those that were asked for, or those of them that both models may be asked about.
         whole: how many were asked for.
         unknown: how many images were left out, by their class; unreadable: files that were.
+        decisions: what was chosen to match labels and classes.
         compared: another model's name, and what a comparison gave.
     """
 
@@ -50,8 +63,34 @@ class _Result:
     split: Split
     whole: int
     unknown: dict[str, int]
+    decisions: tuple[Decision, ...]
     unreadable: list[Problem]
     compared: tuple[str, Comparison] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """The images that were asked for.
+
+    Attributes:
+        data: the source.
+        allow_unknown: whether classes that a model does not know are left out.
+        class_file, label_file: of class names and of corrections; "" for none.
+    """
+
+    data: str
+    allow_unknown: bool
+    class_file: str
+    label_file: str
+
+    def eval_set(self, classifier: Classifier) -> EvalSet:
+        """Opens them with the labels as a model knows them."""
+        return classifier.eval_set(
+            self.data,
+            allow_unknown=self.allow_unknown,
+            class_file=self.class_file,
+            label_file=self.label_file,
+        )
 
 
 @app.command(rich_help_panel=UNDERSTAND)
@@ -61,6 +100,8 @@ def evaluate(
     compare: Compare = None,
     probe: Probe = None,
     allow_unknown: AllowUnknown = False,
+    classes: ClassFile = None,
+    labels: LabelFile = None,
     report: Annotated[Path | None, typer.Option(help="Write a page of it, F.html.")] = None,
     lang: Annotated[str | None, typer.Option(help="Language of that page: en or ko.")] = None,
     device: Device = None,
@@ -78,11 +119,19 @@ def evaluate(
     from vitral.evaluation import write_predictions
 
     classifier = load(run, device=device, announce=print_note)
+    if classes is not None:
+        classifier = named(classifier, classes)
     if probe is not None:
         _probe(classifier, data, probe, as_json=as_json)
         return
     other = None if compare is None else load(compare, device=device, announce=print_note)
-    result = _evaluate(classifier, data, other, compare or "", allow_unknown=allow_unknown)
+    asked = _Asked(
+        data=data,
+        allow_unknown=allow_unknown,
+        class_file="" if classes is None else str(classes),
+        label_file="" if labels is None else str(labels),
+    )
+    result = _evaluate(classifier, asked, other, compare or "")
     if csv is not None:
         write_predictions(csv, result.evaluation)
     if report is not None:
@@ -123,20 +172,20 @@ def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> No
 
 
 def _evaluate(
-    classifier: Classifier, data: str, other: Classifier | None, name: str, *, allow_unknown: bool
+    classifier: Classifier, asked: _Asked, other: Classifier | None, name: str
 ) -> _Result:
     """Score a model, and compare it with another one of this name on what both may be asked."""
     from vitral.data.decisions import to_lines
     from vitral.data.sources import LEFT_OUT
     from vitral.evaluation import compare
 
-    images = classifier.eval_set(data, allow_unknown=allow_unknown)
+    images = asked.eval_set(classifier)
     for line in to_lines(images.decisions):
         print_note(line)
     whole = len(images.split)
     unknown = dict(images.unknown)
     if other is not None:
-        images, others = _common(classifier, images, other, data, allow_unknown=allow_unknown)
+        images, others = _common(classifier, images, other, asked)
         unknown |= others.unknown
     with progress("scoring") as tick:
         evaluation, failed = classifier.scored(images, tick=tick)
@@ -148,25 +197,26 @@ def _evaluate(
         split=images.split,
         whole=whole,
         unknown=unknown,
+        decisions=images.decisions,
         unreadable=[problem for problem in problems if problem.code in LEFT_OUT],
         compared=compared,
     )
 
 
 def _common(
-    first: Classifier, images: EvalSet, second: Classifier, data: str, *, allow_unknown: bool
+    first: Classifier, images: EvalSet, second: Classifier, asked: _Asked
 ) -> tuple[EvalSet, EvalSet]:
     """Find the images that both models may be asked about, with the labels as each knows them."""
     from vitral.data.datasets import common
 
     if first.task.multi_label or second.task.multi_label:
         raise UsageError("--compare is for models that name one class, and one names several.")
-    others = second.eval_set(data, allow_unknown=allow_unknown)
+    others = asked.eval_set(second)
     if others.held_out_by_training != images.held_out_by_training:
         which = "first" if others.held_out_by_training else "second"
         print_note(
-            f"The {which} model may have learnt from these images: it was not trained on {data} as "
-            f"it is now."
+            f"The {which} model may have learnt from these images: it was not trained on "
+            f"{asked.data} as it is now."
         )
     return common(images, others)
 
@@ -192,7 +242,11 @@ def _write_page(
 
 
 def _print_json(result: _Result) -> None:
+    from vitral.data.decisions import to_json
+
     values = result.evaluation.to_dict() | {"split": result.split.name, "unknown": result.unknown}
+    if result.decisions:
+        values["decisions"] = to_json(result.decisions)
     values["unreadable"] = [problem.path for problem in result.unreadable]
     if result.compared is not None:
         name, comparison = result.compared

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import USE, AsJson, Device, RunArgument, app, refuse_overwrite
+from vitral.cli.app import USE, AsJson, ClassFile, Device, RunArgument, app, refuse_overwrite
+from vitral.cli.class_file import named
 from vitral.cli.printing import print_json, print_lines, print_note
 from vitral.cli.tables import cannot_tell_foreign, doubts_of, truth
 from vitral.errors import DataError
@@ -24,6 +25,7 @@ def predict(
     csv_: Annotated[
         Path | None, typer.Option("--csv", help="Write the answers to this file.")
     ] = None,
+    classes: ClassFile = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,6 +38,8 @@ def predict(
     from vitral.data.datasets import find_images
 
     classifier = load(run, device=device, announce=print_note)
+    if classes is not None:
+        classifier = named(classifier, classes)
     files = find_images(images)
     refuse_overwrite(files, csv_)
     if classifier.foreign is None and classifier.classes:

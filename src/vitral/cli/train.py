@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from vitral.cli.app import DATA, LEARN, AsJson, Device, Size, Tree, app, parse_size
+from vitral.cli.app import (
+    DATA,
+    LEARN,
+    AsJson,
+    ClassFile,
+    Device,
+    LabelFile,
+    Size,
+    Tree,
+    app,
+    parse_size,
+)
 from vitral.cli.printing import is_first_process, print_json, print_lines, print_note
 from vitral.cli.tables import origin_lines, run_lines
 from vitral.errors import MachineError, UsageError
@@ -89,6 +100,8 @@ def train(
     set_: Set = None,
     keep: Keep = False,
     rename: Rename = None,
+    classes: ClassFile = None,
+    labels: LabelFile = None,
     out_: Out = None,
     resume: Resume = None,
     dry_run: DryRun = False,
@@ -117,6 +130,8 @@ def train(
         changes=tuple(set_ or ()),
         keep=keep,
         rename=tuple(_names(pair) for pair in rename or ()),
+        classes=None if classes is None else str(classes),
+        labels=None if labels is None else str(labels),
     )
     options = RunOptions(
         out=out_,

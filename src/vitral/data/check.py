@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from vitral.data import class_tree, layouts, near_duplicates
-from vitral.data.datasets import agree, decisions_of, divide, refuse
+from vitral.data.datasets import decisions_of, divide, refuse
 from vitral.data.decisions import Decision, to_json
 from vitral.data.near_duplicates import Tick
 from vitral.data.problems import empty_classes, missing, refuse_bands
+from vitral.data.scanning import scan
 from vitral.data.sources import (
     Code,
     DataLayout,
@@ -173,13 +174,15 @@ class Check:
         }
 
 
-def check(
+def check(  # noqa: PLR0913 - the settings of a source, each by name
     source: str | Path,
     *,
     full: bool = False,
     seed: int = 0,
     val_fraction: float = 0.2,
     tree: str | None = None,
+    class_file: str = "",
+    label_file: str = "",
     tick: Tick | None = None,
 ) -> Check:
     """Looks through what the user named; the settings of the split are those of open_dataset.
@@ -189,15 +192,21 @@ def check(
         full: decode every picture.
         seed, val_fraction: of the split.
         tree: the groups of the classes, as of open_dataset.
+        class_file, label_file: of class names and of corrections; "" for none.
         tick: called with (pictures decoded, of how many).
 
     Raises DataError where there is nothing to look at, MachineError for a missing library.
     """
-    options = SourceOptions(seed=seed, val_fraction=val_fraction, tree=tree)
+    options = SourceOptions(
+        seed=seed,
+        val_fraction=val_fraction,
+        tree=tree,
+        class_file=class_file,
+        label_file=label_file,
+    )
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
-    parts = [place.scan() for place in (layout.train, layout.held_out) if place is not None]
-    agree(parts[0], parts[-1])
+    parts = scan((layout.train, layout.held_out), layout, options)
     problems = [problem for part in parts for problem in part.problems]
     problems += [problem for part in parts for problem in _of_headers(part)]
     made_here = any(part.made_from for part in parts)  # nothing there to be found

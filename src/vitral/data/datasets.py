@@ -16,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data import class_tree, folders, layouts, problems
+from vitral.catalog import wordnet
+from vitral.data import class_tree, corrections, folders, layouts, problems
 from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
+from vitral.data.scanning import relabelled, scan
 from vitral.data.sources import (
     LEFT_OUT,
     QUIET,
@@ -48,6 +50,8 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     allow_unreadable: bool = False,
     known: Sequence[str] = (),
     tree: str | None = None,
+    class_file: str = "",
+    label_file: str = "",
     tick: Tick | None = None,
 ) -> Dataset:
     """Finds the classes, the images and the splits of what the user named.
@@ -63,6 +67,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         known: classes that the data set has beside those of its images; with them one class of
             images is enough.
         tree: as in SourceOptions.
+        class_file, label_file: as in SourceOptions.
         tick: called with (pictures looked at, of how many) while copies are looked for.
 
     Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
@@ -78,14 +83,16 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         count=count,
         known=tuple(known),
         tree=tree,
+        class_file=class_file,
+        label_file=label_file,
     )
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     if layout.train is None:
         raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
-    scanned = layout.train.scan()
-    held = None if layout.held_out is None else layout.held_out.scan()
-    agree(scanned, held)
+    parts = scan((layout.train, layout.held_out), layout, options)
+    scanned = parts[0]
+    held = parts[1] if len(parts) > 1 else None
     if not labelled:
         if any(scanned.labels) and not scanned.made_from:
             scanned.problems.append(Problem.labels_unused(str(source)))
@@ -115,12 +122,6 @@ def _unseen(scanned: ScanResult, where: str, tick: Tick | None) -> tuple[Problem
     ]
     left = scanned.without(set(opaque))
     return duplicate_groups(left, where, tick).remarks if left.names else ()
-
-
-def agree(scanned: ScanResult, held: ScanResult | None) -> None:
-    """Lets both parts have any number of labels where one of them has."""
-    if held is not None:
-        scanned.multi_label = held.multi_label = scanned.multi_label or held.multi_label
 
 
 def refuse(
@@ -277,6 +278,8 @@ def open_for_scoring(
     division: Division | None = None,
     size: int | None = None,
     allow_unknown: bool = False,
+    class_file: str = "",
+    label_file: str = "",
 ) -> EvalSet:
     """Finds the images of a source to score a model on, with labels matched to `classes` by name.
 
@@ -290,6 +293,7 @@ def open_for_scoring(
         division: how the model's training divided its data, where that is known.
         size: side in pixels of the scenes of `shapes`.
         allow_unknown: leave out images of classes that the model does not know, and count them.
+        class_file, label_file: as in SourceOptions.
 
     Raises DataError if the source has a class that is not among `classes` and those are not
     allowed, or if no image is left.
@@ -299,14 +303,22 @@ def open_for_scoring(
         if own is None and division.source and _is_held_out_part(source, division.source):
             source = division.source
             own = _held_out_by_training(source, division, size)
+        if own is not None and label_file:
+            root = Path(source) if Path(source).is_dir() else Path(source).parent
+            own = corrections.apply_to_split(own, classes, root, label_file)
         if own is not None:
             return EvalSet(split=own, held_out_by_training=True)
     nested = division is not None and division.nested
-    options = SourceOptions(size=size, tree="folders" if nested else "none")
+    options = SourceOptions(
+        size=size,
+        tree="folders" if nested else "none",
+        class_file=class_file,
+        label_file=label_file,
+    )
     layout = layouts.find(str(source), options)
     place = layout.held_out or layout.train
     assert place is not None  # a layout has one of the two
-    scanned = place.scan()
+    scanned = _matched(scan([place], layout, options)[0], classes)
     problems.refuse_rows(scanned, str(place), allowed=False)
     problems.refuse_nothing(scanned, str(place))
     names = [*classes, *(name for name in scanned.classes if name not in classes)]
@@ -338,8 +350,24 @@ def open_as_trained(source: str | Path, division: Division, size: int | None) ->
         size=size,
         allow_unreadable=True,
         known=division.known,
+        class_file=division.class_file,
+        label_file=division.label_file,
         tree="folders" if division.nested else "none",
     )
+
+
+def _matched(scanned: ScanResult, classes: Sequence[str]) -> ScanResult:
+    """The images with the labels that the model knows by another name, as it names them."""
+    others = wordnet.other_names(classes)
+    strange = {name for name in scanned.classes if name not in classes and name in others}
+    if not strange:
+        return scanned
+    new = {name: others[name] for name in strange}
+    first = min(strange)
+    how = "WordNet id" if wordnet.is_id(first) else "ImageNet's names of WordNet ids"
+    sentence = f"{len(new):,} of them are matched by {how}: {first} is '{new[first]}', ..."
+    matched = relabelled(scanned, new)
+    return replace(matched, decisions=[*scanned.decisions, Decision("classes", sentence)])
 
 
 def _held_out_by_training(source: str | Path, division: Division, size: int | None) -> Split | None:
@@ -468,7 +496,7 @@ def list_images(sources: Sequence[str], size: int) -> Listing:
             layout = layouts.recognise(sources[0], SourceOptions(size=size))
     if layout is not None and not _is_of_loose_images(layout, sources[0]):
         places = [place for place in (layout.train, layout.held_out) if place is not None]
-        scans = [place.scan() for place in places]
+        scans = scan(places, layout, SourceOptions(size=size))
         for place, images in zip(places, scans, strict=True):
             problems.refuse_rows(images, str(place), allowed=True)
         classes = tuple(sorted({name for images in scans for name in images.classes}))

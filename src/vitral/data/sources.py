@@ -268,6 +268,8 @@ class SourceOptions:
         known: classes that the data set has beside those of its images.
         tree: where the groups of the classes are: a file, "folders" for folders within folders,
             "none"; None looks for classes.csv beside the images.
+        class_file: of class names (`--classes`); "" for none but one that lies beside them.
+        label_file: of corrections (`--labels`); "" for none.
     """
 
     labelled: bool = True
@@ -277,6 +279,8 @@ class SourceOptions:
     count: int | None = None
     known: tuple[str, ...] = ()
     tree: str | None = None
+    class_file: str = ""
+    label_file: str = ""
 
     @property
     def nested(self) -> bool:
@@ -408,7 +412,7 @@ class Division:
 
     Attributes:
         source, fingerprint: of the data; None where the artifact does not say them.
-        seed, val_fraction, count, known: what open_dataset was told.
+        seed, val_fraction, count, known, class_file, label_file: what open_dataset was told.
         nested: whether classes were folders within folders.
     """
 
@@ -419,6 +423,8 @@ class Division:
     count: int | None = None
     known: tuple[str, ...] = ()
     nested: bool = False
+    class_file: str = ""
+    label_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

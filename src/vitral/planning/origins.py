@@ -45,6 +45,8 @@ def origins_of(stages: Sequence[Stage], request: Request) -> dict[str, str]:
         ("data.batch", "--batch", request.batch),
         ("tune", "--tune", request.tune),
         ("seed", "--seed", request.seed),
+        ("data.class_file", "--classes", request.classes),
+        ("data.label_file", "--labels", request.labels),
     )
     result |= {key: option for key, option, value in options if value is not None}
     result |= {change.partition("=")[0].strip(): "--set" for change in request.changes}

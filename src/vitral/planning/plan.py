@@ -115,6 +115,8 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         allow_unreadable=settings.allow_unreadable,
         known=settings.known,
         tree=settings.tree,
+        class_file=settings.class_file,
+        label_file=settings.label_file,
         labelled=labelled,
     )
 
@@ -193,6 +195,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     changes: Sequence[str] = (),
     keep: bool = False,
     rename: Mapping[str, str] | None = None,
+    classes: Anywhere | None = None,
+    labels: Anywhere | None = None,
     out: Anywhere | None = None,
     resume: Anywhere | None = None,
     device: str | None = None,
@@ -222,6 +226,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         keep: go on knowing the classes that `start` knows, whether or not `data` has them: its
             answers are learnt beside the labels.
         rename: the new names of classes of `start`, by the old ones.
+        classes: a file of class names, for folders or labels that are numbers.
+        labels: a file of corrections of labels, as `vitral label` writes it.
         out: the run folder; by default a new dated one under runs/.
         resume: a run to go on with exactly as it began, so that none of the above goes with it but
             `data`.
@@ -247,6 +253,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         changes=changes if isinstance(changes, str) else tuple(changes),
         keep=keep,
         rename=tuple((rename or {}).items()),
+        classes=_place("classes", classes),
+        labels=_place("labels", labels),
     )
     log = (log,) if isinstance(log, str) else log
     folder = None if out is None else Path(_place("out", out) or "")

@@ -36,6 +36,8 @@ class Request:
         changes: assignments of --set, such as "optimizer.lr=3e-4".
         keep: whether the classes that the weights of --from know are kept, and how they answer.
         rename: (old, new) names of classes of those weights.
+        classes: a file of class names.
+        labels: a file of corrections of labels.
 
     Raises UsageError or SpecError for what no images and no weights could make right.
     """
@@ -53,6 +55,8 @@ class Request:
     changes: Sequence[str] = ()
     keep: bool = False
     rename: tuple[tuple[str, str], ...] = ()
+    classes: str | None = None
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything is read."""
@@ -84,6 +88,8 @@ class Request:
             "--batch": self.batch,
             "--seed": self.seed,
             "--tree": self.tree,
+            "--classes": self.classes,
+            "--labels": self.labels,
         }
         words = [word for name, x in named.items() if x is not None for word in (name, str(x))]
         words += ["--keep"] if self.keep else []

@@ -10,7 +10,8 @@ from typing import Any
 
 from vitral import catalog
 from vitral.data.builtin import BUILT_IN
-from vitral.errors import UsageError
+from vitral.data.problems import sibling
+from vitral.errors import DataError, UsageError
 from vitral.planning.choose import Facts
 from vitral.planning.origins import Stage
 from vitral.planning.request import Request
@@ -72,6 +73,7 @@ def draft(request: Request) -> Draft:
     values["tune"] = str(request.tune or recipe.tune)
     values["data"]["source"] = request.data or values["data"]["source"]
     values["data"]["tree"] = request.tree or values["data"]["tree"]
+    values["data"] |= _files(request)
     values = assigned(values, request.changes)
     if not values["data"]["source"]:
         raise UsageError("Say what to train on: vitral train PHOTOS/, or vitral train digits.")
@@ -214,11 +216,29 @@ def _with_options(recipe: Recipe, request: Request) -> Recipe:
         recipe,
         rename=request.rename or recipe.rename,
         data=replace(
-            recipe.data, source=source, batch=batch, tree=request.tree or recipe.data.tree
+            recipe.data,
+            source=source,
+            batch=batch,
+            tree=request.tree or recipe.data.tree,
+            **_files(request),
         ),
         tune=request.tune or recipe.tune,
         seed=recipe.seed if request.seed is None else request.seed,
     )
+
+
+def _files(request: Request) -> dict[str, str]:
+    """The files of class names and of corrections, where a resume from another folder finds them.
+
+    Raises DataError for one that is not there.
+    """
+    asked = {"class_file": request.classes, "label_file": request.labels}
+    places = {field: Path(file) for field, file in asked.items() if file is not None}
+    for field, path in places.items():
+        if not path.is_file():
+            option = "--classes" if field == "class_file" else "--labels"
+            raise DataError(f"{option} {path} is not a file; {sibling(path, ())}")
+    return {field: str(path.resolve()) for field, path in places.items()}
 
 
 def _refuse_gaps(values: Mapping[str, Any], name: str) -> None:

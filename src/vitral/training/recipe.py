@@ -42,6 +42,8 @@ class Data:
         known: classes that are learnt beside those of the images, since the weights know them.
         tree: the groups of the classes: a file, "folders" for folders within folders, "none"; None
             looks for classes.csv beside the images.
+        class_file: of class names (--classes); "" for none but one that lies beside the images.
+        label_file: of corrections of labels (--labels); "" for none.
         workers: loading processes; None chooses from the machine. Never changes the result.
         allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
             rows of a CSV without a file or a label.
@@ -54,6 +56,8 @@ class Data:
     split_seed: int = 0
     known: tuple[str, ...] = ()
     tree: str | None = None
+    class_file: str = ""
+    label_file: str = ""
     workers: int | None = None
     allow_unreadable: bool = False
 

@@ -95,6 +95,8 @@ class Card:
                 count=settings["count"],
                 known=tuple(settings.get("known") or ()),
                 nested=settings.get("tree") == "folders",
+                class_file=settings.get("class_file") or "",
+                label_file=settings.get("label_file") or "",
             )
         except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitral.data import class_names
 from vitral.errors import UsageError, WeightsError
 from vitral.storage import files
 from vitral.weights import artifact, checkpoint_files, formats, parity
 from vitral.weights.axes import Shape, to_theirs
 from vitral.weights.formats.base import NotComparableError
-from vitral.weights.read import Weights, read_weights
+from vitral.weights.read import NUMBERED, Weights, read_weights
 from vitral.weights.rename import RenameTable, tables
 from vitral.weights.write import as_learned_table, layout_for, table_for, with_zero_rows
 
@@ -70,13 +71,15 @@ def convert(
     to: str = "vitral",
     size: tuple[int, int] | None = None,
     changes: Sequence[str] = (),
+    classes: str | os.PathLike[str] | None = None,
     announce: Callable[[str], None] = print,
 ) -> ConversionReport:
     """Write the weights at `source` as the format `to` has them, at `target`, with a proof beside.
 
     `source` is whatever `read_weights` takes, with the same `size`, `changes` and `announce`.
     `to` is "vitral" (an artifact folder) or one of `formats.names()`.
-    `target` is a new folder, or a new file whose suffix says the format.
+    `target` is a new folder, or a new file whose suffix says the format. `classes` is a file of
+    class names for the logits.
 
     Raises WeightsError for what cannot be read, what the format cannot express, and a difference
     between the two libraries' logits; UsageError for a target that exists. Nothing is written then.
@@ -84,6 +87,8 @@ def convert(
     target = Path(target)
     _check_target(target, to)
     weights = read_weights(source, size=size, changes=changes, announce=announce)
+    if classes is not None:
+        weights = _named(weights, classes)
     done = _started(source, target, to, weights)
     if weights.source is not None and weights.layout is not None:
         table = tables()[weights.layout.table]
@@ -107,6 +112,17 @@ def convert(
     done = _compared(replace(done, notes=(*done.notes, *notes)), weights, table, None)
     _write(target, weights, table, done)
     return done
+
+
+def _named(weights: Weights, file: str | os.PathLike[str]) -> Weights:
+    """The weights with the class names of a file, and a note of how it was read."""
+    names = class_names.read(Path(file))
+    named = class_names.for_logits(names, weights.card.model.classes)
+    kept = [note for note in weights.notes if note != NUMBERED]
+    notes = [*kept, f"classes are named by {names.path}"]
+    if order := class_names.order_of(names):
+        notes.append(order)
+    return replace(weights, card=replace(weights.card, classes=named), notes=tuple(notes))
 
 
 def _started(source: object, target: Path, to: str, weights: Weights) -> ConversionReport:

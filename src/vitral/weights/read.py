@@ -33,6 +33,9 @@ POOLERS = ("transformers_vit", "transformers_deit", "transformers_deit_single")
 FILE = ("part", "head", "labels")  # of weights.NAME, among what --set changes
 
 
+NUMBERED = "nothing names the classes; they are numbered from 0"  # until --classes names them
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
     """A checkpoint as an artifact holds it, and the way back to its file.
@@ -196,7 +199,7 @@ def _card(
             names, place = told
             notes = [f"the classes are named by the file's own settings ({place})"]
     if names is None:
-        notes.append("nothing names the classes; they are numbered from 0")
+        notes.append(NUMBERED)
     if one_logit:
         notes.append(
             "its head has one logit, whose sigmoid is the probability: it became two classes, the "

@@ -49,6 +49,7 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
         arguments(vitral.load) | arguments(Classifier.predict),
         {
             "images": "Classifier.predict takes one, as `image`; predict_files takes many",
+            "classes": "Classifier.named(data.class_names.read(FILE))",
             "csv": WRITTEN,
             "as_json": PRINTED,
         },
@@ -63,6 +64,8 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "csv": "vitral.evaluation.write_predictions writes an evaluation",
             "report": "vitral.report.write_evaluation_report writes an evaluation",
             "lang": "of the report",
+            "classes": "Classifier.named, and Classifier.eval_set(class_file=FILE)",
+            "labels": "Classifier.eval_set(label_file=FILE)",
             "as_json": PRINTED,
         },
         {

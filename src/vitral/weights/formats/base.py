@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vitral.catalog.checkpoints import labels
+from vitral.catalog import wordnet
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
@@ -58,8 +58,8 @@ class Format:
         return None
 
     def classes(self, config: Config, count: int) -> tuple[str, ...] | None:
-        """Name the classes, ImageNet's where there are a thousand; None if nothing tells them."""
-        return labels("imagenet-1k") if count == 1000 else None
+        """Name the classes, ImageNet's where there are so many; None if nothing tells them."""
+        return tuple(wordnet.names(count).values()) or None
 
     def preprocessing(self, source: Source, size: tuple[int, int]) -> ImageSpec:
         """Return how its program prepares an image for a network of (height, width)."""
