@@ -142,16 +142,21 @@ def train(
         fastest=batch == "auto",
         started=launch.launched(),
     )
-    if json_ and not dry_run:
-        raise UsageError("--json belongs to --dry-run; a run's numbers are in its metrics.jsonl.")
-    if devices is not None and devices < 1:
-        raise UsageError(f"--devices is the number of processes, from 1, not {devices}.")
+    _refuse(devices, dry_run=dry_run, as_json=json_, resumed=resume is not None)
     if resume is None:
         _start(request, options, dry_run=dry_run, as_json=json_)
         return
-    if dry_run:
-        raise UsageError("--dry-run shows a run that has not begun; leave it or --resume out.")
     _resume(resume, request, options)
+
+
+def _refuse(devices: int | None, *, dry_run: bool, as_json: bool, resumed: bool) -> None:
+    """Raise UsageError for options that do not go together."""
+    if as_json and not dry_run:
+        raise UsageError("--json belongs to --dry-run; a run's numbers are in its metrics.jsonl.")
+    if devices is not None and devices < 1:
+        raise UsageError(f"--devices is the number of processes, from 1, not {devices}.")
+    if resumed and dry_run:
+        raise UsageError("--dry-run shows a run that has not begun; leave it or --resume out.")
 
 
 def _resume(run: Path, request: Request, options: RunOptions) -> None:
