@@ -11,7 +11,7 @@ import os
 import sys
 
 # in the order of `vitral --help`: importing a verb hangs it on the application
-from vitral.cli import demo, train  # noqa: F401
+from vitral.cli import demo, train, label  # noqa: F401
 from vitral.cli import predict, fit, embed  # noqa: F401
 from vitral.cli import check, models, doctor  # noqa: F401
 from vitral.cli import convert, push, shard  # noqa: F401
