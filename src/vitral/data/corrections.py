@@ -36,7 +36,7 @@ COLUMNS = ("path", "given", "suggested", "score", "reason", "label")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
-    """What a row says of a picture.
+    """A row that says what a picture is.
 
     Attributes:
         where: the row, in words, for messages.
