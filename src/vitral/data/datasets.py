@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.catalog import wordnet
 from vitral.data import class_tree, corrections, folders, layouts, problems
 from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
-from vitral.data.scanning import relabelled, scan
+from vitral.data.scanning import matched, scan
 from vitral.data.sources import (
     LEFT_OUT,
     QUIET,
@@ -318,7 +317,7 @@ def open_for_scoring(
     layout = layouts.find(str(source), options)
     place = layout.held_out or layout.train
     assert place is not None  # a layout has one of the two
-    scanned = _matched(scan([place], layout, options)[0], classes)
+    scanned = matched(scan([place], layout, options)[0], classes)
     problems.refuse_rows(scanned, str(place), allowed=False)
     problems.refuse_nothing(scanned, str(place))
     names = [*classes, *(name for name in scanned.classes if name not in classes)]
@@ -354,20 +353,6 @@ def open_as_trained(source: str | Path, division: Division, size: int | None) ->
         label_file=division.label_file,
         tree="folders" if division.nested else "none",
     )
-
-
-def _matched(scanned: ScanResult, classes: Sequence[str]) -> ScanResult:
-    """The images with the labels that the model knows by another name, as it names them."""
-    others = wordnet.other_names(classes)
-    strange = {name for name in scanned.classes if name not in classes and name in others}
-    if not strange:
-        return scanned
-    new = {name: others[name] for name in strange}
-    first = min(strange)
-    how = "WordNet id" if wordnet.is_id(first) else "ImageNet's names of WordNet ids"
-    sentence = f"{len(new):,} of them are matched by {how}: {first} is '{new[first]}', ..."
-    matched = relabelled(scanned, new)
-    return replace(matched, decisions=[*scanned.decisions, Decision("classes", sentence)])
 
 
 def _held_out_by_training(source: str | Path, division: Division, size: int | None) -> Split | None:

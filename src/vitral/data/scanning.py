@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vitral.catalog import wordnet
 from vitral.data import class_names, corrections
 from vitral.data.decisions import Decision
 from vitral.data.sources import DataLayout, ScanResult, SourceOptions, SplitSource
@@ -55,6 +56,20 @@ def _named(parts: list[ScanResult], layout: DataLayout, options: SourceOptions) 
     sentence = f"Names are those of {names.path}: {shown}, ..."
     parts[0].decisions.append(Decision("classes", sentence))
     return [relabelled(part, new) for part in parts]
+
+
+def matched(scanned: ScanResult, classes: Sequence[str]) -> ScanResult:
+    """Gives labels that a model knows by another name, such as WordNet ids, the name that it has."""
+    others = wordnet.other_names(classes)
+    strange = {name for name in scanned.classes if name not in classes and name in others}
+    if not strange:
+        return scanned
+    new = {name: others[name] for name in strange}
+    first = min(strange)
+    how = "WordNet id" if wordnet.is_id(first) else "ImageNet's names of WordNet ids"
+    sentence = f"{len(new):,} of them are matched by {how}: {first} is '{new[first]}', ..."
+    matched = relabelled(scanned, new)
+    return replace(matched, decisions=[*scanned.decisions, Decision("classes", sentence)])
 
 
 def relabelled(part: ScanResult, new: Mapping[str, str]) -> ScanResult:
