@@ -59,7 +59,7 @@ def _named(parts: list[ScanResult], layout: DataLayout, options: SourceOptions) 
 
 
 def matched(scanned: ScanResult, classes: Sequence[str]) -> ScanResult:
-    """Gives labels that a model knows by another name, such as WordNet ids, the name that it has."""
+    """Gives labels that a model knows by another name, such as a WordNet id, the name it has."""
     others = wordnet.other_names(classes)
     strange = {name for name in scanned.classes if name not in classes and name in others}
     if not strange:
