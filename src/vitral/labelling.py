@@ -1,4 +1,4 @@
-"""Which pictures are worth a person's look: new ones to label, and labels that are perhaps wrong.
+"""Pictures worth a look of a person: new ones to label, and labels that are perhaps wrong.
 
     rows = next_pictures(classifier, ["pool/"], 50)     # unsure of them, and unlike one another
     rows = label_errors(classifier, "photos/", 50)      # the likeliest first
