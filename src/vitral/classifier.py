@@ -222,7 +222,7 @@ class Classifier:
         Names that the model has already change nothing. Raises DataError where they are not as
         many as the classes.
         """
-        self._refuse_without_head()
+        self.refuse_without_head()
         if set(self.classes) <= set(names.names):
             return self
         classes = class_names.for_logits(names, len(self.classes))

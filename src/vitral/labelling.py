@@ -225,7 +225,7 @@ def _outputs(
     classifier: Classifier, splits: Sequence[Split], tick: Tick | None, root: Path | None = None
 ) -> tuple[Outputs, list[tuple[str, str]]]:
     """Logits and features of every picture side by side; (path, file) of each."""
-    classifier.answers(torch.zeros(0, len(classifier.classes)), [])  # refuses one without a head
+    classifier.refuse_without_head()
     parts = []
     places: list[tuple[str, str]] = []
     total = sum(map(len, splits))

@@ -36,7 +36,17 @@ BESIDE = (
 )
 _KEYED_LINE = re.compile(r"(\d+|n\d{8})[\s,:;=\t]+(\S.*)")
 _INSIDE = ("id2label", "label2id", "names", "class_names", "classes", "labels", "categories")
-_ID_COLUMNS = ("id", "class_id", "classid", "label", "index", "idx", "number", "key", "folder")
+_ID_COLUMNS: tuple[str, ...] = (
+    "id",
+    "class_id",
+    "classid",
+    "label",
+    "index",
+    "idx",
+    "number",
+    "key",
+    "folder",
+)
 _ID_COLUMNS += ("wnid", "class", "category_id", "label_id")
 _NAME_COLUMNS = ("name", "class_name", "label_name", "classname", "category", "title", "word")
 

@@ -212,6 +212,7 @@ def _with_options(recipe: Recipe, request: Request) -> Recipe:
     """What has an option of its own, other than the network and the length."""
     batch = recipe.data.batch if request.batch is None else request.batch
     source = request.data or recipe.data.source
+    places = _files(request)
     return replace(
         recipe,
         rename=request.rename or recipe.rename,
@@ -220,7 +221,8 @@ def _with_options(recipe: Recipe, request: Request) -> Recipe:
             source=source,
             batch=batch,
             tree=request.tree or recipe.data.tree,
-            **_files(request),
+            class_file=places.get("class_file", recipe.data.class_file),
+            label_file=places.get("label_file", recipe.data.label_file),
         ),
         tune=request.tune or recipe.tune,
         seed=recipe.seed if request.seed is None else request.seed,
