@@ -154,7 +154,7 @@ def fit(  # noqa: PLR0913 - each has a name at every call
             f"The images of {data} have several labels each, and the model names one; give it "
             f"images with one label."
         )
-    observer = _Observer(classifier, batch, tick, [])
+    observer = Observer(classifier, batch, tick, [])
     held = observer.computed(images.held_out, classifier.engine.logits)
     fitted = fitting.fit(classifier.task.kind, held.values, _labels(held, classifier))
     chosen = foreign.chosen_rows(images.learnt.labels, by_class=True)
@@ -198,8 +198,8 @@ def _had(weights: Weights) -> Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Observer:
-    """A network that looks at split after split.
+class Observer:
+    """An observer looks at split after split through a network.
 
     Attributes:
         classifier: the model and its engine.
@@ -227,7 +227,7 @@ class _Observer:
         if not len(outputs.indices):
             first = outputs.failed[0]
             raise DataError(
-                f"None of the {len(split)} {split.name} images can be read, for example "
+                f"None of the {len(split)} images can be read, for example "
                 f"{first.path}: {first.reason}"
             )
         return outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -32,15 +32,26 @@ if TYPE_CHECKING:
     from vitral.data.decisions import Decision
     from vitral.data.sources import Problem, Split
     from vitral.evaluation import Comparison, Evaluation
+    from vitral.evaluation.foreign_score import ForeignScore
 
 PROBES_ALONE = (
     "--probe learns the classes anew from the features and goes with --json and --device alone; "
-    "leave --compare, --allow-unknown, --report and --csv out."
+    "leave --compare, --foreign, --allow-unknown, --report and --csv out."
 )
 Compare = Annotated[str | None, typer.Option(help="Another model: is one better on these images?")]
 Probe = Annotated[
     str | None, typer.Option(help="Score the frozen features instead: fewshot, knn or linear.")
 ]
+Foreign = Annotated[
+    str | None, typer.Option(help="Images of something else: are they told from its own?")
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="No labels: are the images such as it was fitted on?")
+]
+UNLABELLED_ALONE = (
+    "--unlabelled compares images without labels with those held out for the model, and goes with "
+    "--json and --device alone; leave the other options out."
+)
 AllowUnknown = Annotated[
     bool, typer.Option("--allow-unknown", help="Leave out classes the model does not know.")
 ]
@@ -57,6 +68,7 @@ class _Result:
         unknown: how many images were left out, by their class; unreadable: files that were.
         decisions: what was chosen to match labels and classes.
         compared: another model's name, and what a comparison gave.
+        foreign: the name of images of something else, and how well they are told.
     """
 
     evaluation: Evaluation
@@ -66,6 +78,7 @@ class _Result:
     decisions: tuple[Decision, ...]
     unreadable: list[Problem]
     compared: tuple[str, Comparison] | None
+    foreign: tuple[str, ForeignScore] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +112,8 @@ def evaluate(
     data: Data,
     compare: Compare = None,
     probe: Probe = None,
+    foreign: Foreign = None,
+    unlabelled: Unlabelled = False,
     allow_unknown: AllowUnknown = False,
     classes: ClassFile = None,
     labels: LabelFile = None,
@@ -110,11 +125,15 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: intervals, each class, calibration, confusions.
 
-    Of a multi-label model: the mean average precision, with its interval, and each class.
+    Of a multi-label model: the mean average precision, with its interval, and each class. With
+    --unlabelled: whether images without labels are such as the model was fitted on.
     """
     _check_targets(csv, report, lang, data)
-    if probe is not None and (compare or allow_unknown or report or csv):
+    others = (compare, foreign, report, csv)
+    if probe is not None and (any(others) or allow_unknown):
         raise UsageError(PROBES_ALONE)
+    if unlabelled and (any(others) or probe or allow_unknown or labels):
+        raise UsageError(UNLABELLED_ALONE)
     from vitral.classifier import load
     from vitral.evaluation import write_predictions
 
@@ -124,6 +143,9 @@ def evaluate(
     if probe is not None:
         _probe(classifier, data, probe, as_json=as_json)
         return
+    if unlabelled:
+        _drift(classifier, data, as_json=as_json)
+        return
     other = None if compare is None else load(compare, device=device, announce=print_note)
     asked = _Asked(
         data=data,
@@ -132,6 +154,8 @@ def evaluate(
         label_file="" if labels is None else str(labels),
     )
     result = _evaluate(classifier, asked, other, compare or "")
+    if foreign is not None:
+        result = _with_foreign(result, classifier, foreign)
     if csv is not None:
         write_predictions(csv, result.evaluation)
     if report is not None:
@@ -169,6 +193,29 @@ def _probe(classifier: Classifier, data: str, kind: str, *, as_json: bool) -> No
         print_json(result.to_dict())
     else:
         print_lines(probe_lines(result))
+
+
+def _drift(classifier: Classifier, pictures: str, *, as_json: bool) -> None:
+    """Compare images without labels with those held out for the model."""
+    from vitral.foreign_images import drift_of
+
+    with progress("looking") as tick:
+        drift, problems = drift_of(classifier, pictures, tick=tick)
+    print_skipped(problems)
+    if as_json:
+        print_json(drift.to_dict() | {"unreadable": [problem.path for problem in problems]})
+    else:
+        print_lines(drift.lines())
+
+
+def _with_foreign(result: _Result, classifier: Classifier, foreign: str) -> _Result:
+    """Add how well images of something else are told from those that were scored."""
+    from vitral.foreign_images import score_foreign_images
+
+    with progress("foreign") as tick:
+        score, problems = score_foreign_images(classifier, result.split, foreign, tick=tick)
+    print_skipped(problems)
+    return replace(result, foreign=(foreign, score))
 
 
 def _evaluate(
@@ -251,6 +298,9 @@ def _print_json(result: _Result) -> None:
     if result.compared is not None:
         name, comparison = result.compared
         values["compare"] = {"with": name} | comparison.to_dict()
+    if result.foreign is not None:
+        name, score = result.foreign
+        values["foreign"] = {"images": name} | score.to_dict()
     print_json(values)
 
 
@@ -267,3 +317,5 @@ def _print(result: _Result, run: str, data: str) -> None:
     if result.compared is not None:
         name, comparison = result.compared
         print_lines(comparison.lines(run, name))
+    if result.foreign is not None:
+        print_lines(result.foreign[1].lines())

@@ -98,11 +98,18 @@ def fit(
 
 def with_foreign(fitted: Fitted, kind: TaskKind, learnt: Sample, held_out: Sample) -> Fitted:
     """Add what features give: what tells images of none of the classes; see `foreign.fit`."""
-    logits = held_out.logits.astype(np.float64)
+    scores = confidences(kind, held_out.logits, fitted.calibration)
+    return replace(fitted, foreign=foreign.fit(learnt, held_out, scores))
+
+
+def confidences(
+    kind: TaskKind, logits: NDArray[np.float32], calibration: Calibration | None
+) -> NDArray[np.float64]:
+    """The largest probability of each image, (N,), as `predict` has it; logits are (N, K)."""
+    scores = logits.astype(np.float64)
     match kind:
         case "single_label":
-            temperature = 1.0 if fitted.calibration is None else fitted.calibration.temperature
-            confidences = calibrating.confidences(logits, temperature)
+            temperature = 1.0 if calibration is None else calibration.temperature
+            return calibrating.confidences(scores, temperature)
         case "multi_label":
-            confidences = np.exp(-np.logaddexp(0, -logits.max(axis=1)))
-    return replace(fitted, foreign=foreign.fit(learnt, held_out, confidences))
+            return np.asarray(np.exp(-np.logaddexp(0, -scores.max(axis=1))))

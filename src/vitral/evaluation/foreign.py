@@ -107,7 +107,7 @@ class ForeignDetector:
         place: the distance.
         limit: the distance that KEPT of the held-out images do not exceed; `distances` count in it.
         held_out: (M,) the distances of held-out images, ascending.
-        confidences: (M,) the probabilities of their answers, ascending.
+        confidences: (M,) the probabilities of their answers.
         auroc: by kind, how well held-out classes were told from the others; empty where there was
             nothing to choose by.
         learnt: images that the place was made from.
@@ -228,7 +228,9 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     known = {kind: score for kind, score in auroc.items() if kind in places}
     kind = max(known, key=known.__getitem__) if known else next(iter(places))
     place = places[kind]
-    distances = np.sort(place.distances(held_out.features))
+    distances = place.distances(held_out.features)
+    order = np.argsort(distances, kind="stable")
+    distances = distances[order]
     limit = float(distances[int(np.ceil(KEPT * len(distances))) - 1]) * (1 + ROUNDING)
     if not limit > 0:
         return None
@@ -236,7 +238,7 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
         place=place,
         limit=limit,
         held_out=(distances / limit).astype(np.float32),
-        confidences=np.sort(confidences).astype(np.float32),
+        confidences=confidences[order].astype(np.float32),
         auroc=known,
         learnt=len(learnt.features),
     )
