@@ -23,6 +23,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import platform
 import re
 import shlex
@@ -32,15 +33,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
 from vitral import machine, report
 from vitral.data.decisions import Decision, to_json
 from vitral.data.sources import LEFT_OUT, Dataset, Problem
+from vitral.engines.torch_engine import NARROW, best_device, uses_bf16
 from vitral.errors import UsageError
 from vitral.evaluation import Score
 from vitral.model import ViT
@@ -337,17 +342,35 @@ def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record."""
+    """Versions and machine, for the record: everything that may change a bit of the result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
     return {
         "vitral": VERSION,
+        "code": _code(),
         "torch": torch.__version__,
+        "torchvision": metadata.version("torchvision"),
+        "numpy": np.__version__,
+        "pillow": metadata.version("pillow"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device or platform.machine(),
+        "cpu": f"{name}, {torch.backends.cpu.get_cpu_capability()}",
+        "bf16": uses_bf16("auto", best_device(), NARROW),
         "cores": machine.cores(),
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def _code() -> str:
+    """The first digits of a digest of Vitral's own files: versions may be many between releases."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(Path(machine.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def summary_lines(

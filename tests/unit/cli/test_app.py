@@ -14,11 +14,11 @@ from vitral.errors import UsageError, WeightsError
 
 Vitral = Callable[..., tuple[int, str, str]]
 GROUPS = {
-    "Learn from images": ["demo", "train"],
-    "Use a model": ["predict", "embed"],
+    "Learn from images": ["demo", "train", "label"],
+    "Use a model": ["predict", "fit", "embed"],
     "Look around": ["check", "models", "doctor"],
-    "Move weights and images": ["convert", "shard"],
-    "Understand a model": ["evaluate", "explain", "report"],
+    "Move weights and images": ["convert", "push", "shard"],
+    "Understand a model": ["evaluate", "explain", "report", "repeat"],
 }
 
 

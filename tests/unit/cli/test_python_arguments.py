@@ -10,10 +10,12 @@ import pytest
 import vitral
 from vitral import features
 from vitral.classifier import Classifier
-from vitral.cli import convert, embed, evaluate, explain, predict, report, train
+from vitral.cli import convert, embed, evaluate, explain, predict, push, repeat, report, train
 from vitral.explanation import ExplainRequest
+from vitral.planning.repeat import repeat as repeat_run
 from vitral.report import rerender
 from vitral.weights.convert import convert as convert_weights
+from vitral.weights.push import push as push_weights
 
 NAMES = {"from_": "start", "set_": "changes"}  # where Python has another word for an option
 PRINTED = "prints what the function returns as a value"
@@ -103,6 +105,18 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
     "convert": (
         convert.convert,
         arguments(convert_weights),
+        {"as_json": PRINTED},
+        {"announce": SHOWN},
+    ),
+    "push": (
+        push.push,
+        arguments(push_weights),
+        {"as_json": PRINTED},
+        {"announce": SHOWN},
+    ),
+    "repeat": (
+        repeat.repeat,
+        arguments(repeat_run),
         {"as_json": PRINTED},
         {"announce": SHOWN},
     ),
