@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral import catalog, explanation
+from vitral.answers import Answer, AnswerRequest, Computed, answers_of
 from vitral.data import class_names
 from vitral.data.class_names import ClassNames
 from vitral.data.datasets import EvalSet, open_for_scoring
@@ -31,8 +32,20 @@ from vitral.engines.base import Engine
 from vitral.engines.torch_engine import Precision, TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
+from vitral.evaluation.answer_sets import (
+    SetCalibration,
+    SetMethod,
+    SetRule,
+    check_level,
+    check_method,
+)
 from vitral.evaluation.fit import Fitted
 from vitral.evaluation.foreign import ForeignDetector
+from vitral.evaluation.neighbours import (
+    NeighbourIndex,
+    neighbours_of,
+    neighbours_of_training,
+)
 from vitral.evaluation.outputs import compute_outputs
 from vitral.explanation import ExplainRequest, Explanation
 from vitral.images import preprocess
@@ -46,46 +59,6 @@ from vitral.weights.read import Weights, read_weights
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """The classes of one image.
-
-    Attributes:
-        path: where the image came from; "" for pixels given directly.
-        label, score: the most probable class and its probability.
-        top: (class, probability) pairs, best first.
-        labels: all classes with a probability of at least 0.5, best first, of a model whose
-            classes do not exclude each other; None of any other.
-        unsure: whether the probability is below the threshold of the model's calibration; False
-            where it has none.
-        foreign: whether the image shows none of the classes, as far as its features tell; None of a
-            model that nothing of the kind was fitted for.
-        foreign_score: how far its features lie from those of the classes; 1 is the limit, and 95
-            of 100 held-out images stay below it. None with `foreign`.
-    """
-
-    path: str
-    label: str
-    score: float
-    top: tuple[tuple[str, float], ...]
-    labels: tuple[str, ...] | None = None
-    unsure: bool = False
-    foreign: bool | None = None
-    foreign_score: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; "labels" only of multi-label models."""
-        top = [{"label": label, "score": score} for label, score in self.top]
-        multi_label = {} if self.labels is None else {"labels": list(self.labels)}
-        answer = {"path": self.path, "label": self.label, "score": self.score, "top": top}
-        doubts = {
-            "unsure": self.unsure,
-            "foreign": self.foreign,
-            "foreign_score": self.foreign_score,
-        }
-        return answer | doubts | multi_label
-
-
 @dataclass(frozen=True, slots=True)
 class Classifier:
     """A model with its preprocessing and class names.
@@ -95,12 +68,14 @@ class Classifier:
         engine: computes its logits; several threads may ask it at a time.
         card: the artifact's model.json.
         foreign: what tells images of none of the classes, where it was fitted.
+        sets: what answer sets are made by, where it was fitted.
     """
 
     model: ViT
     engine: Engine
     card: Card
     foreign: ForeignDetector | None = None
+    sets: SetCalibration | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -121,18 +96,108 @@ class Classifier:
 
         The second is None of a model that nothing of the kind was fitted for.
         """
-        if self.foreign is None:
-            return self.logits(images), None
-        logits, features = self.engine.logits_and_representation(images)
-        return logits, torch.from_numpy(self.foreign.distances(features.numpy()))
+        computed = self._computed(images, features=False)
+        return computed.logits, computed.distances
 
-    def predict(self, image: Picture, *, top: int = 5) -> Answer:
+    def _computed(self, images: Tensor, *, features: bool) -> Computed:
+        if self.foreign is None and not features:
+            return Computed(logits=self.logits(images))
+        logits, read = self.engine.logits_and_representation(images)
+        far = None if self.foreign is None else self.foreign.distances(read.numpy())
+        return Computed(
+            logits=logits,
+            distances=None if far is None else torch.from_numpy(far),
+            features=read if features else None,
+        )
+
+    def predict(
+        self,
+        image: Picture,
+        *,
+        top: int = 5,
+        sets: float | None = None,
+        sets_by: SetMethod = "adaptive",
+        similar: int = 0,
+        similar_to: str | os.PathLike[str] | NeighbourIndex | None = None,
+    ) -> Answer:
         """Answer for one picture: a path, encoded bytes, a PIL image, or uint8 (H, W, 3).
 
+        Args:
+            image: the picture.
+            top: classes to name.
+            sets: share of pictures whose `Answer.set` is to hold their class, such as 0.95.
+            sets_by: the method of those sets, "adaptive" or "least-ambiguous".
+            similar: how many training images to name, those most alike.
+            similar_to: other images to name instead, or what `neighbours` gave.
+
         Raises DataError when it cannot be read; `predict_files` takes many and goes on instead.
+        Raises what `set_rule` and `neighbours` do.
         """
-        logits, distances = self.outputs(self.prepare(image)[None])
-        return self.answers(logits, [_name(image)], distances, top=top)[0]
+        request = self.request(
+            top=top, sets=sets, sets_by=sets_by, similar=similar, similar_to=similar_to
+        )
+        computed = self._computed(self.prepare(image)[None], features=similar > 0)
+        self.refuse_without_head()
+        return answers_of(self.card, computed, [_name(image)], request)[0]
+
+    def request(
+        self,
+        *,
+        top: int = 5,
+        sets: float | None = None,
+        sets_by: SetMethod = "adaptive",
+        similar: int = 0,
+        similar_to: str | os.PathLike[str] | NeighbourIndex | None = None,
+    ) -> AnswerRequest:
+        """Prepare what answers are to tell, for `predict_files`; as of `predict`."""
+        rule = None if sets is None else self.set_rule(sets, sets_by)
+        request = AnswerRequest(top=top, rule=rule, similar=similar)
+        if not similar:
+            return request
+        index = similar_to
+        if not isinstance(index, NeighbourIndex):
+            index = self.neighbours(index)
+        return replace(request, index=index)
+
+    def set_rule(self, level: float, method: SetMethod = "adaptive") -> SetRule:
+        """The rule by which answer sets of a level are made; `rule.guarantee()` is its sentence.
+
+        Raises UsageError for a level outside of (0, 1), an unknown method and a multi-label model,
+        ModelError where nothing was set aside to make them by.
+        """
+        check_level(level)
+        check_method(method)
+        if self.task.multi_label:
+            raise UsageError(
+                "Answer sets hold classes of which one is right, and this model gives any number "
+                "of labels: each with its own probability, those of 0.5 and more as its answer."
+            )
+        if self.sets is None:
+            raise ModelError(
+                "This model has no images that answer sets could be made by. Fit it to labelled "
+                "images that it has not learnt from: vitral fit RUN DATA."
+            )
+        return self.sets.rule(level, method)
+
+    def neighbours(
+        self,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        tick: Tick | None = None,
+        announce: Callable[[str], None] = print,
+    ) -> NeighbourIndex:
+        """Compute, or find in the cache, what the network sees of its training images.
+
+        `source` names other images instead. Raises DataError where they are not there, ModelError
+        where the artifact does not say which images it learnt from.
+        """
+        if source is None:
+            return neighbours_of_training(
+                self.engine, self.model, self.card, tick=tick, announce=announce
+            )
+        return neighbours_of(
+            self.engine, self.model, self.card, os.fspath(source), tick=tick, announce=announce
+        )
 
     def prepare(self, image: Picture) -> Tensor:
         """Read a picture as the network wants it: normalised, float32 (channels, height, width).
@@ -165,35 +230,8 @@ class Classifier:
         Without `distances` (B,) nothing is said of foreign images.
         """
         self.refuse_without_head()
-        if top < 1:
-            raise UsageError(f"top is at least 1, not {top}.")
-        fitted = self.card.calibration
-        least = 0.0 if fitted is None else fitted.threshold
-        ranked = self.task.probabilities(logits).sort(dim=1, descending=True, stable=True)
-        known: list[float | None] = [None] * len(names)
-        far = known if distances is None else distances.tolist()
-        answers = []
-        for name, scores, order, distance in zip(
-            names, ranked.values, ranked.indices, far, strict=True
-        ):
-            best = [self.classes[i] for i in order[:top]]
-            pairs = tuple(zip(best, scores[:top].tolist(), strict=True))
-            labels = None
-            if self.task.multi_label:
-                labels = tuple(self.classes[i] for i in order[scores >= 0.5])
-            answers.append(
-                Answer(
-                    path=name,
-                    label=pairs[0][0],
-                    score=pairs[0][1],
-                    top=pairs,
-                    labels=labels,
-                    unsure=pairs[0][1] < least,
-                    foreign=None if distance is None else distance > 1,
-                    foreign_score=distance,
-                )
-            )
-        return answers
+        computed = Computed(logits=logits, distances=distances)
+        return answers_of(self.card, computed, names, AnswerRequest(top=top))
 
     def refuse_without_head(self) -> None:
         """Raise ModelError for a network that was trained without classes."""
@@ -204,17 +242,28 @@ class Classifier:
             )
 
     def predict_files(
-        self, paths: Iterable[Path], *, top: int = 5, batch: int = 32
+        self,
+        paths: Iterable[Path],
+        *,
+        top: int = 5,
+        request: AnswerRequest | None = None,
+        batch: int = 32,
     ) -> Iterator[Answer | tuple[Path, DataError]]:
-        """One result per file, in order: its answer, or the reason why it could not be read."""
-        waiting: list[Path] = []
-        for path in paths:
-            waiting.append(path)
-            if len(waiting) == batch:
-                yield from self._predict_batch(waiting, top)
-                waiting = []
-        if waiting:
-            yield from self._predict_batch(waiting, top)
+        """One result per file, in order: its answer, or the reason why it could not be read.
+
+        `request` says more of the answers than `top` does; see `Classifier.request`.
+        """
+        self.refuse_without_head()
+        request = request or AnswerRequest(top=top)
+        waiting = iter(paths)
+        while some := list(itertools.islice(waiting, batch)):
+            tensors, results = self._prepare_files(some)
+            if tensors:
+                images = torch.stack([*tensors.values()])
+                computed = self._computed(images, features=request.similar > 0)
+                answers = answers_of(self.card, computed, [*map(str, tensors)], request)
+                results |= dict(zip(tensors, answers, strict=True))
+            yield from (results[path] for path in some)
 
     def named(self, names: ClassNames) -> Classifier:
         """Gives the classes the names of a file, `data.class_names.read`, logit by logit.
@@ -257,30 +306,35 @@ class Classifier:
         data: str | Path | Split | EvalSet,
         *,
         allow_unknown: bool = False,
+        sets: float | None = None,
+        sets_by: SetMethod = "adaptive",
         batch: int = 64,
         workers: int = 0,
     ) -> Evaluation:
         """Scores a folder, a built-in source, or what `eval_set` gave.
 
         A multi-label model scores images that have one each as well. Images of classes that the
-        model does not know are left out where `allow_unknown` says so. Raises DataError for them
+        model does not know are left out where `allow_unknown` says so. `sets` and `sets_by` count
+        what answer sets hold, see `set_rule`. Raises DataError for unknown classes
         otherwise, for multi-label images where the model names one, and where none can be read.
         """
         if isinstance(data, str | Path):
             data = self.eval_set(data, allow_unknown=allow_unknown)
-        return self.scored(data, batch=batch, workers=workers)[0]
+        rule = None if sets is None else self.set_rule(sets, sets_by)
+        return self.scored(data, rule=rule, batch=batch, workers=workers)[0]
 
     def scored(
         self,
         data: str | Path | Split | EvalSet,
         *,
+        rule: SetRule | None = None,
         batch: int = 64,
         workers: int = 0,
         tick: Tick | None = None,
     ) -> tuple[Evaluation, tuple[Problem, ...]]:
         """Evaluate, and name the images that are not in it as they could not be read.
 
-        `tick` is called with (images seen, images in all).
+        `rule` is of answer sets to be counted; `tick` is called with (images seen, images in all).
         """
         if isinstance(data, str | Path):
             data = self.eval_set(data)
@@ -307,7 +361,10 @@ class Classifier:
             self.classes,
             [split.key(int(i)) for i in outputs.indices],
             calibration=self.card.calibration,
-            cross_fit=eval_set.held_out_by_training,
+            # what was fitted later to other images is not of these
+            cross_fit=eval_set.held_out_by_training and (not self.sets or self.sets.of_training),
+            tree=self.card.tree,
+            rule=rule,
         )
         return evaluation, outputs.failed
 
@@ -362,16 +419,6 @@ class Classifier:
             for each, name, answer in zip(results, names, answers, strict=True)
         ]
 
-    def _predict_batch(
-        self, paths: Sequence[Path], top: int
-    ) -> Iterator[Answer | tuple[Path, DataError]]:
-        tensors, results = self._prepare_files(paths)
-        if tensors:
-            logits, distances = self.outputs(torch.stack([*tensors.values()]))
-            answers = self.answers(logits, [*map(str, tensors)], distances, top=top)
-            results |= dict(zip(tensors, answers, strict=True))
-        yield from (results[path] for path in paths)
-
     def _prepare_files(self, paths: Iterable[Path]) -> tuple[dict[Path, Tensor], dict[Path, Any]]:
         """The files as the model sees them, and (path, reason) of those that cannot be read."""
         tensors: dict[Path, Tensor] = {}
@@ -412,8 +459,9 @@ def from_weights(
     chosen = best_device(device)
     model = artifact.network(weights.tensors, weights.card.model).to(chosen)
     card = weights.card
-    fitted = Fitted.read(card.calibration, weights.fitted, card.model.read_width)
-    return Classifier(model, TorchEngine(model, chosen, precision), card, fitted.foreign)
+    fitted = Fitted.read(card, weights.fitted)
+    engine = TorchEngine(model, chosen, precision)
+    return Classifier(model, engine, card, fitted.foreign, fitted.sets)
 
 
 def create(

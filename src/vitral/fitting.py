@@ -20,6 +20,7 @@ from torch import Tensor
 from vitral import classifier as classifiers
 from vitral import machine
 from vitral.classifier import Classifier
+from vitral.data import class_tree
 from vitral.data.fitting_sets import FittingSet, open_for_fitting
 from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
@@ -27,11 +28,14 @@ from vitral.data.sources import LEFT_OUT, Arrays, Problem, Split
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import fit as fitting
 from vitral.evaluation import foreign
+from vitral.evaluation.answer_sets import LEVEL, SetCalibration
 from vitral.evaluation.fit import Fitted
 from vitral.evaluation.foreign import Sample
 from vitral.evaluation.outputs import Outputs, compute_outputs
+from vitral.specs.tree import ClassTree
 from vitral.storage import files
 from vitral.weights import artifact
+from vitral.weights.artifact import Card
 from vitral.weights.read import Weights, is_artifact, read_weights
 from vitral.wording import first_lines, listed
 
@@ -97,6 +101,13 @@ class FitResult:
         detector = self.fitted.foreign
         told = "cannot be told: the features are all alike" if detector is None else detector.told
         yield f"foreign   {told}"
+        if self.fitted.sets is not None:
+            yield f"sets      {self.fitted.sets.rule(LEVEL, 'adaptive').guarantee()}"
+        if self.fitted.tree is not None and self.fitted.tree.threshold is not None:
+            yield (
+                f"groups    answered where the class is unsure, from a probability of "
+                f"{self.fitted.tree.threshold:.3f} on"
+            )
         yield from self.notes
         yield f"written: {self.path}"
 
@@ -111,13 +122,14 @@ def fit(  # noqa: PLR0913 - each has a name at every call
     data: str | Path,
     *,
     out: str | os.PathLike[str] | None = None,
+    tree: str | os.PathLike[str] | None = None,
     allow_unknown: bool = False,
     device: str | None = None,
     batch: int = 64,
     tick: Tick | None = None,
     announce: Callable[[str], None] = print,
 ) -> FitResult:
-    """Fit temperature, threshold and what tells foreign images to labelled images of a model.
+    """Fit to labelled images of a model what training fits: temperature, answer sets and the rest.
 
     The weights stay as they are. Data that the model was trained on is divided as its training
     did; other data has its own held-out images, or every fifth is held out.
@@ -126,6 +138,8 @@ def fit(  # noqa: PLR0913 - each has a name at every call
         run: a run folder (its best/), an artifact, any checkpoint or its id.
         data: labelled images, as for `vitral.train`.
         out: a new folder for the artifact; None writes into the artifact itself, all or nothing.
+        tree: a table of class,parent that groups the classes; None keeps the groups that the model
+            has.
         allow_unknown: leave out images of classes that the model does not know.
         device, announce: as of `vitral.load`.
         batch: images at a time.
@@ -141,6 +155,7 @@ def fit(  # noqa: PLR0913 - each has a name at every call
     before = _had(weights)
     classifier = classifiers.from_weights(replace(weights, fitted={}), device=device)
     classifier.refuse_without_head()
+    groups, note = _groups(classifier, tree, str(data))
     images = open_for_fitting(
         data,
         classifier.classes,
@@ -155,13 +170,7 @@ def fit(  # noqa: PLR0913 - each has a name at every call
             f"images with one label."
         )
     observer = Observer(classifier, batch, tick, [])
-    held = observer.computed(images.held_out, classifier.engine.logits)
-    fitted = fitting.fit(classifier.task.kind, held.values, _labels(held, classifier))
-    chosen = foreign.chosen_rows(images.learnt.labels, by_class=True)
-    learnt = observer.sample(images.learnt.select(chosen))
-    others = foreign.chosen_rows(images.held_out.labels, by_class=False)
-    held_out = observer.sample(images.held_out.select(others))
-    fitted = fitting.with_foreign(fitted, classifier.task.kind, learnt, held_out)
+    fitted = _fitted(observer, images, classifier, groups)
     result = FitResult(
         path=target,
         data=str(data),
@@ -170,10 +179,37 @@ def fit(  # noqa: PLR0913 - each has a name at every call
         learnt=len(images.learnt),
         held_out=len(images.held_out),
         as_trained=images.as_trained,
-        notes=tuple(_notes(images, classifier, observer.failed)),
+        notes=(*note, *_notes(images, classifier, observer.failed)),
     )
     _write(result, weights, in_place=out is None)
     return result
+
+
+def _fitted(
+    observer: Observer, images: FittingSet, classifier: Classifier, groups: ClassTree | None
+) -> Fitted:
+    """Everything that the two parts of the images give."""
+    held = observer.computed(images.held_out, classifier.engine.logits)
+    fitted = fitting.fit(
+        classifier.task.kind,
+        held.values,
+        _labels(held, classifier),
+        classifier.classes,
+        groups,
+        fresh=not images.as_trained or not _chose_weights(classifier.card),
+        of_training=images.as_trained,
+    )
+    if (
+        images.undivided and not classifier.task.multi_label
+    ):  # fresh images, every one of which may count
+        more = observer.computed(images.learnt, classifier.engine.logits)
+        both = [np.concatenate(pair) for pair in zip(_pair(held), _pair(more), strict=True)]
+        fitted = replace(fitted, sets=SetCalibration.of(*both, fresh=True))
+    chosen = foreign.chosen_rows(images.learnt.labels, by_class=True)
+    learnt = observer.sample(images.learnt.select(chosen))
+    others = foreign.chosen_rows(images.held_out.labels, by_class=False)
+    held_out = observer.sample(images.held_out.select(others))
+    return fitting.with_foreign(fitted, classifier.task.kind, learnt, held_out)
 
 
 def _target(
@@ -190,6 +226,29 @@ def _target(
             f"folder for one: --out DIR."
         )
     return artifact.locate(Path(run))
+
+
+def _groups(
+    classifier: Classifier, tree: str | os.PathLike[str] | None, data: str
+) -> tuple[ClassTree | None, tuple[str, ...]]:
+    """The groups of the classes, and what is to be said of them.
+
+    They are those that are named, else those that the model has, else those beside the images.
+    """
+    if tree is None and (classifier.card.tree is not None or classifier.task.multi_label):
+        return classifier.card.tree, ()
+    tree = class_tree.beside(data) if tree is None else tree
+    if tree is None:
+        return None, ()
+    if classifier.task.multi_label:
+        raise UsageError(
+            "A tree groups classes that exclude each other, and this model gives any number of "
+            "labels. Leave --tree out."
+        )
+    kept, decision = class_tree.of_classes(
+        class_tree.read(tree), classifier.classes, os.fspath(tree)
+    )
+    return kept, (f"groups    {decision.sentence}",)
 
 
 def _had(weights: Weights) -> Fitted:
@@ -243,6 +302,22 @@ class Observer:
         return Sample(features=features, logits=logits, labels=_labels(outputs, self.classifier))
 
 
+def _chose_weights(card: Card) -> bool:
+    """Whether the held-out images of a training decided which weights were kept, or when it ended.
+
+    So it is taken to be where the artifact does not say.
+    """
+    recipe: Any = card.made_by.get("recipe")
+    try:
+        return recipe["select"] != "last" or recipe["patience"] is not None
+    except (KeyError, TypeError):
+        return True
+
+
+def _pair(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
+    return outputs.values, outputs.labels
+
+
 def _labels(outputs: Outputs, classifier: Classifier) -> np.ndarray:
     """Labels as the task has them: a multi-label model may be given images that have one each."""
     if classifier.task.multi_label and outputs.labels.ndim == 1:
@@ -284,6 +359,7 @@ def _write(result: FitResult, weights: Weights, *, in_place: bool) -> None:
         **result.fitted.to_dict(),
     }
     card = replace(weights.card, made_by=made_by, calibration=result.fitted.calibration)
+    card = replace(card, tree=result.fitted.tree)
     arrays = result.fitted.arrays()
     if in_place:
         artifact.save_fitted(result.path, card, arrays)

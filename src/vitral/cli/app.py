@@ -36,6 +36,11 @@ RunArgument = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: the fastest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Sets = Annotated[
+    float | None,
+    typer.Option(help="Also a set of classes that holds the right one for this share: 0.95."),
+]
+SetsBy = Annotated[str, typer.Option(help="How sets are made: adaptive or least-ambiguous.")]
 Tree = Annotated[
     str | None,
     typer.Option(help="Groups of classes: a table of class,parent; folders in folders; or none."),

@@ -18,6 +18,8 @@ from vitral.cli.app import (
     Device,
     LabelFile,
     RunArgument,
+    Sets,
+    SetsBy,
     app,
     refuse_part_of,
 )
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
     from vitral.data.decisions import Decision
     from vitral.data.sources import Problem, Split
     from vitral.evaluation import Comparison, Evaluation
+    from vitral.evaluation.answer_sets import SetRule
     from vitral.evaluation.foreign_score import ForeignScore
 
 PROBES_ALONE = (
     "--probe learns the classes anew from the features and goes with --json and --device alone; "
-    "leave --compare, --foreign, --allow-unknown, --report and --csv out."
+    "leave --compare, --foreign, --allow-unknown, --sets, --report and --csv out."
 )
 Compare = Annotated[str | None, typer.Option(help="Another model: is one better on these images?")]
 Probe = Annotated[
@@ -89,12 +92,14 @@ class _Asked:
         data: the source.
         allow_unknown: whether classes that a model does not know are left out.
         class_file, label_file: of class names and of corrections; "" for none.
+        rule: of answer sets to be counted; None for none.
     """
 
     data: str
     allow_unknown: bool
     class_file: str
     label_file: str
+    rule: SetRule | None
 
     def eval_set(self, classifier: Classifier) -> EvalSet:
         """Opens them with the labels as a model knows them."""
@@ -117,6 +122,8 @@ def evaluate(
     allow_unknown: AllowUnknown = False,
     classes: ClassFile = None,
     labels: LabelFile = None,
+    sets: Sets = None,
+    sets_by: SetsBy = "adaptive",
     report: Annotated[Path | None, typer.Option(help="Write a page of it, F.html.")] = None,
     lang: Annotated[str | None, typer.Option(help="Language of that page: en or ko.")] = None,
     device: Device = None,
@@ -129,13 +136,14 @@ def evaluate(
     --unlabelled: whether images without labels are such as the model was fitted on.
     """
     _check_targets(csv, report, lang, data)
-    others = (compare, foreign, report, csv)
+    others = (compare, foreign, report, csv, sets is not None)
     if probe is not None and (any(others) or allow_unknown):
         raise UsageError(PROBES_ALONE)
     if unlabelled and (any(others) or probe or allow_unknown or labels):
         raise UsageError(UNLABELLED_ALONE)
     from vitral.classifier import load
     from vitral.evaluation import write_predictions
+    from vitral.evaluation.answer_sets import check_method
 
     classifier = load(run, device=device, announce=print_note)
     if classes is not None:
@@ -146,12 +154,14 @@ def evaluate(
     if unlabelled:
         _drift(classifier, data, as_json=as_json)
         return
+    rule = None if sets is None else classifier.set_rule(sets, check_method(sets_by))
     other = None if compare is None else load(compare, device=device, announce=print_note)
     asked = _Asked(
         data=data,
         allow_unknown=allow_unknown,
         class_file="" if classes is None else str(classes),
         label_file="" if labels is None else str(labels),
+        rule=rule,
     )
     result = _evaluate(classifier, asked, other, compare or "")
     if foreign is not None:
@@ -235,7 +245,7 @@ def _evaluate(
         images, others = _common(classifier, images, other, asked)
         unknown |= others.unknown
     with progress("scoring") as tick:
-        evaluation, failed = classifier.scored(images, tick=tick)
+        evaluation, failed = classifier.scored(images, rule=asked.rule, tick=tick)
     problems = [*images.split.problems, *failed]
     print_skipped(problems)
     compared = None if other is None else (name, compare(evaluation, other.evaluate(others)))

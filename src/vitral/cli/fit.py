@@ -19,13 +19,16 @@ def fit(
         Path | None,
         typer.Option("--out", help="A new artifact folder; default: into the artifact itself."),
     ] = None,
+    tree: Annotated[
+        Path | None, typer.Option(help="Groups of the classes: a table of class,parent.")
+    ] = None,
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="Leave out classes the model does not know.")
     ] = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit temperature, threshold, and what tells foreign images; the weights stay as they are.
+    """Fit temperature, threshold, answer sets, and what tells foreign images; weights stay.
 
     Training does so at its end. Give weights from elsewhere labelled images of their classes,
     better ones that they have not learnt from.
@@ -37,6 +40,7 @@ def fit(
             run,
             data,
             out=out_,
+            tree=tree,
             allow_unknown=allow_unknown,
             device=device,
             tick=tick,

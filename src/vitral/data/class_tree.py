@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ def beside(source: str) -> Path | None:
     return file if set(COLUMNS) <= {cell.strip().lower() for cell in header} else None
 
 
-def read(path: str | Path) -> ClassTree:
+def read(path: str | os.PathLike[str]) -> ClassTree:
     """Read a table of classes and their groups.
 
     Raises DataError, with the line, for a file that is none, a class with two groups, and a circle.

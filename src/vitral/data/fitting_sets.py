@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vitral.data import layouts
 from vitral.data.datasets import divided_by_training, open_dataset, unknown_class, without_unknown
-from vitral.data.sources import Division, Problem, Split
+from vitral.data.sources import Division, Problem, SourceOptions, Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,7 @@ class FittingSet:
         learnt: those that the model learnt from, or others in their place.
         held_out: those that it was not to learn from.
         as_trained: whether training itself divided them so.
+        undivided: whether the source has no split of its own, so that all are alike.
         unknown: images left out of each class that the model does not know.
         problems: what was wrong with others, and what should be known of these.
     """
@@ -30,6 +32,7 @@ class FittingSet:
     learnt: Split
     held_out: Split
     as_trained: bool
+    undivided: bool = False
     unknown: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
@@ -52,7 +55,9 @@ def open_for_fitting(
         own = divided_by_training(source, division, size)
         if own is not None:
             return FittingSet(learnt=own.train, held_out=own.val, as_trained=True)
-    found = open_dataset(source, size=size, allow_unreadable=True)
+    tree = "folders" if division is not None and division.nested else "none"
+    found = open_dataset(source, size=size, allow_unreadable=True, tree=tree)
+    undivided = layouts.find(str(source), SourceOptions(size=size, tree=tree)).held_out is None
     names = [*classes, *(name for name in found.classes if name not in classes)]
     place = np.array([names.index(name) for name in found.classes])
     parts: list[Split] = []
@@ -72,6 +77,7 @@ def open_for_fitting(
         learnt=parts[0],
         held_out=parts[1],
         as_trained=False,
+        undivided=undivided,
         unknown=unknown,
         problems=found.problems,
     )

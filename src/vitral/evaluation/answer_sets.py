@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitral.errors import ModelError, UsageError
+from vitral.errors import UsageError, WeightsError
 from vitral.evaluation import calibration as calibrating
 from vitral.evaluation.intervals import wilson
 from vitral.evaluation.score import Table, share_line
@@ -36,6 +36,7 @@ OWN_MISSES = 1  # calibration images of a class that its own threshold leaves ou
 PENALTY = 0.01  # of RAPS, for each rank after RANKS; Angelopoulos et al. use these on ImageNet
 RANKS = 5
 MOST_CLASSES = 20  # that a table on a terminal lists
+LEVEL = 0.95  # of the report of a run
 _CHUNK = 1 << 20  # numbers in memory at a time
 
 Floats = NDArray[np.float64]
@@ -53,7 +54,7 @@ class SetRule:
             there are too few images to leave any out.
         own: bool (K,), the classes whose threshold keeps the level among their own images alone.
         images: how many calibration images there were.
-        fresh: whether those were apart from the training.
+        fresh, of_training: as of `SetCalibration`.
     """
 
     level: float
@@ -62,6 +63,7 @@ class SetRule:
     own: NDArray[np.bool_]
     images: int
     fresh: bool
+    of_training: bool
 
     @property
     def enough(self) -> bool:
@@ -93,7 +95,7 @@ class SetRule:
         of_class = " of each class" if self.own.all() else ""
         some = f", in {alone:,} of {len(self.own):,} classes each for itself"
         source = (
-            f"from {self.images:,} images apart from the training"
+            f"from {self.images:,} images that the training did not use"
             if self.fresh
             else f"from {self.images:,} validation images; they also chose the weights, so this "
             f"holds nearly, and with fresh images by vitral fit exactly"
@@ -124,7 +126,8 @@ class SetCalibration:
         labels: int64 (n,), their classes.
         adaptive, least_ambiguous: float64 (n,), by each method.
         classes: K.
-        fresh: whether they are apart from the training: neither learnt from, nor choosing weights.
+        fresh: whether the training did not use them: neither learnt from them, nor chose weights.
+        of_training: whether they are those that the training held out.
     """
 
     labels: Ints
@@ -132,10 +135,16 @@ class SetCalibration:
     least_ambiguous: Floats
     classes: int
     fresh: bool
+    of_training: bool
 
     @classmethod
-    def of(cls, logits: ArrayLike, labels: ArrayLike, *, fresh: bool) -> SetCalibration:
-        """Compute the scores of images: logits (n, K), labels (n,) indices of the true class."""
+    def of(
+        cls, logits: ArrayLike, labels: ArrayLike, *, fresh: bool, of_training: bool = False
+    ) -> SetCalibration:
+        """Compute the scores of images: logits (n, K), labels (n,) indices of the true class.
+
+        `fresh` and `of_training` say where they are from.
+        """
         values = np.asarray(logits, np.float64)
         truth = np.asarray(labels, np.int64)
         return cls(
@@ -144,6 +153,7 @@ class SetCalibration:
             least_ambiguous=_of_labels(values, truth, "least-ambiguous"),
             classes=values.shape[1],
             fresh=fresh,
+            of_training=of_training,
         )
 
     def rule(self, level: float, method: SetMethod) -> SetRule:
@@ -172,39 +182,44 @@ class SetCalibration:
             own=own,
             images=len(self.labels),
             fresh=self.fresh,
+            of_training=self.of_training,
         )
 
-    def to_tensors(self) -> dict[str, NDArray[Any]]:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of what it rests on."""
+        return {"images": len(self.labels), "fresh": self.fresh}
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Name the values as the artifact keeps them."""
         return {
             "labels": self.labels.astype(np.int32),
             "adaptive": self.adaptive,
             "least_ambiguous": self.least_ambiguous,
-            "fresh": np.array([self.fresh], np.uint8),
+            "origin": np.array([self.fresh, self.of_training], np.uint8),
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], classes: int) -> SetCalibration:
-        """Read what `to_tensors` named; ModelError where it does not fit a model of K `classes`."""
-        names = {"labels", "adaptive", "least_ambiguous", "fresh"}
-        if set(tensors) != names:
-            raise ModelError(f"Answer sets are kept as {sorted(names)}, not {sorted(tensors)}.")
-        labels = tensors["labels"].astype(np.int64)
-        adaptive = tensors["adaptive"].astype(np.float64)
-        least = tensors["least_ambiguous"].astype(np.float64)
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], classes: int) -> SetCalibration:
+        """Read what `to_arrays` named; WeightsError where it does not fit K `classes`."""
+        names = {"labels", "adaptive", "least_ambiguous", "origin"}
+        if set(arrays) != names:
+            raise WeightsError(f"answer sets are kept as {sorted(names)}, not {sorted(arrays)}")
+        labels = arrays["labels"].astype(np.int64)
+        adaptive = arrays["adaptive"].astype(np.float64)
+        least = arrays["least_ambiguous"].astype(np.float64)
+        origin = arrays["origin"]
         whole = labels.ndim == 1 and labels.shape == adaptive.shape == least.shape
+        whole = whole and origin.shape == (2,)
         finite = whole and np.isfinite(adaptive).all() and np.isfinite(least).all()
         if not finite or (labels.size and not 0 <= labels.min() <= labels.max() < classes):
-            raise ModelError(
-                f"The calibration of the answer sets does not fit a model of {classes} classes; "
-                f"fit it again: vitral fit RUN DATA."
-            )
+            raise WeightsError(f"the scores of its answer sets are not of {classes} classes")
         return cls(
             labels=labels,
             adaptive=adaptive,
             least_ambiguous=least,
             classes=classes,
-            fresh=bool(tensors["fresh"].all()),
+            fresh=bool(origin[0]),
+            of_training=bool(origin[1]),
         )
 
 

@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import DataError
 from vitral.evaluation import calibration as calibrating
+from vitral.evaluation.answer_sets import SetEvaluation
 from vitral.evaluation.calibration import ReliabilityReport
+from vitral.evaluation.class_tree import TreeEvaluation
 from vitral.evaluation.intervals import macro_f1, wilson
 from vitral.evaluation.score import (
     ClassScore,
@@ -52,6 +54,8 @@ class SingleLabelEvaluation:
         reliability: whether the probabilities mean what they say, and from which one on.
         predictions: one per sample, in the order given, with calibrated probabilities where the
             model has a temperature.
+        sets: what the answer sets hold, where they were asked for.
+        tree: the scores of groups of classes, where the model has them.
         kind: of the task; headline: what `score` is called.
     """
 
@@ -69,6 +73,8 @@ class SingleLabelEvaluation:
     confusion: NDArray[np.int64]
     reliability: ReliabilityReport
     predictions: tuple[Prediction, ...]
+    sets: SetEvaluation | None = None
+    tree: TreeEvaluation | None = None
     kind: Literal["single_label"] = "single_label"
     headline: Literal["accuracy"] = "accuracy"
 
@@ -102,6 +108,8 @@ class SingleLabelEvaluation:
             "per_class": [_class_values(score) for score in self.per_class],
             "confusion": self.confusion.tolist(),
             "calibration": self.reliability.to_dict(),
+            **({} if self.tree is None else {"tree": self.tree.to_dict()}),
+            **({} if self.sets is None else {"sets": self.sets.to_dict()}),
         }
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
@@ -116,6 +124,10 @@ class SingleLabelEvaluation:
             yield share_line("top-5", self.top5, self.top5_interval, 9)
         yield share_line("macro F1", self.macro_f1, self.macro_f1_interval, 9)
         yield from self.reliability.lines()
+        if self.tree is not None:
+            yield from self.tree.lines()
+        if self.sets is not None:
+            yield from self.sets.lines()
         yield self._class_table()
         digits = len(str(max(len(self.classes) - 1, int(self.confusion.max()))))
         if len(self.classes) * (digits + 3) + 20 <= 80:  # narrower columns would hide the counts

@@ -12,6 +12,13 @@ from vitral.report.record import Record
 from vitral.report.translations import Translations
 from vitral.specs import ModelSpec, counts
 
+# what the page asks of the sets in evaluation.json, and of each class there
+SETS = (
+    *("level", "images", "fresh", "enough", "own_guarantee", "cross_fitted"),
+    *("samples", "coverage", "interval", "mean_size", "sizes", "per_class"),
+)
+SET_OF_CLASS = ("name", "samples", "coverage", "interval", "mean_size", "own_guarantee")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
@@ -118,6 +125,32 @@ def _further_scores(
         if values.get(key) is not None and values.get(f"{key}_interval")
         for low, high in [values[f"{key}_interval"]]
     )
+
+
+def answer_sets(record: Record) -> dict[str, Any]:
+    """The sets of evaluation.json, with the share of those of one class; {} for none."""
+    found: Any = record.summary.get("sets")
+    if not _has(found, SETS) or not all(_has(each, SET_OF_CLASS) for each in found["per_class"]):
+        return {}
+    return {**found, "alone": found["sizes"][0] / found["samples"]}
+
+
+def class_tree(record: Record) -> dict[str, Any]:
+    """The groups of evaluation.json, with the share of right answers; {} for none."""
+    found: Any = record.summary.get("tree")
+    if not _has(found, ("levels", "threshold", "answers", "cross_fitted")):
+        return {}
+    answers = dict(found["answers"])
+    for by in ("class", "group"):
+        counted = answers[by]["samples"]
+        share = answers[by]["correct"] / counted if counted else None
+        answers[by] = {"samples": counted, "share": share}
+    return {**found, "answers": answers}
+
+
+def _has(values: Any, names: Sequence[str]) -> bool:
+    """Whether it is an object with these names; another version's may have others."""
+    return isinstance(values, dict) and set(names) <= set(values)
 
 
 def changes(record: Record) -> dict[str, Any]:

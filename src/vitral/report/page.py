@@ -183,6 +183,8 @@ def _content(record: Record, pictures: Sequence[Example], language: Translations
         "matrix": cells,
         "confusions": pairs,
         "changes": facts.changes(record),
+        "sets": facts.answer_sets(record),
+        "tree": facts.class_tree(record),
         "curves": curves(record, language),
         "views": _data_uri(record.views) if record.views else "",
         "mistakes": [_shown(p) for p in pictures if p.kind == "mistake"],

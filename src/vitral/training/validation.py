@@ -69,13 +69,22 @@ def validate(session: Session) -> None:
         progress.best_step = progress.step
         progress.validations_without_gain = 0
     # fitted where it is kept: many images of many classes take seconds
-    fitted = objective.fit(observed) if last or better or session.finished else Fitted()
+    fitted = Fitted()
+    if last or better or session.finished:
+        fitted = fit_to(session, observed)
     if last or better:
         save_artifact(session, "best", evaluation, fitted)
     if session.finished:
-        evaluation = objective.score(observed, fitted.calibration)
+        evaluation = objective.score(observed, fitted)
         session.fitted = fitted
     session.evaluation = evaluation
+
+
+def fit_to(session: Session, observed: Observed) -> Fitted:
+    """Fit what travels in the artifact to validation images that were observed."""
+    recipe = session.run.recipe
+    chooses = recipe.select == "best" or recipe.patience is not None
+    return session.objective.fit(observed, session.run.data.tree, fresh=not chooses)
 
 
 def observe(session: Session, backbone: ViT | None = None) -> Observed:
@@ -166,14 +175,15 @@ def finish(session: Session) -> Run:
     if best is None:  # resumed after the last step
         with session.ema.swapped_in(objective):
             observed = observe(session)
-        session.fitted = objective.fit(observed)
-        best = objective.score(observed, session.fitted.calibration)
+        session.fitted = fit_to(session, observed)
+        best = objective.score(observed, session.fitted)
     assert session.fitted is not None  # wherever there is an evaluation
     save_artifact(session, "last", best, session.fitted)
     model, card = artifact.load(out / "best")
     model = model.to(session.device)
     if progress.best_step != progress.step:
-        best = objective.score(observe(session, model), card.calibration)
+        fitted = Fitted.read(card, artifact.load_fitted(out / "best"))
+        best = objective.score(observe(session, model), fitted)
     changes = before.changes(session, best)
     if session.run.recipe.labelled:
         fit_foreign(session, model, card)
@@ -205,7 +215,7 @@ def fit_foreign(session: Session, model: ViT, card: Card) -> None:
     learnt = sample_of(session, run.data.train, model, by_class=True)
     held_out = sample_of(session, run.data.val, model, by_class=False)
     arrays = artifact.load_fitted(run.out / "best")
-    fitted = Fitted.read(card.calibration, arrays, card.model.read_width)
+    fitted = Fitted.read(card, arrays)
     fitted = fit.with_foreign(fitted, kind, learnt, held_out)
     card = replace(card, made_by={**card.made_by, "fitted": fitted.to_dict()})
     same = session.progress.best_step == session.progress.step
@@ -244,7 +254,7 @@ def save_artifact(
             {name: full(x) for name, x in session.backbone.state_dict().items()}
         )
         card = run_folder.card(session.run.recipe, session.run.data, session.progress, evaluation)
-        card = replace(card, calibration=fitted.calibration)
+        card = replace(card, calibration=fitted.calibration, tree=fitted.tree)
         with session.run.group.on_main() as main:
             if main:
                 artifact.save(session.run.out / name, tensors, card, fitted=fitted.arrays())

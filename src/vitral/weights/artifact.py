@@ -33,6 +33,7 @@ from vitral.model import ViT
 from vitral.specs import Calibration, Dropouts, ImageSpec, ModelSpec
 from vitral.specs.fields import choice
 from vitral.specs.task import Task, TaskKind
+from vitral.specs.tree import ClassTree
 from vitral.storage import files
 from vitral.weights import model_card
 from vitral.wording import listed
@@ -58,6 +59,7 @@ class Card:
         metrics: what was measured of it; plain JSON values.
         labels: how many classes an image has: "one" of them, or "several", any number.
         calibration: how far its probabilities may be believed; None where nobody looked.
+        tree: groups of the classes; None without any.
     """
 
     model: ModelSpec
@@ -67,6 +69,7 @@ class Card:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     labels: Literal["one", "several"] = "one"
     calibration: Calibration | None = None
+    tree: ClassTree | None = None
 
     def __post_init__(self) -> None:
         """Refuse class names that do not match the head, and another kind of labels."""
@@ -119,6 +122,7 @@ class Card:
             # absent where there is nothing to say: versions that do not know it refuse its key
             **({"labels": self.labels} if self.labels != "one" else {}),
             **({} if self.calibration is None else {"calibration": self.calibration.to_dict()}),
+            **({} if self.tree is None else {"tree": self.tree.to_dict()}),
         }
 
 
@@ -247,7 +251,7 @@ def load_card(folder: Path) -> Card:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} cannot be read ({error}); restore it from a copy.") from None
     expected = {"format", "model", "images", "classes", "made_by", "metrics"}
-    optional = {"labels", "calibration"}
+    optional = {"labels", "calibration", "tree"}
     if not isinstance(values, dict) or set(values) - optional != expected:
         present = set(values) if isinstance(values, dict) else set()
         raise WeightsError(
@@ -275,6 +279,7 @@ def load_card(folder: Path) -> Card:
             calibration=(
                 Calibration.from_dict(values["calibration"]) if "calibration" in values else None
             ),
+            tree=ClassTree.from_dict(values["tree"]) if "tree" in values else None,
         )
     except (SpecError, TypeError) as error:
         raise WeightsError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import binom
 
-from vitral.errors import ModelError, UsageError
+from vitral.errors import UsageError, WeightsError
 from vitral.evaluation.answer_sets import (
     METHODS,
     OWN_MISSES,
@@ -229,19 +229,23 @@ def test_the_calibration_images_are_scored_by_the_others_whatever_their_order():
 def test_what_the_artifact_keeps_gives_the_same_sets():
     logits, labels = draw(np.random.default_rng(12), 150)
     found = SetCalibration.of(logits, labels, fresh=True)
-    again = SetCalibration.from_tensors(found.to_tensors(), 5)
+    again = SetCalibration.from_arrays(found.to_arrays(), 5)
     assert again.fresh
     for method in METHODS:
         np.testing.assert_array_equal(
             again.rule(0.9, method).thresholds, found.rule(0.9, method).thresholds
         )
-    with pytest.raises(ModelError, match="does not fit a model of 3 classes"):
-        SetCalibration.from_tensors(found.to_tensors(), 3)
-    broken = found.to_tensors() | {"adaptive": np.full(150, np.nan)}
-    with pytest.raises(ModelError, match="fit it again"):
-        SetCalibration.from_tensors(broken, 5)
-    with pytest.raises(ModelError, match="are kept as"):
-        SetCalibration.from_tensors({"labels": labels}, 5)
+    assert not again.of_training
+    training = SetCalibration.of(logits, labels, fresh=False, of_training=True)
+    again = SetCalibration.from_arrays(training.to_arrays(), 5)
+    assert again.of_training and not again.fresh
+    with pytest.raises(WeightsError, match="are not of 3 classes"):
+        SetCalibration.from_arrays(found.to_arrays(), 3)
+    broken = found.to_arrays() | {"adaptive": np.full(150, np.nan)}
+    with pytest.raises(WeightsError, match="are not of 5 classes"):
+        SetCalibration.from_arrays(broken, 5)
+    with pytest.raises(WeightsError, match="are kept as"):
+        SetCalibration.from_arrays({"labels": labels}, 5)
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, 95, math.nan, math.inf])

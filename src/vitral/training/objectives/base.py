@@ -23,7 +23,8 @@ from vitral.engines.torch_engine import Precision, autocast
 from vitral.evaluation import Score
 from vitral.evaluation.fit import Fitted
 from vitral.model import StepSamples, ViT
-from vitral.specs import Calibration, ImageSpec
+from vitral.specs import ImageSpec
+from vitral.specs.tree import ClassTree
 
 BACKBONE = "backbone."
 
@@ -111,16 +112,21 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
-    def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
-        """Return what the observed validation images amount to."""
+    def score(self, observed: Observed, fitted: Fitted | None = None) -> Score:
+        """Return what observed images amount to; `fitted` is what was fitted to these very ones."""
         raise NotImplementedError
 
     def remark(self, score: Score) -> str | None:
         """Return a sentence that a person should read after a validation, if there is one."""
         return None
 
-    def fit(self, observed: Observed) -> Fitted:
-        """Return what is fitted to validation images and travels in the artifact; see fit.fit."""
+    def fit(
+        self, observed: Observed, tree: ClassTree | None = None, *, fresh: bool = False
+    ) -> Fitted:
+        """Return what is fitted to validation images and travels in the artifact; see fit.fit.
+
+        `tree` groups the classes; `fresh` says that the images choose no weights.
+        """
         return Fitted()
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:

@@ -11,11 +11,12 @@ from vitral import evaluation
 from vitral.data.loader import Batch, View
 from vitral.errors import SpecError
 from vitral.evaluation import Score, fit
+from vitral.evaluation.answer_sets import LEVEL
 from vitral.evaluation.fit import Fitted
 from vitral.images import augment, preprocess
 from vitral.model import ViT
-from vitral.specs import Calibration
 from vitral.specs.task import TaskKind
+from vitral.specs.tree import ClassTree
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import Classification, Recipe
 
@@ -75,22 +76,28 @@ class ClassificationObjective(Objective):
         with self.autocast():
             return network(images)
 
-    def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
-        """Return the evaluation; `calibration` is one that was fitted on these very images."""
+    def score(self, observed: Observed, fitted: Fitted | None = None) -> Score:
+        """Return the evaluation; what is `fitted` was fitted to these very images."""
+        fitted = fitted or Fitted()
+        sets = fitted.sets
         return evaluation.evaluate(
             "multi_label" if self.multi_label else "single_label",
             observed.values,
             observed.labels,
             self.classes,
             observed.keys,
-            calibration=calibration,
+            calibration=fitted.calibration,
             cross_fit=True,
+            tree=fitted.tree,
+            rule=None if sets is None else sets.rule(LEVEL, "adaptive"),
         )
 
-    def fit(self, observed: Observed) -> Fitted:
+    def fit(
+        self, observed: Observed, tree: ClassTree | None = None, *, fresh: bool = False
+    ) -> Fitted:
         """Return what is fitted to these images; several labels have no calibration."""
         kind: TaskKind = "multi_label" if self.multi_label else "single_label"
-        return fit.fit(kind, observed.values, observed.labels)
+        return fit.fit(kind, observed.values, observed.labels, self.classes, tree, fresh=fresh)
 
     def _prepared(self, batch: Batch, position: StepPosition) -> tuple[Tensor, Tensor]:
         """Return normalised images and targets, mixed where the recipe mixes."""

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from vitral.data.loader import Batch, View
 from vitral.errors import ModelError, SpecError
 from vitral.evaluation import Prediction, Score
+from vitral.evaluation.fit import Fitted
 from vitral.evaluation.intervals import Z_95
 from vitral.evaluation.score import Table, share_line
 from vitral.images import preprocess
 from vitral.images.seeds import seed_of
 from vitral.model import PatchCorruption, StepSamples, ViT
-from vitral.specs import Calibration, ModelSpec
+from vitral.specs import ModelSpec
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import MaskedPatches, Recipe
 
@@ -97,7 +98,7 @@ class MaskedPatchObjective(Objective):
         means = torch.stack([losses.mean(1), right.mean(1)], dim=1)
         return torch.cat([means, targets.to(means)], dim=1)
 
-    def score(self, observed: Observed, calibration: Calibration | None = None) -> Score:
+    def score(self, observed: Observed, fitted: Fitted | None = None) -> Score:
         """Return the share of right colours, with the loss and what guessing would cost."""
         return PatchScore.of(observed.values)
 
