@@ -9,6 +9,7 @@ What is filled in is read by `--labels relabel.csv` (`data.corrections`); nothin
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
@@ -89,8 +91,9 @@ def next_pictures(
 
     Of ten times as many pictures of the smallest margin between the two best classes, k-means makes
     as many groups in the network's features, weighted by how unsure it is; the picture nearest to
-    each middle is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning"). The least sure come
-    first. Of several labels the margin of the class nearest to one half counts.
+    each middle is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning"). A foreign picture
+    counts as unsure by how far it lies beyond the limit. The least sure come first. Of several
+    labels the margin of the class nearest to one half counts.
 
     Args:
         classifier: the model.
@@ -105,21 +108,37 @@ def next_pictures(
     splits = _all_of(sources, classifier)
     outputs, places = _outputs(classifier, splits, tick)
     probabilities, features = _parts(classifier, outputs)
-    unsure = _unsureness(probabilities, several=classifier.task.multi_label)
+    unsure = unsureness(probabilities, several=classifier.task.multi_label)
+    distances = np.zeros(len(unsure))
+    if classifier.foreign is not None:
+        distances = classifier.foreign.distances(outputs.values[:, len(classifier.classes) :])
     whole = {str(Path(path).absolute()) for path in done}
-    left = np.array([str(Path(place).absolute()) not in whole for _, place in places], dtype=bool)
-    if not left.any():
-        raise DataError("Every picture has its label by now; give others.")
+    left = [str(Path(place).absolute()) not in whole for _, place in places]
     rows = np.flatnonzero(left)
-    rows = rows[np.argsort(-unsure[rows], kind="stable")][: max(AMONG * count, count)]
-    chosen = (
-        rows if len(rows) <= count else rows[_unlike(features[rows], unsure[rows], count, seed)]
-    )
-    chosen = chosen[np.argsort(-unsure[chosen], kind="stable")]
+    if not len(rows):
+        raise DataError("Every picture has its label by now; give others.")
+    worth = np.maximum(unsure, (distances - 1).clip(0, 1))
+    chosen = rows[choose(worth[rows], features[rows], count, seed)]
     suggestions = [
-        _suggestion(classifier, probabilities[row], *places[row], given="") for row in chosen
+        _suggestion(classifier, probabilities[row], *places[row], foreign=distances[row] > 1)
+        for row in chosen
     ]
     return Ranking(rows=tuple(suggestions), looked_at=len(unsure), failed=tuple(outputs.failed))
+
+
+def choose(worth: np.ndarray, features: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Picks rows of much worth that are unlike one another, those of the most worth first.
+
+    Args:
+        worth: (n,), from 0 to 1.
+        features: (n, width), of length one.
+        count: how many to pick; all where there are no more.
+        seed: of k-means.
+    """
+    rows = np.argsort(-worth, kind="stable")[: AMONG * count]
+    if len(rows) > count:
+        rows = rows[_unlike(features[rows], worth[rows], count, seed)]
+    return rows[np.argsort(-worth[rows], kind="stable")]
 
 
 def label_errors(
@@ -160,7 +179,7 @@ def label_errors(
         classifier, listing.splits, tick, root=root if root.is_dir() else root.parent
     )
     _, features = _parts(classifier, outputs)
-    probabilities = _held_out_probabilities(features, outputs.labels, len(listing.classes), seed)
+    probabilities = held_out_probabilities(features, outputs.labels, len(listing.classes), seed)
     predictions = []
     for row, (path, _) in enumerate(places):
         answer = int(probabilities[row].argmax())
@@ -215,10 +234,10 @@ def _all_of(sources: Sequence[str | Path], classifier: Classifier) -> tuple[Spli
 
 def _whole(split: Split, root: Path) -> Split:
     """The same pictures, called by their whole paths where they are files."""
-    names = tuple(split.key(index) for index in range(len(split)))
-    if not all((root / name).is_file() for name in names):
+    names = tuple(str((root / split.key(index)).absolute()) for index in range(len(split)))
+    if not all(Path(name).is_file() for name in names):
         return split
-    return replace(split, reader=Files(str(root.absolute()), names), rows=np.arange(len(names)))
+    return replace(split, reader=Files("", names), rows=np.arange(len(names)))
 
 
 def _outputs(
@@ -265,8 +284,8 @@ def _parts(classifier: Classifier, outputs: Outputs) -> tuple[np.ndarray, np.nda
     return classifier.task.probabilities(logits).numpy(), features / np.maximum(lengths, 1e-12)
 
 
-def _unsureness(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
-    """One less the margin between the two best classes, from 0 (sure) to 1."""
+def unsureness(probabilities: np.ndarray, *, several: bool = False) -> np.ndarray:
+    """Gives one less the margin between the two best classes, from 0 (sure) to 1."""
     if several or probabilities.shape[1] == 1:
         return 1 - np.abs(2 * probabilities - 1).min(axis=1)
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
@@ -275,9 +294,11 @@ def _unsureness(probabilities: np.ndarray, *, several: bool) -> np.ndarray:
 
 def _unlike(features: np.ndarray, weights: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The rows nearest to the middles of `count` groups of rows; each once."""
-    middles = KMeans(count, n_init=1, random_state=seed).fit(
-        features, sample_weight=np.maximum(weights, 1e-6)
-    )
+    with warnings.catch_warnings():  # copies make fewer groups than are asked for, which is fine
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        middles = KMeans(count, n_init=1, random_state=seed).fit(
+            features, sample_weight=np.maximum(weights, 1e-6)
+        )
     distances = middles.transform(features)
     chosen: list[int] = []
     for group in range(count):
@@ -287,14 +308,16 @@ def _unlike(features: np.ndarray, weights: np.ndarray, count: int, seed: int) ->
 
 
 def _suggestion(
-    classifier: Classifier, probabilities: np.ndarray, path: str, place: str, *, given: str
+    classifier: Classifier, probabilities: np.ndarray, path: str, place: str, *, foreign: bool
 ) -> Suggestion:
     order = np.argsort(-probabilities, kind="stable")[:2]
     best = [(classifier.classes[i], float(probabilities[i])) for i in order]
     shown = " or ".join(f"{name} ({score:.2f})" for name, score in best)
+    if foreign:
+        shown += ", and unlike all classes"
     return Suggestion(
         path=path,
-        given=given,
+        given="",
         suggested=best[0][0],
         score=best[0][1],
         reason=shown,
@@ -302,10 +325,10 @@ def _suggestion(
     )
 
 
-def _held_out_probabilities(
+def held_out_probabilities(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int
 ) -> np.ndarray:
-    """The probabilities of each picture by a head that did not learn from it: (n, classes)."""
+    """Gives the probabilities of each picture by a head that did not learn it: (n, classes)."""
     counts = np.bincount(labels, minlength=classes)
     often = np.flatnonzero(counts[labels] >= 2)
     if not len(often):
