@@ -23,7 +23,7 @@ def convert(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A checkpoint (.npz .safetensors .pth .bin), its folder, an id, or an artifact.",
+            help="A checkpoint (.npz .safetensors .pth .ckpt), its folder, an id, or an artifact.",
         ),
     ],
     target: Annotated[
@@ -36,6 +36,10 @@ def convert(
         typer.Option("--set", help="What tensors do not tell: model.heads=6, images.crop=0.9."),
     ] = None,
     classes: ClassFile = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="What the low-rank updates of a peft folder change."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring weights from any format into Vitral, or back, and prove that nothing changed."""
@@ -43,7 +47,14 @@ def convert(
 
     pixels = parse_size(size)
     report = convert_weights(
-        source, target, to=to, size=pixels, changes=set_ or (), classes=classes, announce=print_note
+        source,
+        target,
+        to=to,
+        size=pixels,
+        changes=set_ or (),
+        classes=classes,
+        announce=print_note,
+        base=base,
     )
     if as_json:
         print_json(report.to_dict())

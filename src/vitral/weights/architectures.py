@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 # what it is, and expressions that each find one of its names
 KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("LoRA updates alone, without the network that they change", (r"lora_(A|B|up|down)\b",)),
+    (
+        "a network with low-rank updates beside its weights (where it was made, "
+        "model.merge_and_unload() in peft merges them)",
+        (r"lora_A\b", r"\.base_layer\.weight"),
+    ),
+    (
+        "LoRA updates alone, without the network that they change (with adapter_config.json in "
+        "one folder: vitral convert FOLDER OUT --base WEIGHTS)",
+        (r"lora_(A|B|up|down)\b",),
+    ),
     ("a diffusion model", (r"(^|\.)diffusion_model\.|first_stage_model\.|adaLN_modulation",)),
     ("a diffusion model", (r"(^|\.)down_blocks\.\d", r"(^|\.)up_blocks\.\d")),
     ("a detector (YOLO)", (r"(^|\.)model\.\d+\.(cv\d|dfl|m\.\d)",)),

@@ -99,12 +99,14 @@ def read(path: Path, join: Joined | None = None) -> Source:
         path = path.parent
     if path.is_dir():
         content = _folder_content(path, join)
-        config = _json(path / "config.json")
-        preprocessor = _json(path / "preprocessor_config.json")
+        config = json_file(path / "config.json")
+        preprocessor = json_file(path / "preprocessor_config.json")
     else:
         content = file_content(path)
-        config = _json(path.with_name("config.json")) if path.suffix != ".npz" else None
-        preprocessor = None if config is None else _json(path.with_name("preprocessor_config.json"))
+        config = json_file(path.with_name("config.json")) if path.suffix != ".npz" else None
+        preprocessor = (
+            None if config is None else json_file(path.with_name("preprocessor_config.json"))
+        )
     return Source(
         path=path,
         tensors=content.tensors,
@@ -146,7 +148,7 @@ def _shards(folder: Path) -> list[Path]:
     index = next((folder / name for name in INDICES if (folder / name).exists()), None)
     if index is None:
         return []
-    names = (_json(index) or {}).get("weight_map")
+    names = (json_file(index) or {}).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise WeightsError(f"{index} lists no shards; download the folder again.")
     shards = sorted({Path(str(name)).name for name in names.values()})
@@ -325,7 +327,8 @@ def _without_tensors(values: Any) -> str:
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def json_file(path: Path) -> dict[str, Any] | None:
+    """Read settings; None where there is no such file. Raises WeightsError for anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

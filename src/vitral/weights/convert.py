@@ -64,7 +64,7 @@ class ConversionReport:
         return {"home" if key == "format" else key: value for key, value in asdict(self).items()}
 
 
-def convert(
+def convert(  # noqa: PLR0913 - one argument per option of the command
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
@@ -73,10 +73,12 @@ def convert(
     changes: Sequence[str] = (),
     classes: str | os.PathLike[str] | None = None,
     announce: Callable[[str], None] = print,
+    base: str | os.PathLike[str] | None = None,
 ) -> ConversionReport:
     """Write the weights at `source` as the format `to` has them, at `target`, with a proof beside.
 
-    `source` is whatever `read_weights` takes, with the same `size`, `changes` and `announce`.
+    `source` is whatever `read_weights` takes, with the same `size`, `changes`, `announce` and
+    `base`.
     `to` is "vitral" (an artifact folder) or one of `formats.names()`.
     `target` is a new folder, or a new file whose suffix says the format. `classes` is a file of
     class names for the logits.
@@ -86,7 +88,7 @@ def convert(
     """
     target = Path(target)
     _check_target(target, to)
-    weights = read_weights(source, size=size, changes=changes, announce=announce)
+    weights = read_weights(source, size=size, changes=changes, announce=announce, base=base)
     if classes is not None:
         weights = _named(weights, classes)
     done = _started(source, target, to, weights)

@@ -36,9 +36,11 @@ HUB_ID = re.compile(
     r"(?P<prefix>hf[-_]hub:)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?"
 )
 FILES = re.compile(r"\.(safetensors|npz|pth?|bin|ckpt|json|toml|csv|tar|zip)$", re.IGNORECASE)
-SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
-INDEX = "model.safetensors.index.json"
-SMALL = ("config.json", "preprocessor_config.json")  # how the model and its images are made
+SHARD = re.compile(r"(?:pytorch_)?model-\d+-of-(\d+)(\.safetensors|\.bin)")
+INDICES = {".safetensors": "model.safetensors.index.json", ".bin": "pytorch_model.bin.index.json"}
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")  # low-rank updates of peft
+# how the model, its images and its updates are made
+SMALL = ("config.json", "preprocessor_config.json", "adapter_config.json")
 # of an artifact that `vitral push` put there
 OURS = ("model.json", "calibration.safetensors", "kept.safetensors")
 OF_THE_DISK = (*files.NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -160,11 +162,14 @@ def _weights(names: Iterable[str]) -> list[str]:
     present = set(names)
     if "model.safetensors" in present:
         return ["model.safetensors"]
-    shards = sorted(name for name in present if SHARD.fullmatch(name))
-    if INDEX in present and shards and all(_total(name) == len(shards) for name in shards):
-        return [*shards, INDEX]
-    if "pytorch_model.bin" in present:
-        return ["pytorch_model.bin"]
+    for suffix, index in INDICES.items():
+        shards = sorted(x for x in present if SHARD.fullmatch(x) and x.endswith(suffix))
+        if index in present and shards and all(_total(name) == len(shards) for name in shards):
+            return [*shards, index]
+        if suffix == ".bin" and "pytorch_model.bin" in present:
+            return ["pytorch_model.bin"]
+    if updates := [name for name in ADAPTERS if name in present]:
+        return updates[:1]
     arrays = [name for name in present if name.endswith(".npz") and "/" not in name]
     return arrays if len(arrays) == 1 else []
 

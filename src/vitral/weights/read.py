@@ -15,12 +15,20 @@ from torch import Tensor
 
 from vitral.catalog.checkpoints import checkpoint
 from vitral.data.decisions import Decision
-from vitral.errors import UsageError, WeightsError
+from vitral.errors import UsageError, VitralError, WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.specs.fields import assign
 from vitral.storage import files
-from vitral.weights import artifact, checkpoint_files, class_names, download, formats
+from vitral.weights import (
+    adapters,
+    artifact,
+    checkpoint_files,
+    class_names,
+    download,
+    formats,
+)
 from vitral.weights import one_logit as one_logits
+from vitral.weights.adapters import Adapter
 from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Format
@@ -83,6 +91,7 @@ def read_weights(
     changes: Sequence[str] = (),
     announce: Callable[[str], None] = print,
     unusable_head: UnusableHead = "refuse",
+    base: str | os.PathLike[str] | None = None,
 ) -> Weights:
     """Read a run or artifact folder, a checkpoint of any format, or published weights by id.
 
@@ -90,7 +99,8 @@ def read_weights(
     not tell; "weights.part=PREFIX" and "weights.head=NAME" choose among what a file holds,
     and "weights.labels=several" says that its classes do not exclude each other.
     `announce` is told of a download before it begins. `unusable_head` says whether a head that is
-    no linear layer is an error, or left out, as a fine-tune may.
+    no linear layer is an error, or left out, as a fine-tune may. `base` names the weights under the
+    low-rank updates of peft, where these do not or they lie elsewhere.
 
     Raises WeightsError, with the reason in a sentence, for anything else.
     """
@@ -105,6 +115,14 @@ def read_weights(
     if ours:
         read = partial(_read_artifact, size=size, changes=changes)
         return files.read_folder(artifact.locate(path), read)
+    if adapters.is_adapter(path):
+        adapter = adapters.read(path)
+        whole = _read_base(adapter, base, size, changes, announce)
+        return _with_updates(adapter, whole, size, changes, unusable_head)
+    if base is not None:
+        raise UsageError(
+            f"--base is for the low-rank updates of peft, and {path} is no such folder."
+        )
     source = checkpoint_files.read(path, formats.join)
     if row is not None and source.config is None:
         source = replace(source, config=formats.named(row.format).published_config(row.model))
@@ -153,6 +171,69 @@ def read_source(
         one_logit=one_logit,
         decisions=tuple(Decision("start", f"{note[0].upper()}{note[1:]}.") for note in notes),
     )
+
+
+def _read_base(
+    adapter: Adapter,
+    base: str | os.PathLike[str] | None,
+    size: tuple[int, int] | None,
+    changes: Sequence[str],
+    announce: Callable[[str], None],
+) -> Weights:
+    """The weights that updates were learnt on; the error for one that is not there says --base."""
+    named = os.fspath(base or adapter.base)
+    hint = f"Name it: vitral convert {adapter.path} OUT --base WEIGHTS."
+    if not named:
+        raise WeightsError(f"{adapter.path} holds updates and does not name their base. {hint}")
+    beside = adapter.path / named
+    place = str(beside) if beside.exists() else named
+    try:
+        return read_weights(
+            place,
+            size=None if is_artifact(Path(place)) else size,
+            changes=changes,
+            announce=announce,
+            unusable_head="drop",
+        )
+    except VitralError as error:
+        raise type(error)(f"The base of {adapter.path}: {error} {hint}") from None
+
+
+def _with_updates(
+    adapter: Adapter,
+    base: Weights,
+    size: tuple[int, int] | None,
+    changes: Sequence[str],
+    unusable_head: UnusableHead,
+) -> Weights:
+    """The base with the updates in its weights."""
+    spec = base.card.model
+    own = base.layout or Layout(table=formats.named(formats.OWN).table_for(spec))
+    table = tables()[own.table]
+    source = base.source
+    if source is None:
+        named = table.write(base.tensors, spec.heads, own, base.passthrough)
+        config = {"spec": {**spec.to_dict()}} if base.layout is None else None
+        source = Source(path=adapter.path, tensors=named, config=config)
+    merged, notes = adapters.merged(adapter, source, table)
+    if base.source is None and base.layout is not None:
+        changes = [
+            f"model.{name}={json.dumps(x)}"
+            for name, x in spec.to_dict().items()
+            if name not in ("classes", "name", "size", "resnet")
+        ]
+        size = spec.size
+    weights = read_source(merged, size=size, changes=changes, unusable_head=unusable_head)
+    card = weights.card
+    if base.source is None:
+        same = card.model.classes == spec.classes
+        card = replace(
+            card,
+            images=base.card.images,
+            classes=base.card.classes if same else card.classes,
+            labels=base.card.labels,
+        )
+    return replace(weights, card=card, notes=(*notes, *weights.notes))
 
 
 def _leave_out(
