@@ -5,9 +5,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vitral.data.shapes import KINDS, draw, label_of
+
+TURNS = {"right": 0, "up": 90, "left": 180, "down": 270}
+
+
+def arrow(name: str, random: np.random.Generator) -> np.ndarray:
+    """An arrow of any colour and size somewhere on a noisy ground, that points this way."""
+    side = 40
+    image = Image.new("RGB", (side, side), tuple(map(int, random.integers(0, 90, 3))))
+    draw = ImageDraw.Draw(image)
+    colour = tuple(map(int, random.integers(150, 256, 3)))
+    half = random.uniform(9, 13)
+    x, y = random.uniform(half + 2, side - half - 2, 2)
+    draw.line((x - half, y, x + half, y), fill=colour, width=3)
+    draw.polygon([(x + half, y), (x, y - half / 1.5), (x, y + half / 1.5)], fill=colour)
+    pixels = np.asarray(image.rotate(TURNS[name])).astype(int)
+    noise = random.integers(-9, 10, pixels.shape)
+    return (pixels + noise).clip(0, 255).astype(np.uint8)
 
 
 def draw_folder(folder: Path, kinds: int, each: int, size: int = 32, first: int = 0) -> Path:

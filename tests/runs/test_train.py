@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
+from drawn import arrow
 from vitral import load, train
 from vitral.data.loader import eval_batches
 from vitral.images.preprocess import normalise
@@ -85,3 +87,30 @@ def test_a_probe_moves_the_head_alone_and_is_the_logistic_regression(
         expected = features @ after["head.weight"].T + after["head.bias"]
         logits = classifier.logits(normalise(batch.images, classifier.card.images))
     np.testing.assert_allclose(logits.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_flips_of_classes_that_a_mirror_turns_into_one_another_are_spoken_of(
+    vitral: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for name in ("left", "right"):
+        (tmp_path / "arrows" / name).mkdir(parents=True)
+        for index in range(45):
+            picture = Image.fromarray(arrow(name, random))
+            picture.save(tmp_path / "arrows" / name / f"{index}.png")
+    options = ("--model", "mu/8", "--size", "32", "--epochs", "1", "--set", "data.workers=0")
+    run = tmp_path / "run"
+    code, _, err = vitral("train", tmp_path / "arrows", *options, "--out", run)
+    assert code == 0, err
+    (said,) = (line for line in err.splitlines() if "turns classes into one another" in line)
+    assert said.startswith("flips ") and "--set augment.flip=0" in said
+    assert "mistakes are between classes that a mirror turns into one another" in err
+    decisions = json.loads((run / "recipe.json").read_text())["decisions"]
+    assert {one["topic"] for one in decisions} >= {"recipe", "layout", "labels", "split", "fit"}
+    assert [one["pairs"] for one in decisions if one["topic"] == "flips"] == [[["left", "right"]]]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "A mirror turns classes into one another" in page and ">mirrored</span>" in page
+    without = ("--set", "augment.flip=0", "--dry-run", "--json")
+    code, out, err = vitral("train", tmp_path / "arrows", *options, *without)
+    assert code == 0, err
+    assert "flips" not in {one["topic"] for one in json.loads(out)["decisions"]}

@@ -20,8 +20,8 @@ it. What is wrong with single files is a `Problem`; a decision counts them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 Topic = Literal[
     "recipe",  # which recipe, and why
@@ -32,6 +32,7 @@ Topic = Literal[
     "files",  # which files are not used
     "pixels",  # how unusual pictures are read: turned upright, transparent, 16 bits, bands
     "start",  # what was assumed of the weights to start from
+    "flips",  # whether mirrored pictures may be learnt from
     "fit",  # how a picture becomes the tensor that the network reads
 ]
 
@@ -43,10 +44,12 @@ class Decision:
     Attributes:
         topic: what it is about; lines come in the order of Topic.
         sentence: what was chosen.
+        pairs: of classes, where it is about such.
     """
 
     topic: Topic
     sentence: str
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def in_order(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
@@ -60,6 +63,10 @@ def to_lines(decisions: Iterable[Decision], width: int = 6) -> list[str]:
     return [f"{one.topic:<{width}} {one.sentence}" for one in in_order(decisions)]
 
 
-def to_json(decisions: Iterable[Decision]) -> list[dict[str, str]]:
-    """Gives plain JSON values: [{"topic": ..., "sentence": ...}]."""
-    return [asdict(one) for one in in_order(decisions)]
+def to_json(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
+    """Gives plain JSON values: [{"topic": ..., "sentence": ...}], with "pairs" where there are."""
+    values = []
+    for one in in_order(decisions):
+        pairs = {"pairs": [list(pair) for pair in one.pairs]} if one.pairs else {}
+        values.append({"topic": one.topic, "sentence": one.sentence, **pairs})
+    return values

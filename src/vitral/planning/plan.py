@@ -22,6 +22,7 @@ from vitral.data.problems import refuse_bands
 from vitral.data.sources import Dataset
 from vitral.engines.torch_engine import best_device
 from vitral.errors import DataError, UsageError
+from vitral.evaluation.mirror import Mirror, look_in_the_mirror
 from vitral.planning import benchmark
 from vitral.planning.choose import Facts, choose
 from vitral.planning.origins import origins_of
@@ -47,6 +48,7 @@ class Plan:
         origins: dotted field -> where its value comes from.
         data: the open images.
         weights: what the recipe's `start` names; None where new ones are drawn.
+        mirror: what flips would do to the classes; None where nothing flips or can be said.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Plan:
     origins: Mapping[str, str]
     data: Dataset
     weights: Weights | None
+    mirror: Mirror | None = None
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -64,7 +67,11 @@ class Plan:
         fit = Decision("fit", self.recipe.images.sentence)
         pixels = self.recipe.images.sentence_of_bands
         bands = [Decision("pixels", pixels)] if pixels else []
-        return in_order([recipe, *self.data.decisions, *of_weights, *bands, fit])
+        flips = []
+        if self.mirror is not None and self.mirror.sentence:
+            pairs = tuple((pair.first, pair.second) for pair in self.mirror.pairs)
+            flips.append(Decision("flips", self.mirror.sentence, pairs))
+        return in_order([recipe, *self.data.decisions, *of_weights, *bands, *flips, fit])
 
 
 def plan(request: Request) -> Plan:
@@ -98,7 +105,17 @@ def plan(request: Request) -> Plan:
         origins={**origins_of(stages, request), **measured},
         data=data,
         weights=weights,
+        mirror=_mirror(recipe, data),
     )
+
+
+def _mirror(recipe: Recipe, data: Dataset) -> Mirror | None:
+    """What flips would do to the classes, where the recipe flips; the first process looks."""
+    labels = isinstance(recipe.objective, Classification)
+    first = os.environ.get("RANK", "0") == "0"
+    if not (labels and first and recipe.augment.flip > 0):
+        return None
+    return look_in_the_mirror(data.train, data.classes, recipe.images)
 
 
 def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = True) -> Dataset:

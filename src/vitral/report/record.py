@@ -42,6 +42,7 @@ class Record:
         unknown: images left out of each class that the model does not know.
         compared: another model's name, and how it fares on these images.
         decisions: topic and sentence of everything that was chosen for the user.
+        mirrored: pairs of classes, either way round, that a mirror turns into one another.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Record:
     unknown: Mapping[str, int] = field(default_factory=dict)
     compared: tuple[str, Comparison] | None = None
     decisions: tuple[tuple[str, str], ...] = ()
+    mirrored: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def kind(self) -> TaskKind:
@@ -136,7 +138,23 @@ def read_record(run: Path) -> Record:
         summary=_summary(run / "evaluation.json", answers.predictions),
         views=views.read_bytes() if views.is_file() else b"",
         decisions=_decisions(content),
+        mirrored=_mirrored(content),
     )
+
+
+def mirrored_pairs(run: Path) -> frozenset[tuple[str, str]]:
+    """Read which classes the run found, before it began, to be turned into others by a mirror."""
+    return _mirrored(_object(run / "recipe.json"))
+
+
+def _mirrored(content: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    pairs: set[tuple[str, str]] = set()
+    entries = content.get("decisions")
+    for entry in entries if isinstance(entries, list) else []:
+        if _mapping(entry).get("topic") == "flips":
+            for first, second in entry.get("pairs", ()):
+                pairs |= {(first, second), (second, first)}
+    return frozenset(pairs)
 
 
 def _decisions(content: dict[str, Any]) -> tuple[tuple[str, str], ...]:

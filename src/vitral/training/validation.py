@@ -17,8 +17,10 @@ from vitral.errors import ModelError
 from vitral.evaluation import Score, fit, foreign
 from vitral.evaluation.fit import Fitted
 from vitral.evaluation.foreign import Sample
+from vitral.evaluation.mirror import mirrored_mistakes
 from vitral.images import preprocess
 from vitral.model import ViT
+from vitral.report.record import mirrored_pairs
 from vitral.training import before, finetuning, run_folder
 from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
@@ -195,6 +197,9 @@ def finish(session: Session) -> Run:
             run_folder.write_report(out, session.run.data, best, model, session.run.recipe.images)
     if changes is not None:
         session.run.display.note(f"before {changes.line()}")
+    single = best.predictions if not session.run.data.multi_label else ()
+    if remark := mirrored_mistakes(single, mirrored_pairs(out)):
+        session.run.display.note(f"flips  {remark}")
     low, high = (100 * bound for bound in best.interval)
     session.run.display.note(
         f"done in {clock(progress.seconds)}: {best.headline} {100 * best.score:.2f} % "
