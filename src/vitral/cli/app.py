@@ -29,7 +29,9 @@ LOOK = "Look around"
 MOVE = "Move weights and images"
 UNDERSTAND = "Understand a model"
 
-DATA = typer.Argument(help="Class folders, a CSV, tar shards, parquet, hf:NAME, digits or shapes.")
+DATA = typer.Argument(
+    help="Class folders, a table, tar shards, parquet, hf:NAME, digits or shapes."
+)
 Data = Annotated[str, DATA]
 RunArgument = Annotated[
     str, typer.Argument(help="Run or artifact folder, a checkpoint, or an id like timm/NAME.")

@@ -100,7 +100,7 @@ class Table:
         return locate(written, self.path.parent, self.root, part)
 
     def _lacking(self, row: Row) -> Problem:
-        reason = f"{self._line(row.line)} has no {row.lacks}."
+        reason = f"{self._line(row.line)} has {row.lacks}."
         return Problem(row.name or self.path.name, reason, "empty-row")
 
     def _missing(self, row: Row, located: Located, beside: dict[Path, dict[str, str]]) -> Problem:

@@ -56,9 +56,10 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     """Finds the classes, the images and the splits of what the user named.
 
     Args:
-        source: a folder of class folders, with or without train/ and val/; a CSV file, or a folder
-            with train.csv; tar shards (a folder, a pattern, a URL); parquet or arrow files;
-            hf:NAME; or a name of BUILT_IN (a folder of that name is reached as ./digits).
+        source: a folder of class folders, with or without train/ and val/; a table (CSV, JSON), or
+            a folder with tables; list.csv@test for one part of it; tar shards (a folder, a pattern,
+            a URL); parquet or arrow files; hf:NAME; or a name of BUILT_IN (a folder of that name is
+            reached as ./digits).
         seed, val_fraction, size, count, labelled: as in SourceOptions. Without labels there are
             no classes, and every label is -1.
         allow_unreadable: go on with more than 1 % of unreadable files, and with rows of a CSV file
@@ -88,7 +89,13 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     if layout.train is None:
-        raise DataError(f"{source} has {layout.held_name}/ but no train/; add the training images.")
+        if layout.kind.endswith("folders"):
+            raise DataError(
+                f"{source} has {layout.held_name}/ but no train/; add the training images."
+            )
+        raise DataError(
+            f"{source} has images of {layout.held_name} and none to train on; add some."
+        )
     parts = scan((layout.train, layout.held_out), layout, options)
     scanned = parts[0]
     held = parts[1] if len(parts) > 1 else None

@@ -113,6 +113,13 @@ def _chosen(root: Path, inner: Path, split: FolderSplit) -> Iterator[Decision]:
         yield Decision("layout", f"The parts of the split are {called}; the classes are {classes}.")
     for part in split.unlabelled:
         yield without_labels(part, root)
+    for part in split.beside:
+        if names.part_of(part.name, alone=False) in ("val", "test"):
+            yield Decision(
+                "files",
+                f"The images of {relative(part, root)}/ are not used here; the model can be scored "
+                f"on them: vitral evaluate RUN {part}",
+            )
 
 
 def without_labels(part: Path, root: Path) -> Decision:
@@ -156,6 +163,7 @@ def find(root: Path) -> FolderSplit:
     train = trains[0]
     about = names.without_part(train.name)
     others = [c for c in inner if c != train and (plain[c] or names.without_part(c.name) == about)]
+    others.sort(key=lambda c: c.name.casefold() not in names.HELD_OUT)
     if not others and (plain[train] is None or _is_a_class(train, children, inner[train])):
         return FolderSplit()
     held: dict[Part, Path] = {}

@@ -8,6 +8,7 @@ from vitral.data import (
     folder_splits,
     hub,
     listed_folders,
+    other_files,
     problems,
     tar_shards,
 )
@@ -41,6 +42,10 @@ def find(source: str, options: SourceOptions) -> DataLayout:
     layout = recognise(source, options)
     if layout is None:
         problems.existing(source.removeprefix("file://"))
+        kind = other_files.kind_of(source)
+        if kind is not None:
+            way = f"{kind.way[0].upper()}{kind.way[1:]}."
+            raise DataError(f"{source} is of a kind ({kind.name}) that Vitral does not read. {way}")
         holding = "one folder for each class" if options.labelled else "images"
         raise DataError(f"{source} is a file; name a folder that holds {holding}.")
     return layout

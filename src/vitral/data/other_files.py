@@ -54,6 +54,7 @@ KINDS = (
         (".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".lif", ".vsi"),
     ),
     Kind("archives", "unpack them", (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z", ".zst")),
+    Kind("workbooks", "save the table as CSV", (".xlsx", ".xls", ".ods", ".numbers")),
     Kind("tar files", "unpack them, or give them to Vitral as shards", (".tar",)),
     Kind("records of TensorFlow", "write their pictures as files", (".tfrecord", ".tfrecords")),
     Kind("point clouds", "render them as pictures", (".pcd", ".ply", ".las", ".laz")),

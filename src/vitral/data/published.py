@@ -65,7 +65,7 @@ def _cub(folder: Path, root: Path) -> Table | None:
         _, own = labels.get(number, (0, ""))
         _, called = classes.get(own, (0, own))
         part: Part = "train" if is_train.get(number, (0, "1"))[1] == "1" else "test"
-        lacks = "" if called else "label"
+        lacks = "" if called else "no label"
         sheet.rows.append(Row(line, f"images/{name}", (called,) if called else (), part, lacks))
     how = "The labels and the split are those of image_class_labels.txt and train_test_split.txt."
     return _table(folder / "images.txt", root, sheet, how)

@@ -27,9 +27,14 @@ from vitral.data.table_text import Cell, Grid, read_grid
 from vitral.errors import DataError
 from vitral.wording import listed
 
+_FEW = 10  # rows, of which each may have a label of its own
 _LOOKED_AT = 50  # rows that tell whether a column names pictures
 _TOLD = ("split", "subset", "partition", "usage", "fold", "kfold", "data_split", "phase")
 _PIXELS = re.compile(r"(pixels?|px)_?\d*|\d+x\d+", re.IGNORECASE)
+_BOXES = frozenset(
+    {"xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "roix1", "roiy1", "roix2", "roiy2"}
+    | {"bboxx1", "bboxy1", "bboxx2", "bboxy2", "bbox", "boundingbox"}
+)
 _MANY = 64  # columns of numbers, from which they are a picture
 
 
@@ -42,7 +47,7 @@ class Row:
         name: the path as written, with forward slashes.
         labels: sorted.
         part: of a split; None where the table has none, or the row's cell is empty.
-        lacks: "path" or "label" where it has none.
+        lacks: what is wrong with it, such as "no label"; "" for a row that can be used.
     """
 
     line: int
@@ -144,11 +149,16 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
         sheet.labels_unused = bool(names.positions(header, names.LABEL_COLUMNS))
     parts = parts or _split_by_folder(reading, written, labels)
     sheet.multi_label = multi_label
-    for number, (line, _) in enumerate(grid.rows):
+    for number, (line, cells) in enumerate(grid.rows):
         name = written[number]
-        lacks = "" if name else "path"
+        lacks = "" if name else "no path"
         if name and not labels[number] and not may_be_empty:
-            lacks = "label"
+            lacks = "no label"
+        if grid.header and any(cells[len(grid.header) :]):
+            lacks = (
+                f"{len(cells)} cells, and the first line names {len(grid.header)} columns; put "
+                f"quotes around what has a comma in it"
+            )
         part = parts[number] if parts else None
         row_name = posixpath.normpath(name) if name else ""
         sheet.rows.append(Row(line, row_name, labels[number], part, lacks))
@@ -241,6 +251,12 @@ def _labels(reading: _Reading, written: Sequence[str]) -> tuple[list[tuple[str, 
     """(the labels of each row, whether there may be several, whether there may be none)."""
     column = _label_column(reading)
     where = reading.where.name
+    boxes = [name for name in reading.header if names.key(name) in _BOXES]
+    if len(boxes) > 1:
+        reading.say(
+            "labels",
+            f"The boxes of {where} ({listed(boxes)}) are not used: whole pictures are learnt.",
+        )
     if column is None:
         own = _class_columns(reading)
         if own:
@@ -318,6 +334,12 @@ def _only_column(reading: _Reading) -> int | None:
         others = words if len(words) == 1 else others
     if len(others) == 1:
         name = reading.header[others[0]]
+        own = reading.text(others[0])
+        if len(own) > _FEW and len(set(own)) == len(own) and reading.grid.header:
+            raise DataError(
+                f"{reading.where} has no column of labels: each of its {len(own):,} rows has "
+                f"another '{name}'. Write the class of each picture in a column called label."
+            )
         reading.say("labels", f"The label is the only other column of {where}, '{name}'.")
         return others[0]
     columns = listed((f"'{reading.header[index]}'" for index in others), 12)

@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from vitral.data import names
 from vitral.data.decisions import Decision
 from vitral.data.table_text import Cell
+from vitral.errors import DataError
 from vitral.wording import listed
 
 YES = frozenset({"1", "1.0", "true", "yes", "t", "y"})
 NO = frozenset({"0", "0.0", "false", "no", "f", "n"})
 UNKNOWN = frozenset({"-1", "-1.0", "", "nan", "none", "null", "na", "n/a"})
 
+_MISSING = frozenset({"nan", "<na>", "#n/a"})  # what programs write for an empty cell
+_WHOLE = re.compile(r"-?\d+\.0+")
+_FRACTION = re.compile(r"-?\d*\.\d+([eE][-+]?\d+)?")
+_AMOUNTS = 20
 _SEPARATORS = re.compile(r"[|;]")
 _LIST = re.compile(r"\s*(\[.*\]|\(.*\)|\{.*\})\s*", re.DOTALL)
 
@@ -49,6 +54,7 @@ def of_column(name: str, cells: Sequence[Cell], where: str) -> Labels:
     """
     decisions: list[Decision] = []
     plural = names.is_one_of(name, names.MULTI_LABEL_COLUMNS)
+    cells = _as_written([("" if str(cell).casefold() in _MISSING else cell) for cell in cells])
     several, how = _separated(cells, plural)
     if several is None and plural:
         several, how = _by_recurrence(name, [str(cell) for cell in cells])
@@ -56,6 +62,7 @@ def of_column(name: str, cells: Sequence[Cell], where: str) -> Labels:
         if how:
             decisions.append(Decision("labels", f"Column '{name}' of {where}: {how}"))
         single = [_cleaned([cell] if isinstance(cell, str) else cell) for cell in cells]
+        _refuse_amounts(name, single, where)
         multi_label = plural and not all(single)
         return Labels(single, multi_label, multi_label, decisions)
     labels = [_cleaned(own) for own in several]
@@ -63,6 +70,24 @@ def of_column(name: str, cells: Sequence[Cell], where: str) -> Labels:
         Decision("labels", f"Column '{name}' of {where} holds several labels in a cell, {how}.")
     )
     return Labels(labels, True, plural, decisions)
+
+
+def _as_written(cells: Sequence[Cell]) -> list[Cell]:
+    """Numbers without the fraction that a table with empty cells gives them: 3 for 3.0."""
+    if all(not cell or (isinstance(cell, str) and _WHOLE.fullmatch(cell)) for cell in cells):
+        return [str(cell).partition(".")[0] for cell in cells]
+    return list(cells)
+
+
+def _refuse_amounts(name: str, labels: Sequence[tuple[str, ...]], where: str) -> None:
+    """Raises DataError for a column of numbers with fractions, which are no classes."""
+    values = {own[0] for own in labels if own}
+    if len(values) > _AMOUNTS and all(_FRACTION.fullmatch(value) for value in values):
+        raise DataError(
+            f"Column '{name}' of {where} holds {len(values):,} different numbers such as "
+            f"{min(values)}: an amount and no class. Vitral learns classes; write the range that "
+            f"each belongs to."
+        )
 
 
 def _cleaned(own: Iterable[str]) -> tuple[str, ...]:

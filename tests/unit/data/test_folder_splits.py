@@ -137,3 +137,12 @@ def test_a_class_without_pictures_says_what_it_holds(tmp_path):
     assert problem.path == "film"
     assert "2 files ending in .mp4 (videos), such as a.mp4" in problem.reason
     assert "ffmpeg" in problem.reason
+
+
+def test_validation_images_come_before_those_of_an_evaluation(tmp_path):
+    """As Food-11 calls its parts."""
+    parts = ("training", "validation", "evaluation")
+    tree(tmp_path, *(f"{part}/{name}" for part in parts for name in ("a", "b")))
+    data = open_dataset(tmp_path)
+    assert sides(data)[1] == {"validation/a", "validation/b"}
+    assert f"vitral evaluate RUN {tmp_path / 'evaluation'}" in said(data)

@@ -345,3 +345,48 @@ def test_a_picture_of_another_split_is_not_taken_for_one_that_is_missing(tmp_pat
     draw_noise(tmp_path, ["all/train/1.png", "all/val/9.png"])
     found = places(tmp_path, "path,label\nval/9.png,x\nval/2.png,y\n")
     assert found == ["all/val/9.png", "val/2.png: Line 3 of list.csv names no file."]
+
+
+# ------------------------------------------------------------------ careless tables
+
+
+def test_a_comma_without_quotes_does_not_cut_a_label_short(tmp_path):
+    found = sheet(tmp_path, "path,label\na.png,tench, Tinca tinca\nb.png,shark,\n")
+    assert "3 cells, and the first line names 2 columns" in found.rows[0].lacks
+    assert not found.rows[1].lacks, "an empty cell at the end is nothing"
+    draw_noise(tmp_path, ["a.png", "b.png"])
+    with pytest.raises(DataError, match=r"Line 2 of list\.csv has 3 cells.*quotes around"):
+        open_dataset(tmp_path / "list.csv")
+
+
+def test_what_programs_write_for_empty_cells_is_no_class(tmp_path):
+    found = sheet(tmp_path, "path,label\na.png,1.0\nb.png,nan\nc.png,0.0\n")
+    assert [(row.labels, row.lacks) for row in found.rows] == [
+        (("1",), ""), ((), "no label"), (("0",), "")
+    ]  # fmt: skip
+
+
+def test_amounts_and_words_of_every_row_are_no_classes(tmp_path):
+    amounts = "".join(f"{i}.png,{i / 7:.4f}\n" for i in range(30))
+    with pytest.raises(DataError, match=r"30 different numbers such as 0\.0000: an amount"):
+        sheet(tmp_path, "path,label\n" + amounts)
+    captions = "".join(f"{i}.png,a picture of {i}\n" for i in range(30))
+    with pytest.raises(DataError, match="each of its 30 rows has another 'text'"):
+        sheet(tmp_path, "file_name,text\n" + captions)
+
+
+def test_boxes_are_not_used_and_said(tmp_path):
+    text = "filename,width,class,xmin,ymin,xmax,ymax\na.png,4,cat,0,0,1,1\nb.png,4,dog,0,0,1,1\n"
+    found = sheet(tmp_path, text)
+    assert "boxes of list.csv (xmin, ymin, xmax, ymax) are not used" in said(found.decisions)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("a.xlsx", "workbooks.*Save the table as CSV"), ("a.zip", "archives.*Unpack them"),
+     ("a.mp4", "videos.*ffmpeg"), ("a.txt", "is a file; name a folder")],
+)  # fmt: skip
+def test_files_that_are_no_tables(tmp_path, name, sentence):
+    (tmp_path / name).write_text("no picture here\nnor here")
+    with pytest.raises(DataError, match=sentence):
+        open_dataset(tmp_path / name)
