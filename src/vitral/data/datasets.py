@@ -382,7 +382,14 @@ def _is_held_out_part(source: str | Path, trained_on: str) -> bool:
     """Whether `source` is the val/ or the like of the data that the model was trained on."""
     with contextlib.suppress(DataError, TypeError):
         held = layouts.find(trained_on, SourceOptions()).held_out
-        return held is not None and Path(str(held)).resolve() == Path(source).resolve()
+        if held is None:
+            return False
+        part = Path(str(held)).resolve()
+        asked = Path(source).resolve()
+        # or the folder in it: seg_test/ of seg_test/seg_test/, val/ of val/metadata.csv
+        whole = Path(trained_on).resolve()
+        below = asked != whole and asked.is_relative_to(whole)
+        return part == asked or (below and part.is_relative_to(asked))
     return False
 
 

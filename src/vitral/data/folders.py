@@ -114,12 +114,29 @@ class ClassFolders:
         within = [way for way in ways if way.count("/") > top]
         if self.nested:
             scanned.tree = _tree([way.split("/")[top:] for way in ways])
+        elif within and (same := self._same_inside(ways, top)):
+            sentence = (
+                f"Every class folder holds the same folders ({listed(same, 3)}); if those are the "
+                f"classes, give one of the folders above them, such as "
+                f"{self.folder / within[0].split('/')[top]}."
+            )
+            scanned.decisions.append(Decision("labels", sentence))
         elif within:
             sentence = (
                 f"Images in folders within a class folder ({listed(within, 3)}) are of that class; "
                 f"with --tree folders each of these folders is a class, and those above it groups."
             )
             scanned.decisions.append(Decision("labels", sentence))
+
+    def _same_inside(self, ways: Iterable[str], top: int) -> list[str]:
+        """The folders within class folders, where they are the same in every class."""
+        inside: dict[str, set[str]] = {}
+        for way in ways:
+            names = way.split("/")[top:]
+            inside.setdefault(names[0], set()).update(names[1:2])
+        first, *others = inside.values()
+        alike = len(first) > 1 and others and all(other == first for other in others)
+        return sorted(first) if alike else []
 
     def _stray(self) -> Iterator[Problem]:
         """Images in no class, which a person may have meant to be used."""

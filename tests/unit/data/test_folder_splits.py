@@ -9,7 +9,7 @@ import pytest
 from drawn import draw_noise, write_text
 from vitral.data.check import check
 from vitral.data.datasets import open_dataset, open_for_scoring
-from vitral.data.sources import Dataset
+from vitral.data.sources import Dataset, Division
 from vitral.errors import DataError
 
 
@@ -146,3 +146,29 @@ def test_validation_images_come_before_those_of_an_evaluation(tmp_path):
     data = open_dataset(tmp_path)
     assert sides(data)[1] == {"validation/a", "validation/b"}
     assert f"vitral evaluate RUN {tmp_path / 'evaluation'}" in said(data)
+
+
+@pytest.mark.parametrize("held_out", ["seg_test", "seg_test/seg_test", ""])
+def test_what_training_held_out_is_known_again(tmp_path, held_out):
+    """The calibration was fitted on these images, which an evaluation has to know."""
+    parts = ("seg_train/seg_train", "seg_test/seg_test")
+    tree(tmp_path, *(f"{part}/{name}" for part in parts for name in ("cat", "dog")))
+    data = open_dataset(tmp_path)
+    division = Division(source=str(tmp_path), fingerprint=data.fingerprint)
+    found = open_for_scoring(tmp_path / held_out, data.classes, division=division)
+    assert found.held_out_by_training
+    found = open_for_scoring(tmp_path / "seg_train", data.classes, division=division)
+    assert not found.held_out_by_training
+
+
+def test_class_folders_that_all_hold_the_same_folders_are_doubted(tmp_path):
+    """As PlantVillage has its pictures in colour, grey and cut out."""
+    kinds = ("color", "grayscale")
+    tree(tmp_path, *(f"{kind}/{name}" for kind in kinds for name in ("blight", "healthy")))
+    data = open_dataset(tmp_path)
+    assert "Every class folder holds the same folders (blight, healthy)" in said(data)
+    advice = str(tmp_path / "color")
+    assert f"such as {advice}." in said(data) and open_dataset(advice).classes == (
+        "blight",
+        "healthy",
+    )

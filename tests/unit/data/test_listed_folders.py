@@ -10,7 +10,7 @@ import pytest
 from drawn import draw_noise, hashes, write_text
 from vitral.data.check import check
 from vitral.data.datasets import list_images, open_dataset, open_for_scoring
-from vitral.data.sources import Dataset, Split
+from vitral.data.sources import Dataset, Division, Split
 from vitral.errors import DataError
 
 ROWS = [("cat" if i % 2 else "dog", f"{i:02}.png") for i in range(12)]
@@ -178,3 +178,12 @@ def test_a_table_in_one_part_and_class_folders_in_the_other(tmp_path):
     data = open_dataset(write_text(tmp_path, {"val/val_annotations.txt": lines}))
     assert data.classes == ("cat", "dog") and (len(data.train), len(data.val)) == (8, 4)
     assert "test/ has images without labels" in said(data)
+
+
+@pytest.mark.parametrize("asked", ["validation", "validation/metadata.csv", ""])
+def test_what_training_held_out_is_known_again(tmp_path, asked):
+    files = {"train/metadata.csv": csv(ROWS[:8]), "validation/metadata.csv": csv(ROWS[8:])}
+    data = open_dataset(write_text(flat(tmp_path), files))
+    division = Division(source=str(tmp_path), fingerprint=data.fingerprint)
+    found = open_for_scoring(tmp_path / asked, data.classes, division=division)
+    assert found.held_out_by_training and len(found.split) == 4
