@@ -306,7 +306,7 @@ def open_for_scoring(
     """
     if division is not None:
         own = _held_out_by_training(source, division, size)
-        if own is None and division.source and _is_held_out_part(source, division.source):
+        if own is None and division.source and layouts.is_held_out_part(source, division.source):
             source = division.source
             own = _held_out_by_training(source, division, size)
         if own is not None and label_file:
@@ -376,21 +376,6 @@ def divided_by_training(source: str | Path, division: Division, size: int | None
         if again.fingerprint == division.fingerprint:
             return again
     return None
-
-
-def _is_held_out_part(source: str | Path, trained_on: str) -> bool:
-    """Whether `source` is the val/ or the like of the data that the model was trained on."""
-    with contextlib.suppress(DataError, TypeError):
-        held = layouts.find(trained_on, SourceOptions()).held_out
-        if held is None:
-            return False
-        part = Path(str(held)).resolve()
-        asked = Path(source).resolve()
-        # or the folder in it: seg_test/ of seg_test/seg_test/, val/ of val/metadata.csv
-        whole = Path(trained_on).resolve()
-        below = asked != whole and asked.is_relative_to(whole)
-        return part == asked or (below and part.is_relative_to(asked))
-    return False
 
 
 def without_unknown(

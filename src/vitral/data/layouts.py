@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 from vitral.data import (
     builtin,
     csv_files,
@@ -49,3 +52,18 @@ def find(source: str, options: SourceOptions) -> DataLayout:
         holding = "one folder for each class" if options.labelled else "images"
         raise DataError(f"{source} is a file; name a folder that holds {holding}.")
     return layout
+
+
+def is_held_out_part(source: str | Path, trained_on: str) -> bool:
+    """Tells whether `source` is the val/ or the like of the data that the model was trained on."""
+    with contextlib.suppress(DataError, TypeError):
+        held = find(trained_on, SourceOptions()).held_out
+        if held is None:
+            return False
+        part = Path(str(held)).resolve()
+        asked = Path(source).resolve()
+        # or the folder in it: seg_test/ of seg_test/seg_test/, val/ of val/metadata.csv
+        whole = Path(trained_on).resolve()
+        below = asked != whole and asked.is_relative_to(whole)
+        return part == asked or (below and part.is_relative_to(asked))
+    return False
