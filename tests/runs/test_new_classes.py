@@ -82,7 +82,7 @@ def test_a_probe_says_that_it_solves_for_the_whole_head(
     options = ("--tune", "probe", "--out", tmp_path / "run", "--set", "data.workers=0")
     code, out, err = vitral("train", more, "--from", trained / "run", *options)
     assert code == 0, err
-    assert "a probe solves for the whole head" in out + err
+    assert "A probe solves for the whole head" in out + err
     assert "kept by name" not in out + err
 
 

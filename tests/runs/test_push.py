@@ -206,3 +206,15 @@ def test_a_process_of_its_own_does_the_same(hub: Hub, model: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "org/flowers" in done.stdout and "org/flowers" in hub.repos
+
+
+def test_a_card_that_somebody_wrote_is_pushed_as_it_is(
+    hub: Hub, model: Path, vitral: Vitral
+) -> None:
+    mine = "---\nlicense: mit\n---\n\n# 내 모델\nBy hand.\n"
+    (model / "README.md").write_text(mine, encoding="utf-8")
+    assert vitral("push", model, "org/by-hand")[0] == 0
+    assert hub.repos["org/by-hand"].files["README.md"].decode() == mine
+    assert vitral("push", model, "org/by-hand", "--update", "--license", "apache-2.0")[0] == 0
+    card = ModelCard(hub.repos["org/by-hand"].files["README.md"].decode())
+    assert card.data.license == "apache-2.0" and "By hand." in card.text

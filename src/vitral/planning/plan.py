@@ -32,6 +32,7 @@ from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
 from vitral.training.recipe import Classification, Data, Recipe, Tune
 from vitral.training.run_folder import Run
+from vitral.weights.adapt import kept_rows
 from vitral.weights.artifact import Card
 from vitral.weights.known_classes import Renames, renamed
 from vitral.weights.read import Weights, read_weights
@@ -71,7 +72,18 @@ class Plan:
         if self.mirror is not None and self.mirror.sentence:
             pairs = tuple((pair.first, pair.second) for pair in self.mirror.pairs)
             flips.append(Decision("flips", self.mirror.sentence, pairs))
-        return in_order([recipe, *self.data.decisions, *of_weights, *bands, *flips, fit])
+        head = self._of_the_head
+        return in_order([recipe, *self.data.decisions, *of_weights, *head, *bands, *flips, fit])
+
+    @property
+    def _of_the_head(self) -> tuple[Decision, ...]:
+        """What becomes of the head of the weights, where it knows some of the classes."""
+        if self.weights is None or not self.recipe.labelled:
+            return ()
+        known = kept_rows(self.weights, self.recipe.model, self.data.classes)
+        if not known.kept or not (known.new or known.dropped):
+            return ()
+        return (Decision("start", known.line(solved=self.recipe.tune.kind == "probe")),)
 
 
 def plan(request: Request) -> Plan:

@@ -52,12 +52,9 @@ def begin(run: RunContext) -> Session:
     if run.weights is None or not run.recipe.labelled:
         return session
     known = kept_rows(run.weights, run.recipe.model, run.data.classes)
-    if not known.kept or (not known.new and not known.dropped):
+    if not known.kept or not known.new or run.recipe.tune.kind == "probe":
         return session
-    solved = run.recipe.tune.kind == "probe"
-    if known.new and not solved:
-        _start(session, known)
-    run.display.note(f"start  {known.line(solved=solved)}")
+    _start(session, known)
     return session
 
 

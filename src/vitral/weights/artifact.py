@@ -157,8 +157,7 @@ def save_fitted(folder: Path, card: Card, fitted: Arrays) -> None:
     A kill leaves the artifact as it was; a model card that somebody changed stays, too. Raises
     MachineError where it cannot be written.
     """
-    told = folder / model_card.FILE
-    changed = told.exists() and told.read_bytes() != _model_card(load_card(folder))
+    changed = edited_card(folder) is not None
 
     def fill(fresh: Path) -> None:
         _write_fitted(fresh, card, fitted)
@@ -179,6 +178,14 @@ def _write_fitted(fresh: Path, card: Card, fitted: Arrays | None) -> None:
     # a name that is no valid text keeps its stray bytes as JSON escapes
     files.write_json(fresh / CARD, card.to_dict())
     files.write_bytes(fresh / model_card.FILE, _model_card(card))
+
+
+def edited_card(folder: Path) -> str | None:
+    """Read the model card of an artifact where somebody changed it; None where it is as written."""
+    told = folder / model_card.FILE
+    if not told.exists() or told.read_bytes() == _model_card(load_card(folder)):
+        return None
+    return told.read_text(encoding="utf-8", errors="replace")
 
 
 def _model_card(card: Card) -> bytes:

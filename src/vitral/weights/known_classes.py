@@ -61,14 +61,14 @@ class KnownClasses:
     def line(self, *, solved: bool = False) -> str:
         """Say in a sentence what became of the head; `solved` where a probe replaces it."""
         if solved:
-            return "a probe solves for the whole head, whatever classes the weights knew"
-        parts = [f"the head's rows of {len(self.kept):,} classes are kept by name"]
+            return "A probe solves for the whole head, whatever classes the weights knew."
+        parts = [f"The head's rows of {len(self.kept):,} classes are kept by name"]
         if self.new:
             verb = "begin" if len(self.new) > 1 else "begins"
             parts.append(f"{_named_few(self.new)} {verb} at the class mean")
         if self.dropped:
             parts.append(f"dropped: {_named_few(self.dropped)}")
-        return "; ".join(parts)
+        return "; ".join(parts) + "."
 
 
 def renamed(weights: Weights, renames: Renames) -> Weights:

@@ -91,6 +91,15 @@ def text(
     return str(card)
 
 
+def with_licence(text: str, licence: str) -> str:
+    """Return a model card with another licence in its front matter, all else as it is."""
+    from huggingface_hub import ModelCard  # noqa: PLC0415 - half a second
+
+    card = ModelCard(text, ignore_metadata_errors=True)
+    setattr(card.data, "license", licence)  # noqa: B010 - typed without it
+    return str(card)
+
+
 def _front_matter(
     values: Mapping[str, Any], licence: str | None, library: str, repo: str | None
 ) -> Any:
@@ -233,21 +242,26 @@ def _limits(values: Mapping[str, Any]) -> Iterator[str]:
     if not values["classes"]:
         yield "What its features are good for has to be measured on the task at hand.\n"
         return
-    yield "It names one of its classes for whatever it is shown, other things included."
     calibration = values.get("calibration")
     if isinstance(calibration, Mapping):
         yield (
             f"Below a probability of {float(calibration['threshold']):.3f} an answer is called "
             f"unsure; above it {100 * float(calibration['target']):.0f} % were right on "
-            f"{calibration['samples']} held-out images. That does not detect foreign pictures."
+            f"{calibration['samples']} held-out images. A picture of something else can be sure."
         )
     foreign = _mapping(_mapping(values["made_by"].get("fitted")).get("foreign"))
-    rates = {name: value for name, value in foreign.items() if isinstance(value, int | float)}
-    if rates:
-        told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in rates.items())
-        yield f"Foreign pictures are told by their features ({told})."
+    if isinstance(foreign.get("kept"), int | float):
+        told = f"{100 * foreign['kept']:.0f} % of its held-out images do not"
+        yield f"A picture that lies farther from what it learnt than {told} is called foreign."
+        auroc = _mapping(foreign.get("auroc_of_held_out_classes")).get(str(foreign.get("kind")))
+        if isinstance(auroc, int | float):
+            yield f"On classes held out to choose how, the AUROC was {auroc:.3f}."
+        yield "Other foreign pictures were not measured: `vitral evaluate --foreign OTHERS/` does."
     else:
-        yield "How many foreign pictures it takes for its own was not measured."
+        yield (
+            "It names one of its classes for whatever it is shown; how many foreign pictures it "
+            "takes for its own was not measured."
+        )
     yield "Other cameras, places and times than those of its images were not tested.\n"
 
 

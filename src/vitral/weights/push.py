@@ -94,7 +94,12 @@ def push(
     with tempfile.TemporaryDirectory() as place:
         made = Path(place)
         paths = _files(folder, made, library)
-        text = model_card.text(card.to_dict(), licence=licence, library=library, repo=repo)
+        # a card that somebody wrote is theirs, and goes as it is
+        text = artifact.edited_card(folder) if library == "vitral" else None
+        if text is None:
+            text = model_card.text(card.to_dict(), licence=licence, library=library, repo=repo)
+        elif licence is not None:
+            text = model_card.with_licence(text, licence)
         files.write_text(made / model_card.FILE, text)
         paths[model_card.FILE] = made / model_card.FILE
         size = sum(path.stat().st_size for path in paths.values())

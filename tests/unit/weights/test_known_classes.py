@@ -22,8 +22,8 @@ def test_classes_are_matched_by_name_in_any_order() -> None:
     assert known.places == (2, -1, 0)
     assert (known.kept, known.new, known.dropped) == (("cat", "ant"), ("dog",), ("bee",))
     assert known.line() == (
-        "the head's rows of 2 classes are kept by name; 1 class (dog) begins at the class mean; "
-        "dropped: 1 class (bee)"
+        "The head's rows of 2 classes are kept by name; 1 class (dog) begins at the class mean; "
+        "dropped: 1 class (bee)."
     )
     assert "probe" in known.line(solved=True)
 

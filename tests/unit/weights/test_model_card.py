@@ -129,3 +129,11 @@ def test_a_network_without_a_head_gives_features() -> None:
     text = model_card.text(card.to_dict())
     assert ModelCard(text).data.pipeline_tag == "image-feature-extraction"
     assert "names no class" in text
+
+
+def test_foreign_pictures_are_told_of_where_that_is_known() -> None:
+    assert "takes for its own was not measured" in " ".join(model_card.text(values()).split())
+    foreign = {"kind": "knn", "kept": 0.95, "auroc_of_held_out_classes": {"knn": 0.912}}
+    text = " ".join(model_card.text(values(made_by={"fitted": {"foreign": foreign}})).split())
+    assert "than 95 % of its held-out images do not is called foreign" in text
+    assert "the AUROC was 0.912" in text and "was not measured" not in text
