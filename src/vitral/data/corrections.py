@@ -146,8 +146,11 @@ def apply(
     others = [row for name, row in by_name.items() if name not in used]
     added = [row for row in others if row.labels and _place(row, file).is_file()]
     lost = [row for row in others if row not in added]
-    if lost and (whole or not used):
-        raise DataError(_unknown(lost[0], len(lost), parts, file))
+    if not whole:  # the other parts have pictures, too
+        lost = [row for row in lost if not (root / row.path).is_file()]
+    if lost:
+        names = [name for part in parts for name in part.names]
+        raise DataError(_unknown(lost[0], len(lost), names, file))
     if added and whole:
         corrected[0] = _with_files(corrected[0], [(_place(row, file), row) for row in added])
     removed = sum(not by_name[name].labels for name in used)
@@ -162,13 +165,21 @@ def apply(
 def apply_to_split(split: Split, classes: Sequence[str], root: Path, file: str) -> Split:
     """Corrects a split that was made before: the images that a training held out.
 
-    Rows of other pictures say nothing here. Raises DataError for classes that nobody knows.
+    Rows of other pictures say nothing here. Raises DataError for files that are nowhere and for
+    classes that nobody knows.
     """
     by_name = {_key(row.path, root): row for row in read(file)}
+    names = [unicodedata.normalize("NFC", split.key(index)) for index in range(len(split))]
+    others = [row for name, row in by_name.items() if name not in set(names)]
+    lost = [
+        row for row in others if not (root / row.path).is_file() and not _place(row, file).is_file()
+    ]
+    if lost:
+        raise DataError(_unknown(lost[0], len(lost), names, file))
     labels = split.labels.copy()
     kept = []
     for index in range(len(split)):
-        row = by_name.get(unicodedata.normalize("NFC", split.key(index)))
+        row = by_name.get(names[index])
         if row is None or row.labels:
             kept.append(index)
         if row is None or not row.labels:
@@ -214,8 +225,7 @@ def _corrected(part: ScanResult, rows: dict[str, Correction], used: set[str]) ->
     return replace(part, labels=labels).without(removed)
 
 
-def _unknown(row: Correction, count: int, parts: Sequence[ScanResult], file: str) -> str:
-    names = [name for part in parts for name in part.names]
+def _unknown(row: Correction, count: int, names: Sequence[str], file: str) -> str:
     near = closest(row.path, names)
     hint = f"did you mean {near}?" if near else f"they are called like {names[0]}."
     more = f" (and {count - 1:,} more rows)" if count > 1 else ""

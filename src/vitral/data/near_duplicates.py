@@ -183,7 +183,7 @@ def _see(scanned: ScanResult, one_large: threading.Lock, row: int) -> _Seen:
             image = picture.decode((2 * SIDE, 2 * SIDE))
             small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
             # bands are seen here without their range of values, in which all may be black
-            remarks = () if spec else tuple(_remarks(name, picture, image))
+            remarks = () if spec else tuple(_remarks(name, picture, image, np.asarray(small)))
         except DataError as error:
             # the error itself would hold on to its pictures
             return _Seen(digest=digest, failed=Problem.left_out(name, error))
@@ -196,10 +196,14 @@ def _any_bands(header: Header) -> ImageSpec | None:
     return None if bands is None else ImageSpec(bands=bands)
 
 
-def _remarks(name: str, picture: Picture, image: Image.Image) -> Iterator[Problem]:
+def _remarks(
+    name: str, picture: Picture, image: Image.Image, small: np.ndarray
+) -> Iterator[Problem]:
     if picture.unseen:
         reason = "It is transparent everywhere; nothing of it would be seen."
         yield Problem(name, reason, "unseen")
+    if np.ptp(small.reshape(-1, 3), axis=0).any():  # most end here, without the whole picture
+        return
     levels = np.asarray(image).reshape(-1, 3)
     if not np.ptp(levels, axis=0).any():
         colour = "#" + bytes(levels[0].tolist()).hex()

@@ -120,10 +120,28 @@ def test_what_a_training_held_out_is_corrected_for_scoring(photos, tmp_path):
     others = [name for name in data.classes if name != data.classes[data.val.labels[0]]]
     quoted = others[0].replace('"', '""')
     file = table(tmp_path, f'{first},"{quoted}"', f"{second},remove")
+    wrong = table(tmp_path, "cat/nine.png,cat")
+    with pytest.raises(DataError, match=r"names cat/nine.png, which is no picture"):
+        open_for_scoring(photos, data.classes, division=division, label_file=wrong)
+    file = table(tmp_path, f'{first},"{quoted}"', f"{second},remove", f"{data.train.key(0)},cat")
     images = open_for_scoring(photos, data.classes, division=division, label_file=file)
     assert images.held_out_by_training
     assert len(images.split) == len(data.val) - 1
     assert data.classes[images.split.labels[0]] == others[0]
+
+
+def test_rows_of_the_training_part_do_not_keep_the_held_out_one_from_being_scored(photos, tmp_path):
+    root = tmp_path / "split"
+    for part in ("train", "val"):
+        for folder in photos.iterdir():
+            (root / part / folder.name).mkdir(parents=True)
+            for file in folder.iterdir():
+                (root / part / folder.name / file.name).write_bytes(file.read_bytes())
+    file = table(tmp_path, "train/cat/0.png,부엉이", "val/cat/1.png,부엉이")
+    images = open_for_scoring(root, ("cat", 'dog "x"', "부엉이"), label_file=file)
+    assert np.bincount(images.split.labels).tolist() == [4, 5, 6]
+    with pytest.raises(DataError, match="which is no picture"):
+        open_for_scoring(root, ("cat",), label_file=table(tmp_path, "train/cat/77.png,cat"))
 
 
 def test_label_studio_brings_them_back(photos, tmp_path):
