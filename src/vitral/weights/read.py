@@ -23,9 +23,9 @@ from vitral.weights import (
     adapters,
     artifact,
     checkpoint_files,
-    class_names,
     download,
     formats,
+    names_in_settings,
 )
 from vitral.weights import one_logit as one_logits
 from vitral.weights.adapters import Adapter
@@ -276,7 +276,7 @@ def _card(
     notes = []
     names = format.classes(config, spec.classes)
     for count in (1, 2) if one_logit else (spec.classes,):
-        if told := class_names.find(source.settings, count):
+        if told := names_in_settings.find(source.settings, count):
             names, place = told
             notes = [f"the classes are named by the file's own settings ({place})"]
     if names is None:

@@ -209,7 +209,8 @@ def _is_explained(table: RenameTable, reading: Reading, inside: Sketch) -> bool:
         first = re.split(r"[./]", module.name)[0]
         headed = "head.weight" in reading.ours or not table.their_name("head.weight")
         is_head = module.kind in ("linear", "layers") and HEADS.search(module.name)
-        beside = first not in own and BESIDE.search(module.name)
+        counts = not any(x.is_floating_point() for x in module.tensors.values())
+        beside = first not in own and (counts or any(map(BESIDE.search, module.tensors)))
         if not beside and (headed or not is_head):
             return False
     return True
@@ -231,15 +232,20 @@ def _modules(tensors: Sketch, prefix: str) -> Iterator[Module]:
 
 def _kind(members: Sketch) -> Literal["linear", "layers", "norm", "other"]:
     """What shapes make of a module: one matrix with a bias or none is a linear layer."""
-    matrices = [name for name, x in members.items() if x.ndim == 2]
+    matrices = [name for name, x in members.items() if _is_matrix(name, x)]
     vectors = [name for name, x in members.items() if x.ndim == 1 and len(x) > 1]
-    if len(matrices) == 1 and matrices[0].endswith("weight"):
+    if len(matrices) == 1:
         own = {matrices[0], f"{matrices[0].removesuffix('weight')}bias"}
         return "linear" if members.keys() <= own else "layers"
     if matrices:
         return "layers"
     leaves = {name.rpartition(".")[2] for name in vectors}
     return "norm" if leaves & {"weight", "bias", "running_mean"} and len(vectors) > 1 else "other"
+
+
+def _is_matrix(name: str, x: Tensor) -> bool:
+    """Whether this is the weight of a linear layer by its name and axes; a count is none."""
+    return x.ndim == 2 and x.is_floating_point() and name.endswith("weight")
 
 
 def _chosen(networks: Sequence[Network], wanted: Wanted, source: Source) -> Network:
@@ -284,23 +290,9 @@ def _head(
     network: Network, modules: Sequence[Module], wanted: Wanted, source: Source
 ) -> tuple[Module | None, tuple[str, ...]]:
     """The linear layer that reads the network, and the names of a head that was dropped instead."""
-    candidates = [
-        one
-        for one in modules
-        if one.kind in ("linear", "layers") and not BESIDE.search(one.name)
-        and any(x.ndim == 2 and x.shape[1] == network.reads for x in one.tensors.values())
-    ]  # fmt: skip
-    if wanted.head:
-        candidates = [one for one in modules if one.name == wanted.head.rstrip(".")]
-        if not candidates:
-            raise WeightsError(
-                f"{source.path} has no head '{wanted.head}'; beside the network there is "
-                f"{listed([one.name for one in modules]) or 'nothing'}."
-            )
-    elif len(candidates) > 1:
-        candidates = [one for one in candidates if HEADS.search(one.name)] or candidates
-    if wanted.headless:
+    if wanted.headless or (network.has_head and wanted.head == _own_head(network)):
         return None, ()
+    candidates = _candidates(network, modules, wanted, source)
     above = _reads_outputs(network, candidates, modules)
     norms = [
         one
@@ -312,22 +304,43 @@ def _head(
     several = len(candidates) == 1 and (candidates[0].kind == "layers" or above or norms)
     if several or (above and network.has_head):
         return None, _refused([*deep, *norms], network, wanted, source)
-    if network.has_head and not wanted.head:
-        if candidates:
-            raise WeightsError(_two_heads(network, candidates, source))
-        return None, ()
-    if len(candidates) > 1:
+    if len(candidates) > 1 or (candidates and network.has_head and not wanted.head):
         raise WeightsError(_two_heads(network, candidates, source))
     if candidates and not network.table.their_name("head.weight"):
         return None, _refused(candidates, network, wanted, source)
     return (candidates[0] if candidates else None), ()
 
 
+def _candidates(
+    network: Network, modules: Sequence[Module], wanted: Wanted, source: Source
+) -> list[Module]:
+    """The modules that may be the head: those that read what the network gives, by name first."""
+    if wanted.head:
+        named = [one for one in modules if one.name == wanted.head.rstrip(".")]
+        if not named:
+            raise WeightsError(
+                f"{source.path} has no head '{wanted.head}'; beside the network there is "
+                f"{listed([one.name for one in modules]) or 'nothing'}."
+            )
+        return named
+    reading = [
+        one
+        for one in modules
+        if one.kind in ("linear", "layers") and not BESIDE.search(one.name)
+        and any(
+            _is_matrix(name, x) and x.shape[1] == network.reads for name, x in one.tensors.items()
+        )
+    ]  # fmt: skip
+    headed = [one for one in reading if HEADS.search(one.name)]
+    return headed if headed and len(reading) > 1 else reading
+
+
 def _reads_outputs(
     network: Network, candidates: Sequence[Module], modules: Sequence[Module]
 ) -> list[Module]:
     """The modules that read what a head gives: a hidden layer stands apart from its outputs."""
-    outputs = {len(x) for one in candidates for x in one.tensors.values() if x.ndim == 2}
+    tensors = [each for one in candidates for each in one.tensors.items()]
+    outputs = {len(x) for name, x in tensors if _is_matrix(name, x)}
     if network.has_head:
         outputs.add(len(network.reading.ours["head.weight"]))
     outputs.discard(network.reads)
@@ -335,7 +348,7 @@ def _reads_outputs(
         one
         for one in modules
         if one not in candidates and not BESIDE.search(one.name)
-        and any(x.ndim == 2 and x.shape[1] in outputs for x in one.tensors.values())
+        and any(_is_matrix(name, x) and x.shape[1] in outputs for name, x in one.tensors.items())
     ]  # fmt: skip
 
 
@@ -351,16 +364,26 @@ def _refused(
     ]
     if wanted.unusable_head == "drop":
         return tuple(one.name for one in modules)
+    headless = not network.table.their_name("head.weight")
+    what = (
+        f"head ({listed(layers, 4)}), and {network.table.format}'s own program has none for it"
+        if headless
+        else f"head of more than one linear layer ({listed(layers, 4)}), and Vitral's is one"
+    )
     raise WeightsError(
         f"{source.path}: over its {network.table.format} network of width {network.reads} stands a "
-        f"head of more than one linear layer ({listed(layers, 4)}), and Vitral's is one. Take the "
-        "network without it: --set model.classes=0; vitral train --from leaves it behind by itself."
+        f"{what}. Take the network without it: --set model.classes=0; vitral train --from leaves "
+        "it behind by itself."
     )
 
 
+def _own_head(network: Network) -> str:
+    return network.prefix + network.table.their_name("head.weight").removesuffix(".weight")
+
+
 def _two_heads(network: Network, candidates: Sequence[Module], source: Source) -> str:
-    own = [network.prefix + network.table.their_name("head.weight").removesuffix(".weight")]
-    names = [*(own if network.has_head else []), *(one.name for one in candidates)]
+    own = [_own_head(network)] if network.has_head else []
+    names = [*own, *(one.name for one in candidates)]
     return (
         f"{source.path} has several heads over one network: {listed(names)}. Say which: vitral "
         f"convert FILE OUT --set weights.head={candidates[0].name}, or leave all out with "

@@ -47,6 +47,9 @@ def notes(weights: Any) -> str:
 @pytest.mark.parametrize("prefix", [*PREFIXES.split(), *NESTED])
 def test_any_prefix_is_taken_off(tmp_path: Path, prefix: str) -> None:
     others = {"criterion.weight": torch.ones(5), "train_acc.tp": torch.ones(5)}
+    counts = {"val.table": torch.ones(5, 5, dtype=torch.long), "cm.confmat": torch.ones(5, 5)}
+    beside = read_weights(saved(tmp_path / "counts.pth", under(prefix, FILE) | counts), **SAID)
+    assert same(beside.tensors, OURS)
     path = saved(tmp_path / "w.pth", under(prefix, FILE) | others)
     weights = read_weights(path, **SAID)
     assert same(weights.tensors, OURS)
@@ -177,6 +180,11 @@ def test_two_heads_are_asked_about(tmp_path: Path) -> None:
     assert "left out: colour.weight, colour.bias" in notes(weights)
     with pytest.raises(WeightsError, match=r"no head 'x'.*colour, kind"):
         read_weights(path, **said("weights.head=x"))
+    own = saved(tmp_path / "own.pth", under("backbone.", VISION) | under("kind.", HEAD))
+    with pytest.raises(WeightsError, match=r"several heads.*backbone\.heads\.head, kind"):
+        read_weights(own, **SAID)
+    for name in ("backbone.heads.head", "kind"):
+        assert read_weights(own, **said(f"weights.head={name}")).card.model.classes == 5
 
 
 def test_a_projector_is_no_head(tmp_path: Path) -> None:

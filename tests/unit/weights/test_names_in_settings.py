@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from checkpoints import HELD, theirs
-from vitral.weights import class_names
+from vitral.weights import names_in_settings
 from vitral.weights.read import read_weights
 
 THREE = ("cat", "개", 'a "dog"\n<b>')
@@ -31,19 +31,19 @@ NONE = [
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_names_of_every_shape(kind: str) -> None:
-    names, place = class_names.find(SETTINGS[kind], 3)
+    names, place = names_in_settings.find(SETTINGS[kind], 3)
     assert names == THREE and place
 
 
 @pytest.mark.parametrize("settings", NONE, ids=range(len(NONE)))
 def test_what_names_no_class(settings: dict[str, object]) -> None:
-    assert class_names.find(settings, 3) is None
+    assert names_in_settings.find(settings, 3) is None
 
 
 def test_settings_that_hold_themselves() -> None:
     endless: dict[str, object] = {}
     endless["again"] = endless
-    assert class_names.find(endless, 3) is None
+    assert names_in_settings.find(endless, 3) is None
 
 
 def test_lightnings_hyper_parameters_name_the_classes(tmp_path: Path) -> None:
