@@ -234,12 +234,14 @@ def decisions_of(
     """Lists what was chosen for the user: by those who looked, and what the remarks come to."""
     parts = [scanned] if held is None else [scanned, held]
     decisions = [*layout.decisions, *(one for part in parts for one in part.decisions)]
-    decisions.append(Decision("layout", f"{layout.root} is read as {layout.kind}."))
+    decisions.append(Decision("layout", f"{layout.root}: {layout.kind}."))
     if any(part.multi_label for part in parts):
         decisions.append(Decision("labels", "An image has any number of labels, or none."))
     if not scanned.labelled:
         decisions.append(Decision("labels", "No labels are used."))
-    decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
+    own = layout.held_out is not None and layout.held_name == "val"
+    if not (own and any(one.topic == "split" for one in decisions)):  # said by who found it
+        decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
     return in_order([*decisions, *problems.decided(remarks, parts)])
 
 

@@ -89,6 +89,8 @@ class HubSplit:
         table = _undecoded(self.table, image)
         everything = Rows(table, image, tuple(range(len(table))), self.name)
         scanned = ScanResult(everything)
+        if label is not None:
+            scanned.decisions.append(Decision("labels", f"Column '{label}' is the label."))
         class_names = _class_names(table.features[label]) if label else []
         kept = []
         for row, value in enumerate(table[label] if label else [[]] * len(table)):

@@ -287,12 +287,12 @@ def _label_column(reading: _Reading) -> int | None:
     if not known:
         return None
     chosen = next((i for i in known[1:] if _names_numbers(reading, known[0], i)), known[0])
-    if len(known) > 1:
-        rest = listed(f"'{reading.header[i]}'" for i in known if i != chosen)
-        reading.say(
-            "labels",
-            f"Column '{reading.header[chosen]}' of {reading.where.name} is the label, not {rest}.",
-        )
+    others = [f"'{reading.header[i]}'" for i in known if i != chosen]
+    rest = f", not {listed(others)}" if others else ""
+    reading.say(
+        "labels",
+        f"Column '{reading.header[chosen]}' of {reading.where.name} is the label{rest}.",
+    )
     return chosen
 
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitral.data import names
+from vitral.data.decisions import Decision
 from vitral.data.folders import named_like_an_image
 from vitral.data.headers import read_header
 from vitral.data.sources import DataLayout, Problem, ScanResult, SourceOptions
@@ -104,6 +105,9 @@ class Shards:
         remote.forget(self.paths)  # they may be others than when this process saw them last
         is_remote = any(remote.is_remote(path) for path in self.paths)
         scanned = ScanResult(Members(self.paths, (), np.empty((0, 3), np.int64)))
+        if self.labelled:
+            sentence = "The labels are those of each sample, its .cls or the label in its .json."
+            scanned.decisions.append(Decision("labels", sentence))
         places: list[tuple[int, int, int]] = []
         for number, path in enumerate(self.paths):
             if self.index:

@@ -29,7 +29,7 @@ def said(folder: Path) -> str:
 def test_a_folder_without_splits(tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "photos", kinds=2, each=6)
     text = said(folder)
-    assert f"layout {folder} is read as class folders without splits." in text
+    assert f"layout {folder}: class folders without splits." in text
     assert "labels The label of an image is the name of its class folder." in text
     assert "20 % of each class is held out, by seed 0; copies" in text
     assert "files" not in text and "pixels" not in text
@@ -62,3 +62,15 @@ def test_without_labels_none_are_spoken_of(tmp_path: Path) -> None:
     text = "\n".join(to_lines(open_dataset(folder, labelled=False).decisions))
     assert "No labels are used." in text and "class folder" not in text
     assert "20 % is held out" in text
+
+
+def test_a_table_says_which_column_is_the_label_and_where_the_split_stands(tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "photos", kinds=2, each=6)
+    lines = ["filename,category,split"]
+    for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        part = "valid" if number % 3 == 0 else "train"
+        lines.append(f"photos/{path.relative_to(folder)},{path.parent.name},{part}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    sentences = [one.sentence for one in open_dataset(tmp_path / "list.csv").decisions]
+    assert "Column 'category' of list.csv is the label." in sentences
+    assert sum("split" in sentence for sentence in sentences) == 1
