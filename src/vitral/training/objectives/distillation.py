@@ -220,6 +220,8 @@ class Teacher:
         same = tuple(classes) == card.classes  # a name may then stand twice, as in ImageNet's
         known = [row for row, name in enumerate(classes) if same or name not in unknown]
         order = known if same else [places[classes[row]] for row in known]
+        if remark := _stretched(card.images, images):
+            announce(f"teacher {settings.teacher} {remark}")
         model = artifact.network(weights.tensors, card.model).requires_grad_(False)
         return cls(
             model=model.to(device),
@@ -242,6 +244,18 @@ class Teacher:
                 ).clamp(0, 1)  # bicubic overshoots
             images = (values - _channels(teacher.mean, images)) / _channels(teacher.std, images)
         return self.model(images)[:, self.order].float()
+
+
+def _stretched(teacher: ImageSpec, student: ImageSpec) -> str | None:
+    """A remark where the student's views, resized, show things that the teacher has not seen."""
+    same = teacher.size[0] * student.size[1] == teacher.size[1] * student.size[0]
+    if same and teacher.fit == student.fit:
+        return None
+    its, own = (f"{x.size[0]}x{x.size[1]} px with images.fit={x.fit}" for x in (teacher, student))
+    return (
+        f"has learnt from views of {its}, and is shown the student's, {own}: it may answer "
+        f"otherwise about what they stretch or pad."
+    )
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:

@@ -402,3 +402,22 @@ def test_a_teacher_may_know_some_of_the_classes_by_their_new_names(tmp_path: Pat
     torch.testing.assert_close(found(images), network(images)[:, [2, 3, 0, 1]])
     with pytest.raises(DataError, match="does not know 1 of the 1 classes"):
         Teacher.read(settings, STUDENT, ("dog",), device)
+
+
+@pytest.mark.parametrize(
+    ("student", "speaks"),
+    [
+        (STUDENT, False),
+        (ImageSpec(size=(64, 64), mean=(0.1, 0.2, 0.3)), False),
+        (ImageSpec(size=(32, 64)), True),
+        (ImageSpec(size=(32, 32), fit="pad"), True),
+    ],
+)
+def test_a_teacher_of_views_of_another_shape_is_spoken_of(
+    tmp_path: Path, student: ImageSpec, speaks: bool
+) -> None:
+    teacher(tmp_path / "t", NAMES)
+    said: list[str] = []
+    settings = Classification(teacher=str(tmp_path / "t"))
+    Teacher.read(settings, student, NAMES, torch.device("cpu"), announce=said.append)
+    assert [("it may answer otherwise" in line) for line in said] == ([True] if speaks else [])
