@@ -89,7 +89,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
     if layout.train is None:
-        if layout.kind.endswith("folders"):
+        if isinstance(layout.held_out, folders.ClassFolders):
             raise DataError(
                 f"{source} has {layout.held_name}/ but no train/; add the training images."
             )

@@ -62,6 +62,8 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     if not options.labelled:
         return _unlabelled_layout(root, source)
     inner = root if options.nested else descended(root)
+    if not options.nested and (known := _of_inner_parts(inner, source)):
+        return known
     split = find(inner)
     parts = [part for part in (split.train, split.held_out) if part is not None]
     kind = "class folders" if parts else "class folders without splits"
@@ -77,6 +79,37 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         *_chosen(root, inner, split),
     )
     return DataLayout(kind, train, held_out, split.held_name, source, decisions=decisions)
+
+
+def _of_inner_parts(root: Path, source: str) -> DataLayout | None:
+    """Class folders that each hold the parts of the split: cat/train/, cat/test/, dog/train/."""
+    children = [child for child in visible_folders(root) if holds(child)]
+    parts: set[Part] = set()
+    others: set[str] = set()
+    for child in children:
+        inner = {one.name: names.part_of(one.name) for one in visible_folders(child) if holds(one)}
+        if "train" not in inner.values() or _has_loose_pictures(child):
+            return None
+        parts |= {part for part in inner.values() if part is not None}
+        others |= {name for name, part in inner.items() if part is None}
+    held: HeldOutName = "val" if "val" in parts else "test"
+    if len(children) < 2 or held not in parts:
+        return None
+    said = [
+        Decision("labels", "The label of an image is the name of its class folder."),
+        Decision(
+            "layout", f"Each class folder holds the parts of the split: {listed(sorted(parts))}."
+        ),
+    ]
+    if others:
+        said.append(
+            Decision("files", f"Other folders in them are not used: {listed(sorted(others))}.")
+        )
+    if {"val", "test"} <= parts:
+        said.append(Decision("files", "The images of test/ in each class folder are not used."))
+    train = ClassFolders(root, Path(source), part="train")
+    held_out = ClassFolders(root, Path(source), part=held)
+    return DataLayout("class folders", train, held_out, held, source, decisions=tuple(said))
 
 
 def _unlabelled_layout(root: Path, source: str) -> DataLayout:
@@ -195,11 +228,13 @@ def _without_classes(
 
     Training refuses it then. Otherwise they are classes: one may be called test.
     """
-    about = {names.without_part(child.name) for child in inner}
-    parts = {spoken[child] for child in inner}
-    pair = len(about) == 1 and "train" in parts and bool(parts & {"val", "test"})
+    parts: dict[tuple[str, ...], set[Part | None]] = {}
+    for child in inner:
+        parts.setdefault(names.without_part(child.name), set()).add(spoken[child])
+    pairs = [about for about, own in parts.items() if "train" in own and own & {"val", "test"}]
     others = [child for child in spoken if child not in inner and holds(child)]
-    if not all(plain.values()) and (others or not pair):
+    # of classes one may be called train or test, and both among many
+    if not all(plain.values()) and (not pairs or (pairs == [()] and len(others) > 1)):
         return FolderSplit()
     by_part: dict[Part, Path] = {}
     usual = (*names.TRAIN, *names.HELD_OUT)

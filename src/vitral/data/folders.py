@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vitral.data.decisions import Decision
 from vitral.data.headers import read_header
+from vitral.data.names import Part, part_of
 from vitral.data.sources import (
     Code,
     Files,
@@ -61,6 +62,7 @@ class ClassFolders:
         beside: remarks on the folders that are neither it nor another part of the split.
         labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
         nested: whether every folder that holds images is a class, and those above it are groups.
+        part: of a split, where each class folder holds a folder of it: cat/train/, dog/train/.
     """
 
     folder: Path
@@ -68,9 +70,10 @@ class ClassFolders:
     beside: tuple[Problem, ...] = ()
     labelled: bool = True
     nested: bool = False
+    part: Part | None = None
 
     def __str__(self) -> str:
-        return str(self.folder)
+        return str(self.folder) if self.part is None else f"{self.folder}@{self.part}"
 
     def scan(self) -> ScanResult:
         """Lists every image that can be read."""
@@ -102,16 +105,25 @@ class ClassFolders:
                 )
             before = len(scanned.names)
             for class_folder in twins[name]:
-                self._scan_files(class_folder, name, scanned)
+                for folder in self._of_part(class_folder):
+                    self._scan_files(folder, name, scanned)
             if len(scanned.names) == before:
                 scanned.empty_classes.append(name)
         scanned.problems += _similar_names(twins, self.folder, self.root)
+
+    def _of_part(self, class_folder: Path) -> list[Path]:
+        """The folders of a class that are read: itself, or those of one part of a split."""
+        if self.part is None:
+            return [class_folder]
+        inner = visible_folders(class_folder)
+        return [folder for folder in inner if part_of(folder.name) == self.part]
 
     def _remark_nested(self, scanned: ScanResult) -> None:
         """Say what folders within class folders mean, or make the tree that they are."""
         top = len(self.folder.relative_to(self.root).parts)
         ways = {name.rpartition("/")[0]: None for name in scanned.names}
-        within = [way for way in ways if way.count("/") > top]
+        deepest = top if self.part is None else top + 1
+        within = [way for way in ways if way.count("/") > deepest]
         if self.nested:
             scanned.tree = _tree([way.split("/")[top:] for way in ways])
         elif within and (same := self._same_inside(ways, top)):

@@ -78,14 +78,16 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
 
 
 def _of_asked(folder: str, part: Part, source: str, options: SourceOptions) -> DataLayout:
-    """The rows of one part of a table in a folder: photos@test."""
-    whole = layout(folder, options)
-    for table in (whole.train, whole.held_out) if whole is not None else ():
-        if isinstance(table, Table) and table.sheet is not None and table.sheet.parts:
-            return csv_files.of_part(table, part, source)
-    raise DataError(
-        f"{folder} has no table with a split; name the folder or the list of its {part}."
-    )
+    """One part of the split of a folder, of whatever kind it is: photos@test."""
+    whole = layout(folder, options) or folder_splits.layout(folder, options)
+    if whole is not None:
+        for table in (whole.train, whole.held_out):
+            if isinstance(table, Table) and table.sheet is not None and table.sheet.parts:
+                return csv_files.of_part(table, part, source)
+        place = {"train": whole.train, whole.held_name: whole.held_out}.get(part)
+        if place is not None and whole.held_out is not None:
+            return DataLayout(whole.kind, place, None, "val", source, decisions=whole.decisions)
+    raise DataError(f"{folder} has no split with a part {part}; name the folder of its images.")
 
 
 def _lists(folder: Path) -> list[Path]:
@@ -170,7 +172,12 @@ def _of_lists(tables: _Tables, source: str) -> DataLayout | None:
     train = by_part["train"][0]
     assert train.sheet is not None
     own = csv_files.divided(train, source)
-    used = {part: found[0] for part, found in by_part.items() if _is_there(found[0])}
+    about = names.without_part(train.path.stem)  # variant_train.txt goes with variant_val.txt
+    used = {}
+    for part, found in by_part.items():
+        found.sort(key=lambda table: names.without_part(table.path.stem) != about)
+        if _is_there(found[0]):
+            used[part] = found[0]
     held_out = used.get("val") or used.get("test")
     said = [*_unlabelled(tables, root)]
     if held_out is None or own.held_out is not None:
@@ -281,7 +288,13 @@ def _stem(name: str) -> str:
 
 
 def _has_class_folders(root: Path) -> bool:
-    return inside(root) == "classes"
+    """Whether folders could be classes: not images/ alone, not train/ of pictures without any."""
+    root = folder_splits.descended(root)
+    train = folder_splits.find(root).train
+    if train is not None:
+        return inside(train) == "classes"
+    children = [child for child in visible_folders(root) if holds(child, pictures=False)]
+    return not {child.name.casefold() for child in children} <= names.NO_CLASSES
 
 
 def _of_folders(tables: _Tables, source: str, options: SourceOptions) -> DataLayout | None:

@@ -28,6 +28,7 @@ PATH_COLUMNS = (
 LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "category", "categories", "target"),
     *("fine_label", "class_name", "cls", "tags", "label_name", "category_name"),
+    *("label_str", "label_text", "class_str"),
     *("class_label", "label_id", "class_id", "category_id", "class_idx", "label_idx"),
     *("target_class", "finding_labels", "attribute_ids", "keywords", "ground_truth", "gt"),
     *("species", "breed", "variety", "diagnosis", "dx", "emotion", "primary_label", "y"),
@@ -72,6 +73,11 @@ _FILLERS = frozenset(
     | {"file", "files", "list", "lists", "label", "labels", "class", "classes", "csv", "meta"}
     | {"annotation", "annotations", "annos", "metadata", "info", "new", "final", "clean", "full"}
     | {"std", "standard", "public", "private"}
+)
+NO_CLASSES = frozenset(  # folders of a data set that are never its classes
+    {"images", "image", "imgs", "img", "jpg", "jpegimages", "pictures", "photos", "annotations"}
+    | {"annotation", "masks", "mask", "labels", "label", "trimaps", "segmentations", "gt"}
+    | {"ground_truth", "groundtruth", "segmentationclass", "metadata", "xmls"}
 )
 UNKNOWN_CLASSES = frozenset(  # folders of pictures that nobody has labelled
     {"unknown", "unlabelled", "unlabeled", "unk", "images", "image", "imgs", "img", "pictures"}

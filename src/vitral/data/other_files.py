@@ -53,6 +53,16 @@ KINDS = (
         "cut them into tiles: vips dzsave 1.svs tiles",
         (".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".lif", ".vsi"),
     ),
+    Kind(
+        "arrays of MNIST",
+        "save each picture as PNG (torchvision.datasets.MNIST reads them)",
+        ("-ubyte", ".ubyte", "-ubyte.gz"),
+    ),
+    Kind(
+        "pickled arrays of CIFAR",
+        "save each picture as PNG (torchvision.datasets.CIFAR10 reads them)",
+        ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+    ),
     Kind("archives", "unpack them", (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z", ".zst")),
     Kind("workbooks", "save the table as CSV", (".xlsx", ".xls", ".ods", ".numbers")),
     Kind("tar files", "unpack them, or give them to Vitral as shards", (".tar",)),

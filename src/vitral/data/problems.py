@@ -11,7 +11,7 @@ import numpy as np
 from vitral.data.builtin import BUILT_IN
 from vitral.data.decisions import Decision, Topic
 from vitral.data.folders import named_like_an_image, visible_folders
-from vitral.data.names import part_of
+from vitral.data.names import NO_CLASSES, part_of
 from vitral.data.other_files import label_files, other_files
 from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult, Split
 from vitral.errors import DataError
@@ -23,11 +23,6 @@ _ROWS = {
     "two-labels": "files with two labels",
     "case": "labels that differ in letter case alone",
 }
-_NO_CLASSES = frozenset(
-    {"images", "image", "imgs", "img", "jpg", "jpegimages", "pictures", "photos", "annotations"}
-    | {"annotation", "masks", "mask", "labels", "label", "trimaps", "segmentations", "gt"}
-    | {"ground_truth", "groundtruth", "annotations_trainval", "segmentationclass", "metadata"}
-)
 _PASSED_OVER = frozenset({"empty-row", "missing"})
 
 # What the problems of a kind come to, where that was a choice.
@@ -93,7 +88,8 @@ def refuse_rows(scanned: ScanResult, where: str, allowed: bool) -> None:
             parts.append(f"{kind}: {len(rows)} ({shown})")
     if parts:
         raise DataError(
-            f"{where} cannot be used as it is: {'; '.join(parts)}. Correct the file. Rows without "
+            f"{where} cannot be used as it is: {'; '.join(parts)}. Correct the file; several "
+            f"labels of an image stand in one row, with | between. Rows without "
             f"a file or a label are passed over with --set data.allow_unreadable=true."
         )
 
@@ -134,7 +130,7 @@ def refuse_one_class(scanned: ScanResult, where: str) -> None:
     classes = scanned.classes
     folder = Path(where)
     told = label_files(folder) if folder.is_dir() and scanned.labelled else ""
-    if classes and folder.is_dir() and {name.casefold() for name in classes} <= _NO_CLASSES:
+    if classes and folder.is_dir() and {name.casefold() for name in classes} <= NO_CLASSES:
         raise DataError(
             f"{where} has the folders {listed(classes)}, which are called like parts of a data set "
             f"and not like classes. Put the images of each class in a folder named after it, or "

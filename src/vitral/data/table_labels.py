@@ -106,6 +106,9 @@ def _separated(cells: Sequence[Cell], plural: bool) -> tuple[list[list[str]] | N
     marks = sorted({mark for text in texts for mark in _SEPARATORS.findall(text)})
     if marks:
         return [_SEPARATORS.split(text) for text in texts], f"with {' or '.join(marks)} between"
+    numbers = next((text for text in filled if re.fullmatch(r"\d+( +\d+)+", text)), "")
+    if numbers and all(re.fullmatch(r"\d+( +\d+)*", text) for text in filled):
+        return [text.split() for text in texts], f"as numbers with blanks between, like '{numbers}'"
     return None, ""
 
 

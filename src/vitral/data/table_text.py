@@ -128,8 +128,8 @@ def _of_words(path: Path, text: str) -> Grid:
     lengths = {len(words) for _, words in numbered}
     others = {len(words) for _, words in numbered[1:]}
     lacks_one = others == {len(numbered[0][1]) + 1} if numbered else False
-    if len(lengths) > 1 and not lacks_one:  # names with blanks: the last word is apart
-        numbered = [(line, _from_the_right(words)) for line, words in numbered]
+    if len(lengths) > 1 and not lacks_one:  # names with blanks, of the pictures or the labels
+        numbered = [(line, _in_two(words)) for line, words in numbered]
     return _headed([(line, list(words)) for line, words in numbered], bare=True)
 
 
@@ -137,8 +137,13 @@ def _without_comments(lines: Iterable[str]) -> str:
     return "\n".join("" if line.startswith("#") else line for line in lines)
 
 
-def _from_the_right(words: list[str]) -> list[str]:
-    return [" ".join(words[:-1]), words[-1]] if len(words) > 1 else words
+def _in_two(words: list[str]) -> list[str]:
+    """A path with blanks and its label, or an identifier and a label with blanks."""
+    if len(words) < 3:
+        return words
+    if _is_picture(" ".join(words[:-1])) and not _is_picture(words[0]):
+        return [" ".join(words[:-1]), words[-1]]
+    return [words[0], " ".join(words[1:])]
 
 
 def _headed(lines: list[tuple[int, list[Cell]]], *, bare: bool = False) -> Grid:

@@ -81,7 +81,7 @@ def test_beside_validation_images_too(tmp_path):
 @pytest.mark.parametrize(
     "classes",
     [
-        ("train", "test", "cat"),
+        ("train", "test", "cat", "dog"),
         ("train", "bus"),
         ("train_station", "test_tube"),
         ("train/2020", "train/2021", "bus/2020", "bus/2021"),
@@ -172,3 +172,26 @@ def test_class_folders_that_all_hold_the_same_folders_are_doubted(tmp_path):
         "blight",
         "healthy",
     )
+
+
+def test_parts_of_a_split_in_each_class_folder(tmp_path):
+    parts = ("train", "test")
+    tree(tmp_path, *(f"{name}/{part}" for part in parts for name in ("cat", "dog")))
+    data = open_dataset(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert sides(data) == ({"cat/train", "dog/train"}, {"cat/test", "dog/test"})
+    assert "Each class folder holds the parts of the split" in said(data)
+    assert len(open_for_scoring(f"{tmp_path}@test", ["cat", "dog"]).split) == 6
+    with pytest.raises(DataError, match="has no split with a part val"):
+        open_for_scoring(f"{tmp_path}@val", ["cat", "dog"])
+    tree(tmp_path, "cat/masks", "dog/masks")
+    assert "Other folders in them are not used: masks" in said(open_dataset(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("box_train", "box_test", "query"), ("train", "test", "extra"), ("cars_train", "cars_test")],
+)
+def test_parts_of_a_split_are_never_learnt_as_classes(tmp_path, folders):
+    with pytest.raises(DataError, match="train has images but no class folders"):
+        open_dataset(tree(tmp_path, *folders))

@@ -187,3 +187,20 @@ def test_what_training_held_out_is_known_again(tmp_path, asked):
     division = Division(source=str(tmp_path), fingerprint=data.fingerprint)
     found = open_for_scoring(tmp_path / asked, data.classes, division=division)
     assert found.held_out_by_training and len(found.split) == 4
+
+
+@pytest.mark.parametrize(
+    ("pictures", "text", "sentence"),
+    [
+        (
+            "images/{}.png",
+            "id,gender,kind\n1,x,a\n2,y,b\n",
+            r"which is the label\?.*'gender', 'kind'",
+        ),
+        ("train/{}_red.png", "Id,Target\n1,a\n2,b\n", "rows that name no file: 2"),
+    ],
+)
+def test_where_no_folder_is_a_class_the_table_is_complained_of(tmp_path, pictures, text, sentence):
+    draw_noise(tmp_path, [pictures.format(i) for i in (1, 2)])
+    with pytest.raises(DataError, match=sentence):
+        open_dataset(write_text(tmp_path, {"styles.csv": text}))

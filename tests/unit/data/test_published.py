@@ -135,3 +135,17 @@ def test_what_cannot_be_read_gets_its_sentence(tmp_path, pictures, files, senten
     write_text(tmp_path, dict.fromkeys(files, "0 1 2"))
     with pytest.raises(DataError, match=sentence):
         open_dataset(tmp_path)
+
+
+def test_aircraft(tmp_path):
+    """Several kinds of labels in lists of their own: those of one kind belong together."""
+    names = [f"{100 + i}" for i in range(8)]
+    draw_noise(tmp_path / "images", [f"{name}.jpg" for name in names])
+    labels = {"variant": ("Cessna 172", "A320"), "family": ("Cessna", "A 320")}
+    for kind, own in labels.items():
+        rows = [f"{name} {own[i % 2]}" for i, name in enumerate(names)]
+        write_text(tmp_path, {f"images_{kind}_train.txt": lines(*rows[:5]),
+                              f"images_{kind}_val.txt": lines(*rows[5:])})  # fmt: skip
+    data = open_dataset(tmp_path)
+    assert data.classes == ("A 320", "Cessna") and (len(data.train), len(data.val)) == (5, 3)
+    assert "Other tables are not read: images_variant_train.txt" in said(data)

@@ -230,6 +230,7 @@ def test_pictures_own_pixels_are_named_for_what_they_are(tmp_path, header):
         ("list.csv", "\ufeffpath,label\r\na b.png,cat\r\nc.png,dog\r\n"),
         ("list.csv", "path|label\na b.png|cat\nc.png|dog\n"),
         ("list.txt", "a b.png cat\nc.png dog\n"),
+        ("list.txt", "a b.png cat\nc.png dog\n"),
         ("list.txt", "# a comment\na b.png,cat\n\nc.png,dog\n"),
         (
             "list.jsonl",
@@ -390,3 +391,8 @@ def test_files_that_are_no_tables(tmp_path, name, sentence):
     (tmp_path / name).write_text("no picture here\nnor here")
     with pytest.raises(DataError, match=sentence):
         open_dataset(tmp_path / name)
+
+
+def test_numbers_with_blanks_between_are_several_labels(tmp_path):
+    found = sheet(tmp_path, "Id,Target\na,16 0\nb,7\n")
+    assert [row.labels for row in found.rows] == [("0", "16"), ("7",)] and found.multi_label
