@@ -101,9 +101,14 @@ class OtherFiles(NamedTuple):
         """Counts the files by their ending, shows one, and says the way out; '' for none."""
         if not self.counts:
             return ""
-        (ending, _), *_ = self.counts.most_common(1)
+        # what is known to hold pictures says more than notes beside it
+        known = {one: count * (1 + 9 * (kind_of(self.examples[one]) is not None))
+                 for one, count in self.counts.items()}  # fmt: skip
+        order = sorted(self.counts, key=lambda one: -known[one])
+        ending = order[0]
         told = []
-        for one, count in self.counts.most_common():
+        for one in order:
+            count = self.counts[one]
             kind = kind_of(self.examples[one])
             what = f"ending in {one}" if one else "without an ending"
             files = "1 file" if count == 1 else f"{count:,} files"

@@ -17,8 +17,9 @@ import io
 import json
 import tarfile
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from vitral.data.headers import read_header
 from vitral.data.sources import DataLayout, Problem, ScanResult, SourceOptions
 from vitral.errors import DataError, TruncatedError
 from vitral.storage import cache, remote
+from vitral.wording import listed
 
 INDEX = "index.json"
 MAKER = "vitral shards"
@@ -46,6 +48,7 @@ class Sample(NamedTuple):
         offset, size: bytes from the start of the shard, and of the image.
         labels: its class names.
         multi_label: whether there may be any number of them.
+        part: of a split, where its .json says it.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Sample(NamedTuple):
     size: int
     labels: tuple[str, ...]
     multi_label: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +93,7 @@ class Shards:
         index: index.json if there is one, already read.
         classes: the names of class numbers, from classes.txt, where there is one.
         labelled: whether each sample has to have a label.
+        part: of a split that samples belong to by their .json; "" for all.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Shards:
     index: dict[str, Any] | None = None
     classes: tuple[str, ...] = ()
     labelled: bool = True
+    part: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -115,6 +121,8 @@ class Shards:
             else:
                 samples = _from_headers(path, scanned.problems, self.labelled)
             for sample in samples:
+                if self.part and sample.part != self.part:
+                    continue
                 header = None
                 place = (number, sample.offset, sample.size)
                 if not is_remote:  # looking at the images would fetch the shards
@@ -179,9 +187,31 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         name: Shards(f"{source} ({name})", tuple(paths), index, classes, options.labelled)
         for name, paths in by_split.items()
     }
-    train, held_out, held_name = names.divided(sides)
     is_path = not remote.is_remote(source)
-    return DataLayout("tar shards", train, held_out, held_name, source, is_path)
+    decisions: list[Decision] = []
+    if len(sides) == 1 and index is None and is_path:
+        sides, decisions = _by_samples(sides, source)
+    train, held_out, held_name = names.divided(sides)
+    said = tuple(decisions)
+    return DataLayout("tar shards", train, held_out, held_name, source, is_path, decisions=said)
+
+
+def _by_samples(sides: dict[str, Shards], source: str) -> tuple[dict[str, Shards], list[Decision]]:
+    """The parts that the samples of shards name; the shards as they are where they name none."""
+    (shards,) = sides.values()
+    counts = Counter(
+        sample.part
+        for path in shards.paths
+        if Path(path).is_file()
+        for sample in _from_headers(path, [], shards.labelled)
+    )
+    if not counts["train"] or not (counts["val"] or counts["test"]):
+        return sides, []
+    parts = [part for part in ("train", "val", "test") if counts[part]]
+    told = listed(f"{counts[part]:,} of {part}" for part in parts)
+    said = Decision("split", f"The samples of {source} say their part of the split: {told}.")
+    name = f"{source} ({{}})"
+    return {part: replace(shards, name=name.format(part), part=part) for part in parts}, [said]
 
 
 def _holds_shards(path: Path) -> bool:
@@ -277,7 +307,7 @@ def _from_headers(path: str, problems: list[Problem], labelled: bool) -> list[Sa
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     # the name of a fetched shard tells its version; its date tells when it was last used
     changed = 0 if remote.is_remote(path) else status.st_mtime_ns
-    kind = "headers 2" if labelled else "headers 2 without labels"
+    kind = "headers 3" if labelled else "headers 3 without labels"
     key = cache.key_of([kind, str(place.absolute()), status.st_size, changed])
     known = cache.load("shards", key)
     if known is not None:
@@ -340,7 +370,8 @@ def _sample(
     own = label if isinstance(label, list) else [label]
     labels = tuple(sorted({unicodedata.normalize("NFC", str(name)) for name in own}))
     name = facts["path"] if isinstance(facts.get("path"), str) else f"{where}.{_suffix(images[0])}"
-    return Sample(name, images[0].offset_data, images[0].size, labels, isinstance(label, list))
+    several = isinstance(label, list)
+    return Sample(name, images[0].offset_data, images[0].size, labels, several, _part(facts))
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -355,6 +386,13 @@ def _facts(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def _part(facts: dict[str, Any]) -> str:
+    """The part of a split that a sample's .json names, by the same columns as a table's."""
+    values = [facts[name] for name in facts if names.is_one_of(name, names.SPLIT_COLUMNS)]
+    parts = [names.part_of(value) for value in values if isinstance(value, str)]
+    return next((part for part in parts if part is not None), "")
 
 
 def _key(name: str) -> str:

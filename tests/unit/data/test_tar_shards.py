@@ -267,3 +267,17 @@ def test_nothing_behind_a_damaged_header_is_lost_in_silence(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(DataError, match="not a whole, uncompressed tar file"):
         scan(path)
+
+
+def test_samples_may_say_their_part_of_the_split(tmp_path):
+    files: dict[str, bytes] = {}
+    for index in range(12):
+        part = ["train", "train", "validation", "test"][index % 4]
+        files[f"{index}.png"] = png(index)
+        files[f"{index}.json"] = json.dumps({"label": index % 2, "Split": part}).encode()
+    path = write(tmp_path / "all.tar", files)
+    for _ in range(2):  # read, and remembered
+        data = open_dataset(path)
+        assert (len(data.train), len(data.val)) == (6, 3)
+        assert [data.val.key(row) for row in range(3)] == [f"all.tar/{n}.png" for n in (2, 6, 10)]
+        assert any("6 of train, 3 of val, 3 of test" in one.sentence for one in data.decisions)
