@@ -217,3 +217,27 @@ def shown(value: Any, language: Translations) -> str:
             return ", ".join(shown(item, language) for item in value) or "–"
         case _:
             return str(value)
+
+
+def foreign(record: Record, language: Translations) -> dict[str, Any]:
+    """Tell how foreign images are told and how well each distance did; empty where they are not."""
+    fitted = record.foreign
+    how = {
+        "mahalanobis": language.say("The distance is that to the nearest class mean."),
+        "gaussian": language.say("The distance is that to the mean of all."),
+        "neighbours": language.say("The distance is that to the nearest images."),
+    }
+    names = {
+        "mahalanobis": language.say("to the nearest class mean"),
+        "gaussian": language.say("to the mean of all"),
+        "neighbours": language.say("to the nearest images"),
+    }
+    if fitted.get("kind") not in how:
+        return {}
+    areas = fitted.get("auroc_of_held_out_classes") or {}
+    return {
+        "how": how[fitted["kind"]],
+        "learnt": fitted.get("learnt", 0),
+        "held_out": fitted.get("held_out", 0),
+        "areas": [(names[kind], area) for kind, area in areas.items() if kind in names],
+    }

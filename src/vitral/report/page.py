@@ -53,6 +53,10 @@ def count_pictures(path: Path) -> int:
         return 0
 
 
+# of model.json, what a page of one evaluation tells
+CARD = ("model", "classes", "labels", "calibration", "made_by")
+
+
 def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
     path: Path,
     evaluation: Evaluation,
@@ -82,7 +86,7 @@ def write_evaluation_report(  # noqa: PLR0913 - each has a name at every call
         environment={},
         training=[],
         validations=[],
-        card={name: values.get(name) for name in ("model", "classes", "labels", "calibration")},
+        card={name: values.get(name) for name in CARD},
         predictions=evaluation.predictions,
         multi_label=evaluation if evaluation.kind == "multi_label" else None,
         summary=evaluation.to_dict(),
@@ -191,6 +195,7 @@ def _content(record: Record, pictures: Sequence[Example], language: Translations
         "label_errors": [_shown(p) for p in pictures if p.kind == "label_error"],
         "calibration": record.calibration,
         "diagrams": _diagrams(record.calibration, language),
+        "foreign": facts.foreign(record, language),
         "coverage": coverage,
         "coverage_chart": reliability.coverage_chart(coverage, language) if coverage else "",
         "settings": facts.settings(record.recipe, language),

@@ -85,6 +85,12 @@ class Record:
         return threshold if _finite(threshold) else self.calibration.get("threshold")
 
     @property
+    def foreign(self) -> dict[str, Any]:
+        """The record of what tells foreign images, in best/model.json; empty where nothing does."""
+        made_by = _mapping(self.card.get("made_by"))
+        return _mapping(_mapping(made_by.get("fitted")).get("foreign"))
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The metrics in best/model.json."""
         return _mapping(self.card.get("metrics"))

@@ -83,3 +83,13 @@ def _scores():
     from vitral.evaluation import class_scores, confusion_matrix
 
     return class_scores(confusion_matrix([0], [0], 1), ["a"])
+
+
+def test_how_foreign_images_are_told():
+    told = {"kind": "neighbours", "learnt": 30, "held_out": 6}
+    told["auroc_of_held_out_classes"] = {"neighbours": 0.75, "gaussian": 0.5}
+    found = facts.foreign(run(card={"made_by": {"fitted": {"foreign": told}}}), ENGLISH)
+    assert found["areas"] == [("to the nearest images", 0.75), ("to the mean of all", 0.5)]
+    assert "nearest images" in found["how"] and found["held_out"] == 6
+    for other in ({}, {"made_by": {"fitted": None}}, {"made_by": {"fitted": {"foreign": None}}}):
+        assert facts.foreign(run(card=other), ENGLISH) == {}
