@@ -210,7 +210,7 @@ def _is_explained(table: RenameTable, reading: Reading, inside: Sketch) -> bool:
         headed = "head.weight" in reading.ours or not table.their_name("head.weight")
         is_head = module.kind in ("linear", "layers") and HEADS.search(module.name)
         counts = not any(x.is_floating_point() for x in module.tensors.values())
-        beside = first not in own and (counts or any(map(BESIDE.search, module.tensors)))
+        beside = first not in own and (counts or BESIDE.search(module.name))
         if not beside and (headed or not is_head):
             return False
     return True

@@ -47,7 +47,7 @@ def notes(weights: Any) -> str:
 @pytest.mark.parametrize("prefix", [*PREFIXES.split(), *NESTED])
 def test_any_prefix_is_taken_off(tmp_path: Path, prefix: str) -> None:
     others = {"criterion.weight": torch.ones(5), "train_acc.tp": torch.ones(5)}
-    counts = {"val.table": torch.ones(5, 5, dtype=torch.long), "cm.confmat": torch.ones(5, 5)}
+    counts = {"val.table": torch.ones(5, 5, dtype=torch.long), "confmat.table": torch.ones(5, 5)}
     beside = read_weights(saved(tmp_path / "counts.pth", under(prefix, FILE) | counts), **SAID)
     assert same(beside.tensors, OURS)
     path = saved(tmp_path / "w.pth", under(prefix, FILE) | others)
