@@ -217,7 +217,7 @@ def check(  # noqa: PLR0913 - the settings of a source, each by name
     problems += [problem for of_part in failed for problem in of_part.values()]
     problems += compared.remarks
     problems += _of_copies(parts, group_ids, compared.contents)
-    data, refusal = _attempt(layout, parts, group_ids, failed, options)
+    data, refusal = _attempt(layout, parts, compared, options)
     refusal = refusal or _without_bands(parts, str(source))
     left = [part.without(rows) for part, rows in zip(parts, failed, strict=True)]
     problems += _of_classes(layout, left)
@@ -240,14 +240,15 @@ def check(  # noqa: PLR0913 - the settings of a source, each by name
 def _attempt(
     layout: DataLayout,
     parts: list[ScanResult],
-    group_ids: np.ndarray,
-    failed: list[dict[int, Problem]],
+    compared: _Compared,
     options: SourceOptions,
 ) -> tuple[Dataset | None, str]:
     """(the split that a training makes or would make if it went on, why it refuses)."""
     if layout.train is None:
         return None, "There are held-out images only: good to evaluate on."
-    duplicates = DuplicateGroups(group_ids[: len(parts[0].names)], failed[0])
+    failed = compared.failed
+    group_ids = compared.group_ids[: len(parts[0].names)]
+    duplicates = DuplicateGroups(group_ids, failed[0], tuple(compared.remarks))
     held, broken = (parts[1], failed[1]) if len(parts) > 1 else (None, {})
     refusal = ""
     for allowed in (False, True):

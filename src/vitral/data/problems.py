@@ -281,8 +281,9 @@ def decided(remarks: Iterable[Problem], parts: Sequence[ScanResult]) -> Iterator
     headers = [header for part in parts for header in part.headers if header is not None]
     shown = [header for header in headers if not header.bands]  # by a range of their own
     counts = Counter(code for header in shown for code in header.remarks)
+    counts["transparent"] -= len(paths.get("unseen", ()))
     for code, what in _UNUSUAL.items():
-        if counts[code]:
+        if counts[code] > 0:
             pictures = (
                 "1 picture is" if counts[code] == 1 else f"{counts[code]:,} pictures are each"
             )
