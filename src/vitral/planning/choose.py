@@ -102,6 +102,7 @@ def _from_weights(request: Request, facts: Facts | None, start: ModelSpec | None
     if facts is None:
         return choice
     few = facts.count < FEW_PER_CLASS * facts.classes or (facts.count < FEW and not facts.gpu)
-    hint = "; for so few, --tune probe is much quicker" if few else ""
+    # a probe forgets
+    hint = "; for so few, --tune probe is much quicker" if few and not request.keep else ""
     counts = f"for {facts.count:,} images of {facts.classes:,} classes"
     return Choice(choice.name, f"{choice.reason}, {counts}{hint}")

@@ -33,7 +33,7 @@ class KnownClasses:
         old = weights.card.classes
         counts = Counter(old)
         places = {name: place for place, name in enumerate(old) if counts[name] == 1}
-        if set(classes) != set(old) and not _named(weights):
+        if not set(old) <= set(classes) and not _named(weights):
             places = {}
         return cls(
             classes=tuple(classes),

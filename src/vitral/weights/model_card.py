@@ -251,8 +251,11 @@ def _limits(values: Mapping[str, Any]) -> Iterator[str]:
         )
     foreign = _mapping(_mapping(values["made_by"].get("fitted")).get("foreign"))
     if isinstance(foreign.get("kept"), int | float):
-        told = f"{100 * foreign['kept']:.0f} % of its held-out images do not"
-        yield f"A picture that lies farther from what it learnt than {told} is called foreign."
+        kept = f"{100 * foreign['kept']:.0f} %"
+        yield (
+            f"A picture is called foreign where it lies farther from what was learnt than {kept} "
+            f"of the held-out images do."
+        )
         auroc = _mapping(foreign.get("auroc_of_held_out_classes")).get(str(foreign.get("kind")))
         if isinstance(auroc, int | float):
             yield f"On classes held out to choose how, the AUROC was {auroc:.3f}."

@@ -39,6 +39,8 @@ def test_numbers_that_a_converter_gave_are_no_names() -> None:
     assert KnownClasses.of(weights(*numbers, converted={}), ("0", "1")).kept == ()
     assert KnownClasses.of(weights(*numbers), ("0", "1")).kept == ("0", "1")
     assert KnownClasses.of(weights(*numbers, format="timm"), ("2", "0", "1")).places == (2, 0, 1)
+    kept = KnownClasses.of(weights(*numbers, format="timm"), (*numbers, "cat"))
+    assert kept.places == (0, 1, 2, -1), "--keep has all of them"
 
 
 def test_classes_are_renamed_all_at_once() -> None:

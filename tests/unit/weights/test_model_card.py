@@ -135,5 +135,5 @@ def test_foreign_pictures_are_told_of_where_that_is_known() -> None:
     assert "takes for its own was not measured" in " ".join(model_card.text(values()).split())
     foreign = {"kind": "knn", "kept": 0.95, "auroc_of_held_out_classes": {"knn": 0.912}}
     text = " ".join(model_card.text(values(made_by={"fitted": {"foreign": foreign}})).split())
-    assert "than 95 % of its held-out images do not is called foreign" in text
+    assert "farther from what was learnt than 95 % of the held-out images do." in text
     assert "the AUROC was 0.912" in text and "was not measured" not in text
