@@ -56,6 +56,14 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert machine.cores() == (os.cpu_count() or 1)
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells of its processor there")
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="torch tells from 2.11 on")
+def test_the_processor_is_what_torch_takes_it_for() -> None:
+    told = torch.cpu.get_capabilities()
+    fast = bool(told.get("amx_bf16") or told.get("avx512_bf16"))
+    assert machine.multiplies_bf16() == fast
+
+
 def test_only_words_about_memory_are_taken_for_its_end() -> None:
     assert machine.is_out_of_memory(MemoryError())
     assert machine.is_out_of_memory(torch.OutOfMemoryError())

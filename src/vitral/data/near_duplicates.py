@@ -106,7 +106,7 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
     rows = np.flatnonzero(_structured(thumbnails))
     hashes = perceptual_hashes(thumbnails[rows])
     for left, right in _candidates(hashes):
-        close = np.bitwise_count(hashes[left] ^ hashes[right]) <= DISTANCE
+        close = count_bits(hashes[left] ^ hashes[right]) <= DISTANCE
         one = rows[left[close]]
         other = rows[right[close]]
         for part in _slices(len(one)):
@@ -116,6 +116,14 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
             if alike.any():
                 group_ids = _merged(group_ids, pairs[0][alike], pairs[1][alike])
     return group_ids
+
+
+def count_bits(values: np.ndarray) -> np.ndarray:
+    """Count the bits that are set in each number: uint64 (n,) -> uint8 (n,)."""
+    if hasattr(np, "bitwise_count"):  # of numpy 2, and ten times as fast
+        return np.bitwise_count(values)
+    bits = np.unpackbits(np.ascontiguousarray(values)[..., None].view(np.uint8), axis=-1)
+    return bits.sum(axis=-1, dtype=np.uint8)
 
 
 def equals(contents: list[bytes]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from vitral import machine
 from vitral.errors import MachineError, UsageError
 from vitral.model import ViT
 
@@ -49,8 +50,7 @@ def uses_bf16(precision: Precision, device: torch.device, width: int) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if width < NARROW:
         return False
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return device.type == "cpu" and machine.multiplies_bf16()
 
 
 def autocast(

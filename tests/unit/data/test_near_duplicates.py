@@ -9,7 +9,14 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from vitral.data import near_duplicates
-from vitral.data.near_duplicates import content, equals, groups, perceptual_hashes, thumbnails_of
+from vitral.data.near_duplicates import (
+    content,
+    count_bits,
+    equals,
+    groups,
+    perceptual_hashes,
+    thumbnails_of,
+)
 from vitral.data.shapes import draw
 from vitral.data.sources import Files, Header, ScanResult
 
@@ -63,7 +70,7 @@ def test_the_pairs_that_are_compared_are_all_that_could_be_near():
         for left, right in near_duplicates._candidates(hashes)
         for pair in zip(left.tolist(), right.tolist(), strict=True)
     }
-    distances = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    distances = count_bits(hashes[:, None] ^ hashes[None])
     near = {
         (int(a), int(b)) for a, b in np.argwhere(distances <= near_duplicates.DISTANCE) if a < b
     }
@@ -74,7 +81,16 @@ def test_the_pairs_that_are_compared_are_all_that_could_be_near():
 def test_a_hash_has_as_many_ones_as_zeros():
     dice = np.random.default_rng(1)
     hashes = perceptual_hashes(dice.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
-    assert set(np.bitwise_count(hashes).tolist()) == {32}
+    assert set(count_bits(hashes).tolist()) == {32}
+
+
+def test_bits_are_counted_with_any_numpy(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 1 << 63, (3, 5), dtype=np.uint64) * 2 + 1
+    expected = [[int(value).bit_count() for value in row] for row in values]
+    assert count_bits(values).tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert count_bits(values).tolist() == expected
+    assert count_bits(values).dtype == np.uint8
 
 
 def test_a_hash_is_the_sign_of_the_low_frequencies():

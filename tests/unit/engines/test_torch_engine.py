@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from vitral import catalog
+from vitral import catalog, machine
 from vitral.engines.torch_engine import NARROW, TorchEngine, autocast, best_device, uses_bf16
 from vitral.errors import MachineError
 from vitral.model import build
@@ -56,9 +56,7 @@ def test_precision() -> None:
     assert uses_bf16("bf16", CPU, 32)
     assert not uses_bf16("fp32", CPU, 1024)
     assert not uses_bf16("auto", CPU, NARROW - 1)
-    capabilities = torch.cpu.get_capabilities()
-    fast = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    assert uses_bf16("auto", CPU, NARROW) == fast
+    assert uses_bf16("auto", CPU, NARROW) == machine.multiplies_bf16()
     with autocast("bf16", CPU, 32):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with autocast("fp32", CPU, 1024):
