@@ -6,7 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" \
   -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick env check proofs benchmarks clean
+LOWEST := .venv-lowest/bin/python
+
+.PHONY: demo test quick lowest env check proofs benchmarks clean
 
 demo: .venv/.user
 	$(BIN)/vitral demo $(if $(OUT),--out $(OUT))
@@ -17,6 +19,18 @@ test: check
 # after every change: no whole trainings, and none of the libraries that are compared with
 quick: .venv/.dev
 	$(TESTS) tests/unit tests/test_house.py
+
+# quick tests with the lowest versions that pyproject.toml allows. Their warnings are of how those
+# versions use one another. torch 2.6 comes for CUDA where there is no other build: 5 GB.
+lowest: .venv-lowest/.done
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -m "not proof" -n auto --maxprocesses 8 --dist loadfile \
+	  --no-loadscope-reorder -o filterwarnings=default -W ignore tests/unit
+
+.venv-lowest/.done: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST) || $(PYTHON) -m venv .venv-lowest
+	$(LOWEST) -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+	  -e . pytest pytest-xdist hypothesis
+	touch $@
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -56,4 +70,4 @@ env: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lowest

@@ -207,6 +207,16 @@ def test_pins_satisfy_what_the_package_asks_for() -> None:
         assert re.search(rf"^{name[0]}==", pins, re.MULTILINE), f"{name[0]} is not pinned"
 
 
+def test_the_lowest_versions_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    bounds = dict(requirement.split(">=") for requirement in project["dependencies"])
+    assert pins.keys() == bounds.keys()
+    for name, bound in bounds.items():  # 1.11 is met by 1.11.1, where that was its first release
+        assert f"{pins[name]}.".startswith(f"{bound}."), f"`make lowest` runs another {name}"
+
+
 def test_why_names_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     why = (ROOT / "docs" / "why.md").read_text(encoding="utf-8").lower()
