@@ -259,6 +259,12 @@ def _pickled(path: Path) -> Content:
                 f"{path} is a TorchScript program, not weights alone. Where it was made, save "
                 "the tensors: torch.save(model.state_dict(), 'weights.pth')."
             ) from None
+        if "DTensor" in str(error) or "Tensor subclass" in str(error):
+            raise WeightsError(
+                f"{path} holds tensors of a class of their own: parts of one process (FSDP), or "
+                "quantised ones. Where it was made, gather plain tensors (full_state_dict=True) "
+                "and save those."
+            ) from None
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise WeightsError(
                 f"{path} holds Python objects beside its tensors ({_reason(error)}), which could "
@@ -275,6 +281,11 @@ def _pickled(path: Path) -> Content:
         for name, x in held.items()
     }
     for name, x in tensors.items():
+        if type(x) not in (Tensor, torch.nn.Parameter):
+            raise WeightsError(
+                f"{path}: '{name}' is a {type(x).__name__}, one process's part of a whole. Gather "
+                "the state_dict where it was made (full_state_dict=True) and save that."
+            )
         # a shape may be stretched over one number in the file, and fill the memory when copied
         dense = x.layout is torch.strided and x.device.type == "cpu" and not x.is_quantized
         if not dense or x.nbytes > x.untyped_storage().nbytes():
@@ -295,6 +306,9 @@ def _holders(values: Any, place: str, depth: int) -> dict[str, dict[str, Tensor]
         whole = dict(stand_ins.state_dict(values))
         return {place: whole} if whole else {}
     values = values.values if isinstance(values, StandIn) else values
+    if isinstance(values, list | tuple):  # (state_dict, epoch)
+        held = (x for x in enumerate(values) if isinstance(x[1], Mapping | StandIn))
+        values = {str(place): x for place, x in held}
     if not isinstance(values, Mapping) or depth > DEEPEST:
         return {}
     own = {k: x for k, x in values.items() if isinstance(k, str) and isinstance(x, Tensor)}

@@ -125,6 +125,11 @@ def test_any_ending_of_torchs_own_files(tmp_path: Path, name: str) -> None:
         assert same(checkpoint_files.read(tmp_path / name).tensors, {"a": torch.ones(2)})
 
 
+def test_a_state_dict_in_a_tuple(tmp_path: Path) -> None:
+    torch.save(({"a": torch.ones(2)}, 3, {"optimizer": {"m": torch.ones(1)}}), tmp_path / "w.pth")
+    assert same(checkpoint_files.read(tmp_path / "w.pth").tensors, {"a": torch.ones(2)})
+
+
 def test_what_runs_a_network_leaves_its_names(tmp_path: Path) -> None:
     names = ["_orig_mod.module.a._checkpoint_wrapped_module.b", "_orig_mod.module.c"]
     torch.save({name: torch.ones(2) for name in names}, tmp_path / "w.pth")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from vitral.errors import WeightsError
 from vitral.weights import checkpoint_files, stand_ins
 from vitral.weights.stand_ins import StandIn
 
@@ -26,6 +27,16 @@ class Small(nn.Module):
         self.scale = nn.Parameter(torch.ones(2))
         self.register_buffer("passing", torch.ones(5), persistent=False)
         self.act = torch.nn.functional.gelu
+
+
+class Part(torch.Tensor):
+    """As the tensors of which each process holds a part."""
+
+
+def test_a_tensor_of_another_class_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2).as_subclass(Part)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"of a class of their own.*full_state_dict"):
+        checkpoint_files.read(tmp_path / "w.pth")
 
 
 class Caller:
