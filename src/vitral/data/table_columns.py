@@ -273,6 +273,8 @@ def _labels(reading: _Reading, written: Sequence[str]) -> tuple[list[tuple[str, 
         return _labels_of_folders(reading, written), False, False
     reading.taken.add(column)
     name = reading.header[column]
+    if not any(one.topic == "labels" for one in reading.decisions):
+        reading.say("labels", f"The label of an image is column '{name}' of {where}.")
     found = table_labels.of_column(name, reading.grid.column(column), where)
     reading.decisions += found.decisions
     return found.labels, found.multi_label, found.may_be_empty
