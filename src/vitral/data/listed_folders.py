@@ -72,6 +72,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     return (
         _of_lists(tables, source)
         or _of_parts(root, source)
+        or _of_held_out(tables, source, options)
         or _of_one(tables, source)
         or _of_folders(tables, source, options)
     )
@@ -231,11 +232,40 @@ def _of_parts(root: Path, source: str) -> DataLayout | None:
     return DataLayout(kind, sources["train"], held_out, held_name, source, decisions=tuple(said))
 
 
+def _of_held_out(tables: _Tables, source: str, options: SourceOptions) -> DataLayout | None:
+    """Class folders to train on, and a list of the others: Train/CLASS/, Test/ and Test.csv."""
+    root = Path(source)
+    split = folder_splits.find(folder_splits.descended(root))
+    layout = folder_splits.layout(source, options)
+    if split.train is None or split.held_out is not None or layout is None:
+        return None
+    classes = {child.name for child in visible_folders(split.train)}
+    lists: dict[str, Table] = {}
+    for table in tables.usable:
+        rows = _some_rows(table)
+        known = sum(set(row.labels) <= classes for row in rows)
+        if _part(table.path) in ("val", "test") and 2 * known >= len(rows) and _is_there(table):
+            lists.setdefault(_part(table.path) or "", table)
+    held_out = lists.get("val", lists.get("test"))
+    if held_out is None:
+        return None
+    part = _part(held_out.path)
+    held_name: HeldOutName = "val" if part == "val" else "test"
+    own = [folder for folder in split.unlabelled if names.part_of(folder.name, alone=False) == part]
+    contrary = [folder_splits.without_labels(folder, root) for folder in own]
+    name = held_out.path.name
+    said = [one for one in layout.decisions if one not in contrary]
+    said.append(Decision("labels", f"The labels of the held-out images are those of {name}."))
+    return replace(layout, held_out=held_out, held_name=held_name, decisions=tuple(said))
+
+
 def _of_one(tables: _Tables, source: str) -> DataLayout | None:
     """A table for everything, unless class folders say no less."""
     root = Path(source)
     there = [table for table in tables.usable if _is_there(table)]
     has_folders = _has_class_folders(root)
+    if has_folders:  # a list of the test images says nothing of the others
+        there = [table for table in there if _part(table.path) in (None, "train")]
     if not there or (has_folders and _tell_the_same(there[0], root)):
         return None
     table = _with_split(there[0], tables, source)

@@ -10,6 +10,7 @@ one way to read it, and every choice is said.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 import unicodedata
@@ -31,6 +32,7 @@ _FEW = 10  # rows, of which each may have a label of its own
 _LOOKED_AT = 50  # rows that tell whether a column names pictures
 _TOLD = ("split", "subset", "partition", "usage", "fold", "kfold", "data_split", "phase")
 _PIXELS = re.compile(r"(pixels?|px)_?\d*|\d+x\d+", re.IGNORECASE)
+_OF_NONE = ("unassigned", "unused", "ignore", "excluded", "exclude", "none", "nan")  # of a split
 _BOXES = frozenset(
     {"xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "roix1", "roiy1", "roix2", "roiy2"}
     | {"bboxx1", "bboxy1", "bboxx2", "bboxy2", "bbox", "boundingbox"}
@@ -190,16 +192,22 @@ def _refuse_pixels(reading: _Reading) -> None:
     in_a_cell = [i for i in pixels if any(cell.count(" ") >= _MANY for cell in reading.text(i)[:9])]
     if in_a_cell:
         where = f"the column '{header[in_a_cell[0]]}'"
+        count = reading.text(in_a_cell[0])[0].count(" ") + 1
     elif len(pixels) >= _MANY:
         where = f"the columns '{header[pixels[0]]}' to '{header[pixels[-1]]}'"
+        count = len(pixels)
     elif len(header) > _MANY and grid.rows and _is_numbers(grid.rows[0][1]):
         where = f"its {len(header):,} columns"
+        count = len(header) - 1
     else:
         return
+    values = "pixels.split()" if in_a_cell else "pixels"
+    root = math.isqrt(count)
+    side = f"{root}, {root}" if root * root == count else "height, width"
     raise DataError(
         f"{reading.where} holds the pictures themselves, as numbers in {where}: it names no files. "
         f"Vitral reads picture files: write each row as a PNG into a folder of its class, with "
-        f"numpy and PIL.Image.fromarray(pixels.reshape(height, width)).save(path)."
+        f"PIL.Image.fromarray(numpy.array({values}, dtype='uint8').reshape({side})).save(path)."
     )
 
 
@@ -400,6 +408,7 @@ def _named_parts(reading: _Reading, index: int) -> list[Part | None]:
     """The part of each row by a column called split; empty where it holds no such words."""
     cells = reading.text(index)
     values = sorted({cell for cell in cells if cell})
+    values = [value for value in values if value.casefold() not in _OF_NONE]
     strange = [value for value in values if names.part_of(value) is None]
     name = reading.header[index]
     if not values or (len(strange) == len(values) and not names.is_one_of(name, _TOLD)):

@@ -204,3 +204,20 @@ def test_where_no_folder_is_a_class_the_table_is_complained_of(tmp_path, picture
     draw_noise(tmp_path, [pictures.format(i) for i in (1, 2)])
     with pytest.raises(DataError, match=sentence):
         open_dataset(write_text(tmp_path, {"styles.csv": text}))
+
+
+def test_class_folders_to_train_on_and_a_list_of_the_test_images(tmp_path):
+    draw_noise(tmp_path, [f"Train/{label}/{name}" for label, name in ROWS[:6]])
+    draw_noise(tmp_path, [f"Test/t{name}" for _, name in ROWS[6:]])
+    rows = "".join(f"{label},Test/t{name}\n" for label, name in ROWS[6:])
+    write_text(tmp_path, {"Test.csv": "ClassId,Path\n" + rows})
+    data = open_dataset(tmp_path)
+    assert (len(data.train), len(data.val), data.val.name) == (6, 6, "test")
+    assert "labels of the held-out images are those of Test.csv" in said(data)
+    assert "without labels" not in said(data)
+    write_text(
+        tmp_path, {"Test.csv": "Path,note\n" + "".join(f"Test/t{n},x y\n" for _, n in ROWS[6:])}
+    )
+    data = open_dataset(tmp_path)
+    assert data.classes == ("cat", "dog") and data.val.key(0).startswith("Train/")
+    assert "Test/ has images without labels" in said(data)
