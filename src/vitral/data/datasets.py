@@ -141,8 +141,7 @@ def refuse(
     where = str(layout.train)
     problems.refuse_rows(scanned, where, allow_unreadable)
     problems.refuse_nothing(scanned, where)
-    if not known:
-        problems.refuse_one_class(scanned, where)
+    problems.refuse_one_class(scanned, where, beside_known=bool(known))
     if held is not None:
         there = str(layout.held_out)
         problems.refuse_rows(held, there, allow_unreadable)

@@ -122,10 +122,11 @@ def refuse_nothing(scanned: ScanResult, where: str) -> None:
     raise DataError(f"No images {'under' if folder.is_dir() else 'in'} {where}.")
 
 
-def refuse_one_class(scanned: ScanResult, where: str) -> None:
+def refuse_one_class(scanned: ScanResult, where: str, *, beside_known: bool = False) -> None:
     """Raises DataError for a single class: there is nothing to tell apart.
 
-    Folders such as images and annotations are no classes either.
+    Folders such as images and annotations are no classes either. `beside_known` says that other
+    classes are known without images, so that a single one will do.
     """
     classes = scanned.classes
     folder = Path(where)
@@ -136,7 +137,8 @@ def refuse_one_class(scanned: ScanResult, where: str) -> None:
             f"and not like classes. Put the images of each class in a folder named after it, or "
             f"list them in {folder / 'train.csv'} (path,label). {told}".rstrip()
         )
-    if len(classes) > 1 or (classes and scanned.multi_label) or not scanned.labelled:
+    enough = len(classes) > 1 or (classes and (scanned.multi_label or beside_known))
+    if enough or not scanned.labelled:
         return
     name = classes[0] if classes else "none"
     inside = []
@@ -145,7 +147,9 @@ def refuse_one_class(scanned: ScanResult, where: str) -> None:
     hint = (
         f"If its sub-folders ({listed(inside)}) are the classes, give {folder / name}."
         if inside
-        else told or "Add images of something else."
+        else told
+        or "Add images of something else, or learn it beside the classes of a network: --from RUN "
+        "--keep."
     )
     raise DataError(f"{where} has one class only, '{name}': nothing to tell apart. {hint}")
 
