@@ -38,6 +38,7 @@ KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an MLP-Mixer", (r"mlp_tokens\.|token_mix",)),
     ("CaiT, whose heads talk to each other", (r"attn\.proj_l\.weight",)),
     ("XCiT", (r"cls_attn_blocks\.", r"local_mp\.")),
+    ("a ViT with relative positions in each block, as SAM's", (r"attn\.rel_pos_[hw]$",)),
     ("EVA-02", (r"mlp\.fc1_g\.|mlp\.w1\.|attn\.q_bias$",)),
     ("a ViT with a norm before its blocks, as CLIP's tower for images", (r"(^|\.)norm_pre\.",)),
     ("a ViT under mmpretrain's names", (r"(^|\.)layers\.\d+\.ln1\.",)),

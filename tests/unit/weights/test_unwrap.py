@@ -132,6 +132,19 @@ def test_a_linear_layer_is_the_head(tmp_path: Path, name: str, place: str) -> No
     assert f"the head stood under {outer}{name}" in notes(weights)
 
 
+def test_a_head_over_a_network_whose_program_has_none(tmp_path: Path) -> None:
+    spec = HELD["transformers"]["dinov3"]
+    values = under("backbone.", theirs("transformers", spec)) | under("fc.", HEAD)
+    path = saved(tmp_path / "w.pth", values)
+    done = convert(path, tmp_path / "a", **SAID)
+    weights = read_weights(path, **SAID)
+    assert done.exact and weights.card.model.classes == 5
+    assert torch.equal(weights.tensors["head.weight"], HEAD["weight"])
+    with pytest.raises(WeightsError, match=r"model\.classes is 5, and transformers has 0"):
+        convert(tmp_path / "a", tmp_path / "b", to="transformers")
+    convert(tmp_path / "a", tmp_path / "b", to="timm")
+
+
 def test_a_head_without_bias(tmp_path: Path) -> None:
     values = under("backbone.", BODY) | {"fc.weight": HEAD["weight"]}
     weights = read_weights(saved(tmp_path / "w.pth", values), **SAID)
