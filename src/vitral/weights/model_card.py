@@ -130,8 +130,8 @@ def _front_matter(
                 },
             )
         )
-    start = _mapping(made_by.get("recipe")).get("start")
-    base = start if isinstance(start, str) and _HUB_ID.fullmatch(start) else None
+    origin = _origin(made_by)
+    base = origin if origin is not None and _HUB_ID.fullmatch(origin) else None
     return ModelCardData(
         license=licence or LICENCE,
         library_name=library,
@@ -141,6 +141,13 @@ def _front_matter(
         model_name=repo or str(values["model"]["name"]),
         eval_results=results or None,
     )
+
+
+def _origin(made_by: Mapping[str, Any]) -> str | None:
+    """The weights that it began from or was converted from; None for none."""
+    start = _mapping(made_by.get("recipe")).get("start")
+    origin = start or _mapping(made_by.get("converted")).get("source")
+    return str(origin) if origin else None
 
 
 def _headline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -170,12 +177,13 @@ def _body(
     yield from _limits(values)
     yield "## Licence\n"
     yield f"{code(licence)}.\n" if licence else "Not stated by whoever made it.\n"
-    start = _mapping(made_by.get("recipe")).get("start")
-    if start:
-        row = checkpoint(str(start))
+    origin = _origin(made_by)
+    if origin is not None:
+        row = checkpoint(origin)
         known = f" (licence: {row.licence})" if row is not None else ""
-        yield f"It began from the weights {code(str(start))}{known}.\n"
-    yield from _again(made_by, repo)
+        came = "It began from" if made_by.get("recipe") else "It was converted from"
+        yield f"{came} the weights {code(origin)}{known}.\n"
+    yield from _again(made_by, library, repo)
 
 
 def _use(library: str, repo: str | None) -> Iterator[str]:
@@ -268,7 +276,7 @@ def _limits(values: Mapping[str, Any]) -> Iterator[str]:
     yield "Other cameras, places and times than those of its images were not tested.\n"
 
 
-def _again(made_by: Mapping[str, Any], repo: str | None) -> Iterator[str]:
+def _again(made_by: Mapping[str, Any], library: str, repo: str | None) -> Iterator[str]:
     recipe = _mapping(made_by.get("recipe"))
     environment = _mapping(made_by.get("environment"))
     if not recipe:
@@ -276,13 +284,15 @@ def _again(made_by: Mapping[str, Any], repo: str | None) -> Iterator[str]:
     source = str(_mapping(recipe.get("data")).get("source", ""))
     images = source if source in BUILT_IN or source.startswith("hf:") else "PHOTOS/"
     yield "## How to make it again\n"
-    yield fence([f"vitral repeat {repo or 'FOLDER'} {images} --out AGAIN"], "console")
+    if library == "vitral":  # whose model.json has the recipe
+        yield fence([f"vitral repeat {repo or 'FOLDER'} {images} --out AGAIN"], "console")
+        yield "The recipe stands in `model.json` (`made_by.recipe`)."
     versions = ", ".join(
         f"{name} {environment[name]}"
         for name in ("vitral", "torch", "python")
         if environment.get(name)
     )
-    yield f"The recipe stands in `model.json` (`made_by.recipe`). Made with {versions or '?'}."
+    yield f"Made with {versions or 'versions that are not stated'}."
 
 
 def code(text: str) -> str:

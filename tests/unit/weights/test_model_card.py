@@ -137,3 +137,20 @@ def test_foreign_pictures_are_told_of_where_that_is_known() -> None:
     text = " ".join(model_card.text(values(made_by={"fitted": {"foreign": foreign}})).split())
     assert "farther from what was learnt than 95 % of the held-out images do." in text
     assert "the AUROC was 0.912" in text and "was not measured" not in text
+
+
+def test_converted_weights_name_their_origin_and_its_licence() -> None:
+    source = "timm/vit_small_patch16_224.augreg_in21k_ft_in1k"
+    text = model_card.text(values(made_by={"converted": {"source": source}}))
+    assert ModelCard(text).data.base_model == source
+    assert f"It was converted from the weights `{source}` (licence: apache-2.0)." in text
+    assert "How to make it again" not in text
+
+
+def test_the_command_that_repeats_it_stands_where_the_recipe_does() -> None:
+    assert "vitral repeat org/name PHOTOS/ --out AGAIN" in model_card.text(
+        values(), repo="org/name"
+    )
+    theirs = model_card.text(values(), repo="org/name", library="timm")
+    assert "vitral repeat" not in theirs and "Made with vitral 0.1.0" in theirs
+    assert "hf-hub:org/name" in theirs
