@@ -266,6 +266,8 @@ def has_labels(held: Path, train: Path) -> bool:
     kind = inside(held)
     if kind != "classes":
         return kind == "nothing" and bool(own)
+    if {name.casefold() for name in own} <= names.NO_CLASSES:
+        return False
     if own & {child.name for child in visible_folders(train)}:
         return True
     return not all(name.casefold() in names.UNKNOWN_CLASSES for name in own)

@@ -221,3 +221,16 @@ def test_class_folders_to_train_on_and_a_list_of_the_test_images(tmp_path):
     data = open_dataset(tmp_path)
     assert data.classes == ("cat", "dog") and data.val.key(0).startswith("Train/")
     assert "Test/ has images without labels" in said(data)
+
+
+def test_the_advice_for_boxes_works(tmp_path):
+    draw_noise(tmp_path, [f"train/images/{name}" for _, name in ROWS[:8]])
+    draw_noise(tmp_path, [f"valid/images/{name}" for _, name in ROWS[8:]])
+    write_text(tmp_path, {f"{part}/labels/1.txt": "0 1 1 1 1" for part in ("train", "valid")})
+    with pytest.raises(DataError, match=r"boxes for a detector.*in a train\.csv \(path,label\)"):
+        open_dataset(tmp_path)
+    rows = "".join(f"images/{name},{label}\n" for label, name in ROWS[:8])
+    write_text(tmp_path, {"train/train.csv": "path,label\n" + rows})
+    data = open_dataset(tmp_path)
+    assert data.classes == ("cat", "dog") and len(data.train) + len(data.val) == 8
+    assert "valid/ has images without labels" in said(data)
