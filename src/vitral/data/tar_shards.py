@@ -13,6 +13,7 @@ a time, and the least recently used go when the cache holds more than VITRAL_CAC
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -199,12 +200,11 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
 def _by_samples(sides: dict[str, Shards], source: str) -> tuple[dict[str, Shards], list[Decision]]:
     """The parts that the samples of shards name; the shards as they are where they name none."""
     (shards,) = sides.values()
-    counts = Counter(
-        sample.part
-        for path in shards.paths
-        if Path(path).is_file()
-        for sample in _from_headers(path, [], shards.labelled)
-    )
+    counts: Counter[str] = Counter()
+    with contextlib.suppress(DataError):  # scan() says what is wrong with a shard
+        for path in shards.paths:
+            if Path(path).is_file():
+                counts.update(s.part for s in _from_headers(path, [], shards.labelled))
     if not counts["train"] or not (counts["val"] or counts["test"]):
         return sides, []
     parts = [part for part in ("train", "val", "test") if counts[part]]
