@@ -133,6 +133,7 @@ def compare_classes(
     together = np.zeros(5, int)
     new = np.zeros(5, int)
     known = set(old)
+    present = set(classes)
     for answer in predictions:
         if answer.key not in before:
             continue
@@ -172,7 +173,7 @@ def compare_classes(
     images, right_before, right_now, lost, won = map(int, together)
     return Changes(
         classes=tuple(rows),
-        dropped=tuple(name for name in old if name not in set(classes)),
+        dropped=tuple(name for name in old if name not in present),
         images=images,
         before=right_before,
         after=right_now,

@@ -38,6 +38,7 @@ from vitral.weights.adapt import kept_rows
 from vitral.weights.known_classes import KnownClasses
 
 MOST_IMAGES = 200  # of each class that are looked at
+MOST_KNOWN = 20_000  # of the known classes together, one of each at least
 OWN_SHARE = 0.75
 
 Head = tuple[np.ndarray, np.ndarray]  # weight (K, D) and bias (K,)
@@ -61,7 +62,7 @@ def begin(run: RunContext) -> Session:
 def _start(session: Session, known: KnownClasses) -> None:
     """Put the rows of the new classes into every head of the network, and into its average."""
     assert session.run.weights is not None
-    split = _some(session.run.data.train, len(known.classes))
+    split = _some(session.run.data.train, known)
     session.backbone.eval()
     values, labels, _ = outputs_of(session, split, partial(_head_inputs, session))
     session.backbone.train()
@@ -100,7 +101,8 @@ def at_class_means(
     row = np.zeros(weight.shape[1]) if several else old[0].mean(0)
     level = 0.0 if several else float(old[1].mean())
     length = float(np.linalg.norm(old[0] - row, axis=1).mean())
-    rest = [k for k in range(len(weight)) if k not in set(new) and has[:, k].any()]
+    begun_here = set(new)
+    rest = [k for k in range(len(weight)) if k not in begun_here and has[:, k].any()]
     means = {k: features[has[:, k]].mean(0) for k in (*rest, *new) if has[:, k].any()}
     for k in new:
         weight[k] = row
@@ -118,7 +120,8 @@ def at_class_means(
         for k in shown:
             bias[k] += _offset(-logits[:, k], has[:, k], np.ones(len(logits)))
     elif shown:
-        theirs = [k for k in range(len(weight)) if k not in set(shown)]
+        begun_here = set(shown)
+        theirs = [k for k in range(len(weight)) if k not in begun_here]
         margin = logits[:, theirs].max(1) - logits[:, shown].max(1)
         counts = has.sum(0)
         each = 1.0 / np.maximum(counts, 1)[has.argmax(1)]  # every class counts alike
@@ -164,12 +167,14 @@ def _offset(needed: np.ndarray, own: np.ndarray, weights: np.ndarray) -> float:
     return float(below + above) / 2
 
 
-def _some(split: Split, classes: int) -> Split:
+def _some(split: Split, known: KnownClasses) -> Split:
     """Some images of each class, evenly over the split."""
     chosen: set[int] = set()
-    for k in range(classes):
+    of_known = max(1, min(MOST_IMAGES, MOST_KNOWN // max(1, len(known.kept))))
+    for k, place in enumerate(known.places):
         own = np.flatnonzero(split.labels[:, k] if split.labels.ndim == 2 else split.labels == k)
-        places = np.linspace(0, len(own) - 1, min(len(own), MOST_IMAGES)).round().astype(int)
+        most = min(len(own), MOST_IMAGES if place < 0 else of_known)
+        places = np.linspace(0, len(own) - 1, most).round().astype(int)
         chosen |= set(own[places].tolist())
     return split.select(sorted(chosen))
 

@@ -56,7 +56,8 @@ class KnownClasses:
     @property
     def dropped(self) -> tuple[str, ...]:
         """The classes that the weights know and the images do not have."""
-        return tuple(name for name in self.old if name not in set(self.classes))
+        present = set(self.classes)
+        return tuple(name for name in self.old if name not in present)
 
     def line(self, *, solved: bool = False) -> str:
         """Say in a sentence what became of the head; `solved` where a probe replaces it."""

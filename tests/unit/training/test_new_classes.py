@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from vitral.data.sources import Arrays, Split
+from vitral.training import new_classes
 from vitral.training.new_classes import at_class_means
+from vitral.weights.known_classes import KnownClasses
 
 KNOWN = 6
 WIDTH = 24
@@ -98,3 +101,16 @@ def test_a_class_without_a_picture_gets_the_mean_row() -> None:
     old = old_head()
     weight, bias = at_class_means(features[some], labels[some], begun(old), old, [6, 7])
     assert np.array_equal(weight[7], old[0].mean(0)) and bias[7] == old[1].mean()
+
+
+def test_of_many_known_classes_few_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.repeat(np.arange(8), 60)
+    rows = np.arange(len(labels))
+    pixels = np.zeros((len(labels), 1, 1, 3), np.uint8)
+    split = Split("train", labels, rows, Arrays(pixels, tuple(map(str, rows))))
+    names = tuple("abcdefgh")
+    known = KnownClasses(classes=names, old=names[:6], places=(0, 1, 2, 3, 4, 5, -1, -1))
+    monkeypatch.setattr(new_classes, "MOST_IMAGES", 20)
+    monkeypatch.setattr(new_classes, "MOST_KNOWN", 12)
+    counts = np.bincount(new_classes._some(split, known).labels)
+    assert counts.tolist() == [2] * 6 + [20] * 2
