@@ -37,8 +37,8 @@ from vitral.wording import listed
 MOST = 1000  # images that are looked at
 FEWEST = 12  # of a class, below which nothing can be said of it
 _SIDE = 32  # pixels of the images for the probe
-_PATCH = 6
-_FILTERS = 192
+_PATCH = 12
+_FILTERS = 256
 _QUIET = 0.001  # of a patch's variance, beside which noise is none
 _FOLDS = 8
 _STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of the ridge; the inputs have a mean square of 1
