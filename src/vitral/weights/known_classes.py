@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vitral.catalog import wordnet
 from vitral.errors import UsageError
 from vitral.weights.read import Weights
 from vitral.wording import did_you_mean, listed
@@ -29,10 +30,16 @@ class KnownClasses:
 
     @classmethod
     def of(cls, weights: Weights, classes: Sequence[str]) -> KnownClasses:
-        """Match names; one that the weights have twice says nothing, as numbers of no names do."""
+        """Match names; one that the weights have twice says nothing, as numbers of no names do.
+
+        ImageNet's classes are known by WordNet id as well.
+        """
         old = weights.card.classes
         counts = Counter(old)
         places = {name: place for place, name in enumerate(old) if counts[name] == 1}
+        for other, name in wordnet.other_names(old).items():
+            if name in places and name not in classes:  # --keep has both, and each is a class
+                places.setdefault(other, places[name])
         if not set(old) <= set(classes) and not _named(weights):
             places = {}
         return cls(
@@ -56,7 +63,7 @@ class KnownClasses:
     @property
     def dropped(self) -> tuple[str, ...]:
         """The classes that the weights know and the images do not have."""
-        present = set(self.classes)
+        present = {*self.classes, *(self.old[place] for place in self.places if place >= 0)}
         return tuple(name for name in self.old if name not in present)
 
     def line(self, *, solved: bool = False) -> str:

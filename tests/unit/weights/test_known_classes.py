@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from networks import randomised, tiny
 
+from vitral.catalog.checkpoints import labels
 from vitral.errors import UsageError
 from vitral.specs import ImageSpec
 from vitral.weights.artifact import Card
@@ -26,6 +27,15 @@ def test_classes_are_matched_by_name_in_any_order() -> None:
         "dropped: 1 class (bee)."
     )
     assert "probe" in known.line(solved=True)
+
+
+def test_imagenets_classes_are_known_by_wordnet_id() -> None:
+    known = KnownClasses.of(weights(*labels("imagenet-1k")), ("n02102040", "owl", "n01440764"))
+    assert known.places == (217, -1, 0)
+    assert (known.kept, known.new) == (("n02102040", "n01440764"), ("owl",))
+    assert len(known.dropped) == 998
+    both = KnownClasses.of(weights(*labels("imagenet-1k")), ("n01440764", "tench"))
+    assert both.places == (-1, 0)
 
 
 def test_a_name_that_stands_twice_says_nothing() -> None:
