@@ -275,7 +275,10 @@ class Classifier:
         if set(self.classes) <= set(names.names):
             return self
         classes = class_names.for_logits(names, len(self.classes))
-        return replace(self, card=replace(self.card, classes=classes))
+        tree = self.card.tree
+        if tree is not None:
+            tree = tree.renamed(dict(zip(self.classes, classes, strict=True)))
+        return replace(self, card=replace(self.card, classes=classes, tree=tree))
 
     def eval_set(
         self,

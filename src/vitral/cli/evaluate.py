@@ -143,7 +143,6 @@ def evaluate(
         raise UsageError(UNLABELLED_ALONE)
     from vitral.classifier import load
     from vitral.evaluation import write_predictions
-    from vitral.evaluation.answer_sets import check_method
 
     classifier = load(run, device=device, announce=print_note)
     if classes is not None:
@@ -154,7 +153,7 @@ def evaluate(
     if unlabelled:
         _drift(classifier, data, as_json=as_json)
         return
-    rule = None if sets is None else classifier.set_rule(sets, check_method(sets_by))
+    rule = None if sets is None else _rule(classifier, data, sets, sets_by)
     other = None if compare is None else load(compare, device=device, announce=print_note)
     asked = _Asked(
         data=data,
@@ -174,6 +173,18 @@ def evaluate(
         _print_json(result)
     else:
         _print(result, run, data)
+
+
+def _rule(classifier: Classifier, data: str, sets: float, sets_by: str) -> SetRule:
+    """Make the rule of answer sets, and say where these images cannot tell what they are worth."""
+    from vitral.evaluation.answer_sets import check_method
+
+    rule = classifier.set_rule(sets, check_method(sets_by))
+    fitted = classifier.card.made_by.get("fitted")
+    own = isinstance(fitted, dict) and fitted.get("data") == data
+    if own and not rule.of_training:
+        print_note(f"The sets were made by {data}: only other images tell what they are worth.")
+    return rule
 
 
 def _check_targets(csv: Path | None, report: Path | None, lang: str | None, data: str) -> None:

@@ -91,6 +91,11 @@ class ClassTree:
                 kept[child] = parent
         return replace(self, parents=dict(sorted(kept.items())))
 
+    def renamed(self, names: Mapping[str, str]) -> ClassTree:
+        """Give classes other names: the new one of each old one; groups keep theirs."""
+        parents = {names.get(name, name): parent for name, parent in self.parents.items()}
+        return replace(self, parents=parents)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for model.json."""
         return {"parents": dict(self.parents), "threshold": self.threshold}

@@ -76,6 +76,10 @@ class Card:
         choice(self, "labels", Card)
         if self.calibration is not None and self.labels != "one":
             raise WeightsError("A calibration is of a softmax; several labels have none.")
+        if self.tree is not None and self.labels != "one":
+            raise WeightsError(
+                "A tree groups classes that exclude each other; several labels do not."
+            )
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) != self.model.classes:
             raise WeightsError(

@@ -101,6 +101,9 @@ def test_an_artifact_without_them_says_what_makes_them(vitral, trained, run, fre
     assert sets["samples"] == 60
     assert sets["interval"][1] >= 0.9  # what was promised is not ruled out
     assert [each["name"] for each in sets["per_class"]] == list(package.load(run).classes)
+    code, _, err = vitral("evaluate", run, fresh, "--sets", "0.9")
+    assert code == 0
+    assert "only other images tell what they are worth" in " ".join(err.split())
     own = package.load(run).evaluate(trained / "photos", sets=0.9)
     assert own.sets is not None and not own.sets.cross_fitted  # fitted to others than these
 

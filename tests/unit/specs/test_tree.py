@@ -40,6 +40,13 @@ def test_what_belongs_to_other_classes_is_left_out():
     assert ClassTree.from_dict(tree.to_dict()) == tree
 
 
+def test_classes_may_be_called_otherwise():
+    tree = ClassTree(parents=ANIMALS, threshold=0.9).renamed({"robin": "Rotkehlchen", "x": "y"})
+    assert tree.above("Rotkehlchen") == ("bird", "animal")
+    assert "robin" not in tree.parents
+    assert tree.threshold == 0.9
+
+
 @pytest.mark.parametrize(
     ("parents", "circle"),
     [

@@ -11,6 +11,7 @@ from vitral import catalog
 from vitral.errors import MachineError, WeightsError
 from vitral.model import build
 from vitral.specs import Calibration, ImageSpec
+from vitral.specs.tree import ClassTree
 from vitral.storage import files
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
@@ -111,6 +112,23 @@ def test_a_calibration_is_there_or_absent(tmp_path: Path) -> None:
             artifact.load_card(tmp_path / "a")
     with pytest.raises(WeightsError, match="several labels have none"):
         replace(card, labels="several")
+
+
+def test_groups_of_classes_are_there_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "model.json"
+    artifact.save(tmp_path / "a", build(SPEC).state_dict(), CARD)
+    assert "tree" not in json.loads(path.read_text(encoding="utf-8"))
+    assert artifact.load_card(tmp_path / "a").tree is None
+    tree = ClassTree(parents={CARD.classes[0]: "<b>새</b>"}, threshold=0.9)
+    artifact.save(tmp_path / "a", build(SPEC).state_dict(), replace(CARD, tree=tree))
+    assert artifact.load_card(tmp_path / "a").tree == tree
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for broken in ({"parents": {"x": "x"}, "threshold": None}, {"parents": {}}, "bird", None):
+        path.write_text(json.dumps(values | {"tree": broken}), encoding="utf-8")
+        with pytest.raises(WeightsError, match=r"model\.json"):
+            artifact.load_card(tmp_path / "a")
+    with pytest.raises(WeightsError, match="several labels do not"):
+        replace(CARD, tree=tree, labels="several")
 
 
 def test_multi_labels_are_said_and_one_is_as_ever(tmp_path: Path) -> None:
