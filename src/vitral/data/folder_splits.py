@@ -9,6 +9,8 @@ folders. Where another part holds pictures and no class folders, it has no label
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -170,7 +172,7 @@ def descended(root: Path) -> Path:
         children = visible_folders(root)
         if any(names.part_of(child.name) for child in children) or _has_loose_pictures(root):
             return root
-        holding = [child for child in children if holds(child)]
+        holding = list(itertools.islice((child for child in children if holds(child)), 2))
         if len(holding) != 1 or inside(holding[0]) != "classes":
             return root
         (child,) = holding
@@ -307,7 +309,17 @@ def _has_loose_pictures(folder: Path) -> bool:
 
 def holds(folder: Path, *, pictures: bool = True) -> bool:
     """Tells whether a picture lies anywhere below a folder; with pictures=False, any file."""
-    return any(named_like_an_image(name) or not pictures for name in files_below(folder))
+    waiting = [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:  # a folder of a million pictures is not listed for one of them
+                if is_passed_over(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif named_like_an_image(entry.name) or not pictures:
+                    return True
+    return False
 
 
 def files_below(folder: Path) -> Iterator[str]:

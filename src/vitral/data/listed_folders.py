@@ -345,6 +345,8 @@ def _of_folders(tables: _Tables, source: str, options: SourceOptions) -> DataLay
 def _tell_the_same(table: Table, root: Path) -> bool:
     """Whether class folders say no less than a table: the same labels, or of more pictures."""
     rows = _some_rows(table)
+    if len({row.labels for row in rows}) < 2:  # nothing to tell apart
+        return True
     located = table.locate(row.name for row in rows)
     same = 0
     for row in rows:

@@ -147,6 +147,9 @@ def test_a_table_with_other_labels_for_all_pictures_is_taken(tmp_path):
     data = open_dataset(tmp_path)
     assert data.classes == ("a", "b", "c")
     assert "The labels are those of meta.csv, not the folders." in said(data)
+    one = "".join(f"{name},outdoors\n" for _, name in ROWS)
+    write_text(tmp_path, {"meta.csv": "image_id,dx\n" + one})
+    assert open_dataset(tmp_path).classes == ("cat", "dog"), "one label tells nothing apart"
     write_text(tmp_path, {"meta.csv": "image_id,dx\n00,a\n01,b\n"})
     assert open_dataset(tmp_path).classes == ("cat", "dog"), "two of twelve pictures"
 
