@@ -92,6 +92,13 @@ def read(path: Path) -> Adapter:
     )
 
 
+def fits(adapter: Adapter, tensors: Mapping[str, Tensor], table: RenameTable) -> bool:
+    """Tell whether every layer that is updated stands among tensors under a table's names."""
+    named = table.named(tensors)[0]
+    updates, _ = _sorted(adapter, table, named)
+    return all(f"{layer}.weight" in named for layer in updates)
+
+
 def merged(adapter: Adapter, base: Source, table: RenameTable) -> tuple[Source, tuple[str, ...]]:
     """Return the base with the updates in its weights, and a line about each thing that was done.
 
@@ -112,7 +119,7 @@ def merged(adapter: Adapter, base: Source, table: RenameTable) -> tuple[Source, 
         # a head of other classes, perhaps of another name; what is none is refused where it is read
         tensors = {name: x for name, x in tensors.items() if not (head and name.startswith(head))}
     tensors |= plain
-    notes = [f"{len(updates)} layers of {base.path} were changed by the updates of {adapter.path}"]
+    notes = [f"of {base.path} the updates of {adapter.path} changed {len(updates)} layers"]
     if plain:
         notes.append(f"whole tensors came with the updates: {listed(plain, 4)}")
     source = replace(

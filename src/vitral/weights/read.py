@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from vitral.weights.artifact import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Format
 from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
-from vitral.weights.rename import Layout, Reading, tables
+from vitral.weights.rename import Layout, Reading, RenameTable, tables
 from vitral.weights.unwrap import UnusableHead, Wanted, unwrap
 
 # tables whose classifiers have no hidden layer in their own program
@@ -119,7 +120,7 @@ def read_weights(
         adapter = adapters.read(path)
         whole = _read_base(adapter, base, size, changes, announce)
         return _with_updates(adapter, whole, size, changes, unusable_head)
-    if base is not None:
+    if base is not None and path.exists():
         raise UsageError(
             f"--base is for the low-rank updates of peft, and {path} is no such folder."
         )
@@ -208,15 +209,12 @@ def _with_updates(
 ) -> Weights:
     """The base with the updates in its weights."""
     spec = base.card.model
-    own = base.layout or Layout(table=formats.named(formats.OWN).table_for(spec))
-    table = tables()[own.table]
-    source = base.source
-    if source is None:
-        named = table.write(base.tensors, spec.heads, own, base.passthrough)
-        config = {"spec": {**spec.to_dict()}} if base.layout is None else None
-        source = Source(path=adapter.path, tensors=named, config=config)
-    merged, notes = adapters.merged(adapter, source, table)
-    if base.source is None and base.layout is not None:
+    if base.source is not None and base.layout is not None:
+        table = tables()[base.layout.table]
+        merged, notes = adapters.merged(adapter, base.source, table)
+    else:
+        table, named = _in_words_of(adapter, base)
+        merged, notes = adapters.merged(adapter, Source(path=adapter.path, tensors=named), table)
         changes = [
             f"model.{name}={json.dumps(x)}"
             for name, x in spec.to_dict().items()
@@ -234,6 +232,20 @@ def _with_updates(
             labels=base.card.labels,
         )
     return replace(weights, card=card, notes=(*notes, *weights.notes))
+
+
+def _in_words_of(adapter: Adapter, base: Weights) -> tuple[RenameTable, dict[str, Tensor]]:
+    """The tensors of an artifact under the names in which updates speak of its layers."""
+    spec = base.card.model
+    kinds = [formats.named(name) for name in (formats.OWN, *formats.names())]
+    layouts = [kind.layout(tables()[kind.table_for(spec)], spec) for kind in kinds]
+    found = []
+    for layout in [*([] if base.layout is None else [base.layout]), *layouts]:
+        table = tables()[layout.table]
+        with suppress(WeightsError):  # a format that has no place for one of them
+            found.append((table, table.write(base.tensors, spec.heads, layout, {})))
+    fitting = (each for each in found if adapters.fits(adapter, each[1], each[0]))
+    return next(fitting, found[0])
 
 
 def _leave_out(

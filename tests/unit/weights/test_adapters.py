@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoints import HELD, same, store, tensors, theirs
+from checkpoints import HELD, same, save_artifact, store, tensors, theirs
 from vitral.errors import UsageError, VitralError, WeightsError
 from vitral.weights.convert import convert
 from vitral.weights.read import read_weights
@@ -79,7 +80,7 @@ def test_the_update_is_added(tmp_path: Path, config: dict[str, Any], scale: floa
     weights = read_weights(folder)
     assert close(dict(weights.tensors), expected(values, scale))
     assert weights.card.classes == tuple(f"old {i}" for i in range(5))
-    assert "2 layers of" in weights.notes[0]
+    assert "changed 2 layers" in weights.notes[0]
     done = convert(folder, tmp_path / "out")
     assert done.difference["transformers"] < 1e-5
 
@@ -146,6 +147,17 @@ def test_on_an_artifact(tmp_path: Path) -> None:
     assert close(dict(weights.tensors), expected(values, 1.5))
     first = read_weights(base).card
     assert (weights.card.model, weights.card.classes) == (first.model, first.classes)
+    ours = save_artifact(tmp_path / "trained", SPEC)  # it never had their names
+    again = read_weights(tmp_path / "a", base=ours)
+    assert close(dict(again.tensors), expected(values, 1.5))
+    assert replace(again.card.model, name="tiny") == SPEC
+    assert again.card.classes == tuple(f"class {i}" for i in range(5))
+    layer = "blocks.{}.attention.out"
+    values = updates(layer)
+    own = read_weights(adapter(tmp_path / "b", values), base=ours).tensors
+    down, up = (values[f"{layer.format(0)}.lora_{part}.weight"] for part in "AB")
+    out = tensors(SPEC)["blocks.0.attention.out.weight"] + 1.5 * (up @ down)
+    assert torch.allclose(own["blocks.0.attention.out.weight"], out, atol=1e-6)
 
 
 def test_an_update_of_nothing_leaves_every_bit(tmp_path: Path) -> None:
