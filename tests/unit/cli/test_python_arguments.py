@@ -62,6 +62,8 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
         arguments(vitral.load) | arguments(Classifier.evaluate),
         {
             "compare": "vitral.evaluation.compare takes two evaluations",
+            "foreign": "vitral.foreign_images.score_foreign_images",
+            "unlabelled": "vitral.foreign_images.drift_of",
             "probe": "vitral.features.probe",
             "csv": "vitral.evaluation.write_predictions writes an evaluation",
             "report": "vitral.report.write_evaluation_report writes an evaluation",
