@@ -102,12 +102,12 @@ class Classifier:
     def _computed(self, images: Tensor, *, features: bool) -> Computed:
         if self.foreign is None and not features:
             return Computed(logits=self.logits(images))
-        logits, read = self.engine.logits_and_representation(images)
-        far = None if self.foreign is None else self.foreign.distances(read.numpy())
+        logits, signs = self.engine.logits_and_signs(images)
+        far = None if self.foreign is None else self.foreign.distances(signs.numpy())
         return Computed(
             logits=logits,
             distances=None if far is None else torch.from_numpy(far),
-            features=read if features else None,
+            features=signs[:, : self.card.model.read_width] if features else None,
         )
 
     def predict(

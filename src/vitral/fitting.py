@@ -295,11 +295,11 @@ class Observer:
         """Compute logits and features of every image."""
 
         def compute(images: Tensor) -> Tensor:
-            return torch.cat(self.classifier.engine.logits_and_representation(images), dim=1)
+            return torch.cat(self.classifier.engine.logits_and_signs(images), dim=1)
 
         outputs = self.computed(split, compute)
-        logits, features = np.split(outputs.values, [len(self.classifier.classes)], axis=1)
-        return Sample(features=features, logits=logits, labels=_labels(outputs, self.classifier))
+        labels = _labels(outputs, self.classifier)
+        return Sample.of(outputs.values, labels, self.classifier.card.model)
 
 
 def _chose_weights(card: Card) -> bool:

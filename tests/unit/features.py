@@ -1,11 +1,14 @@
 """Features of drawn classes, as a network might give them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from vitral.evaluation.foreign import Sample
 
 WIDTH = 12
 CLASSES = 4
+EARLY = 3
 
 
 def drawn(
@@ -19,11 +22,15 @@ def drawn(
     spread = np.where(np.arange(WIDTH) < 6, 0.5, noise)
     features = means[labels] + random.normal(0, 1, (len(labels), WIDTH)) * spread
     logits = random.normal(0, 1, (len(labels), classes))
+    early = random.normal(0, 1, (len(labels), EARLY))
     return Sample(
-        features=features.astype(np.float32), logits=logits.astype(np.float32), labels=labels
+        features=features.astype(np.float32),
+        logits=logits.astype(np.float32),
+        labels=labels,
+        early=early.astype(np.float32),
     )
 
 
 def several(sample: Sample) -> Sample:
     labels = sample.labels[:, None] == np.arange(CLASSES)
-    return Sample(features=sample.features, logits=sample.logits, labels=labels)
+    return replace(sample, labels=labels)

@@ -1,7 +1,7 @@
 """Foreign images show none of the classes; their features lie far from all that were learnt.
 
 detector = fit(learnt, held_out)          # Samples of images with their labels
-detector.distances(features) > 1          # (N,) whether each is foreign
+detector.distances(signs) > 1             # (N,) whether each is foreign
 
 A distance of 1 is the limit that 95 of 100 held-out images keep. Which distance tells best is
 chosen on classes that are held out in turn, so that no foreign image is needed:
@@ -10,6 +10,9 @@ chosen on classes that are held out in turn, so that no foreign image is needed:
   which is shrunk as Ledoit and Wolf (2004) do;
 - gaussian: to the mean of all, under the covariance of all;
 - neighbours: of features of unit length, to the k-th nearest that was learnt (Sun et al. 2022).
+
+To it the distance of early features is added, which no held-out class could choose: classes differ
+late, drawings, digits and textures early.
 """
 # ruff: noqa: PLC0415 - scikit-learn takes seconds to import, which fitting alone should pay
 
@@ -23,15 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.errors import ModelError, WeightsError
+from vitral.specs import ModelSpec
 
 DistanceKind = Literal["mahalanobis", "gaussian", "neighbours"]
 Floats = NDArray[np.float64]
 
 KINDS: tuple[DistanceKind, ...] = ("mahalanobis", "gaussian", "neighbours")
 SENTENCES: Mapping[DistanceKind, str] = {
-    "mahalanobis": "the distance to the nearest class mean",
-    "gaussian": "the distance to the mean of all",
-    "neighbours": "the distance to the nearest images",
+    "mahalanobis": "the distances of late features to the nearest class mean and of early ones",
+    "gaussian": "the distances of late and early features to the mean of all",
+    "neighbours": "the distances of late features to the nearest images and of early ones",
 }
 KEPT = 0.95  # share of the held-out images that are not foreign
 MOST_IMAGES = 5_000  # that are looked at on either side: the cost is bounded whatever the data
@@ -42,7 +46,8 @@ FEW = 20  # held-out images, below which the limit is the farthest of them
 ROUNDING = 1e-4  # of the limit: another batch computes a feature a little differently
 
 _NUMBERS = 1 << 22  # distances in memory at a time
-_NAMES = ("kind", "points", "neighbours", "limit", "distances", "confidences", "auroc", "learnt")
+_NAMES = ("limit", "distances", "confidences", "auroc", "learnt")
+_OF_PART = ("kind", "points", "neighbours", "spread")
 _PLACED = ("centre", "projection")  # beside them, unless the features get unit length
 
 
@@ -54,11 +59,103 @@ class Sample:
         features: float32 (N, D), what the head reads.
         logits: float32 (N, K).
         labels: int (N,), or bool (N, K) where an image has several.
+        early: float32 (N, E), the mean patch token that enters the first block.
     """
 
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64] | NDArray[np.bool_]
+    early: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls,
+        outputs: NDArray[np.float32],
+        labels: NDArray[np.int64] | NDArray[np.bool_],
+        spec: ModelSpec,
+    ) -> Sample:
+        """Take apart logits and the signs of `ViT.logits_and_signs`, side by side in `outputs`."""
+        places = [spec.classes, spec.classes + spec.read_width]
+        logits, features, early = np.split(outputs, places, axis=1)
+        return cls(features=features, logits=logits, labels=labels, early=early)
+
+    @property
+    def signs(self) -> NDArray[np.float32]:
+        """Features and early ones side by side, as a network gives them."""
+        return np.concatenate([self.features, self.early], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Part:
+    """A part of a distance, brought to the scale of the others.
+
+    Attributes:
+        place: where it is measured.
+        spread: how far above the median KEPT of the held-out images lie at most; the unit.
+    """
+
+    place: Place
+    spread: float
+
+    def distances(self, features: NDArray[np.float32]) -> Floats:
+        """Compute how far features (N, D) lie, (N,), in spreads."""
+        return self.place.distances(features) / self.spread
+
+    @classmethod
+    def fit(cls, place: Place, features: NDArray[np.float32]) -> Part | None:
+        """Scale a place by held-out features; None where they all lie alike."""
+        distances = np.sort(place.distances(features))
+        middle = float(np.median(distances))
+        # of a single image there is no spread, and of many that are alike
+        spread = float(distances[_rank(len(distances))]) - middle or middle
+        return cls(place=place, spread=spread) if spread > 0 else None
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The tensors of a part."""
+        arrays: dict[str, NDArray[Any]] = {
+            "kind": np.array(KINDS.index(self.place.kind)),
+            "points": self.place.points,
+            "neighbours": np.array(self.place.neighbours),
+            "spread": np.array(self.spread),
+        }
+        if self.place.centre is not None and self.place.projection is not None:
+            arrays |= {"centre": self.place.centre, "projection": self.place.projection}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Part:
+        """The inverse of to_arrays; WeightsError where it cannot be."""
+        expected = {*_OF_PART, *(_PLACED if "projection" in arrays else ())}
+        if set(arrays) != expected:
+            raise WeightsError(
+                f"a distance has {', '.join(sorted(arrays))}, not {', '.join(sorted(expected))}"
+            )
+        points = arrays["points"]
+        if points.ndim != 2 or not len(points):
+            raise WeightsError(f"points of shape {points.shape}, not (points, width)")
+        if not 1 <= arrays["neighbours"] <= len(points):
+            raise WeightsError(f"neighbours is not between 1 and {len(points)}")
+        if not 0 <= arrays["kind"] < len(KINDS) or not arrays["spread"] > 0:
+            raise WeightsError(f"kind is not of {', '.join(KINDS)}, or spread is not above 0")
+        if "centre" in arrays:
+            shape = (*arrays["centre"].shape, points.shape[1])
+            if arrays["projection"].shape != shape:
+                raise WeightsError(f"projection of another shape than {shape}")
+        return cls(
+            place=Place(
+                kind=KINDS[int(arrays["kind"])],
+                points=points,
+                neighbours=int(arrays["neighbours"]),
+                centre=arrays.get("centre"),
+                projection=arrays.get("projection"),
+            ),
+            spread=float(arrays["spread"]),
+        )
+
+
+def _rank(count: int) -> int:
+    """Which of so many ascending distances KEPT of them do not exceed."""
+    return int(np.ceil(KEPT * count)) - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -78,6 +175,11 @@ class Place:
     neighbours: int = 1
     centre: NDArray[np.float32] | None = None
     projection: NDArray[np.float32] | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of values of a feature."""
+        return self.points.shape[1] if self.centre is None else len(self.centre)
 
     def distances(self, features: NDArray[np.float32]) -> Floats:
         """Compute how far features (N, D) lie from the points: (N,)."""
@@ -104,16 +206,21 @@ class ForeignDetector:
     """A detector of images that show none of the classes.
 
     Attributes:
-        place: the distance.
-        limit: the distance that KEPT of the held-out images do not exceed; `distances` count in it.
+        head: the distance of what the head reads.
+        early: that of the mean patch token that enters the first block; None where it tells nothing
+            apart. A drawing or a digit on black differs in its colours and edges, which the head of
+            a network that never saw any has learnt to pass over.
+        limit: the sum of both that KEPT of the held-out images do not exceed; `distances` count
+            in it.
         held_out: (M,) the distances of held-out images, ascending.
         confidences: (M,) the probabilities of their answers.
-        auroc: by kind, how well held-out classes were told from the others; empty where there was
-            nothing to choose by.
-        learnt: images that the place was made from.
+        auroc: by kind, how well held-out classes were told from the others by what the head reads;
+            empty where there was nothing to choose by.
+        learnt: images that the places were made from.
     """
 
-    place: Place
+    head: Part
+    early: Part | None
     limit: float
     held_out: NDArray[np.float32]
     confidences: NDArray[np.float32]
@@ -122,12 +229,19 @@ class ForeignDetector:
 
     @property
     def kind(self) -> DistanceKind:
-        """Name the distance."""
-        return self.place.kind
+        """Name the distance of what the head reads."""
+        return self.head.place.kind
 
-    def distances(self, features: NDArray[np.float32]) -> Floats:
-        """Compute how far features (N, D) lie from what was learnt, (N,); foreign above 1."""
-        return self.place.distances(features) / self.limit
+    def distances(self, signs: NDArray[np.float32]) -> Floats:
+        """Compute how far images lie from what was learnt, (N,); foreign above 1.
+
+        `signs` are (N, D + E): what the head reads, and the early features.
+        """
+        width = self.head.place.width
+        total = self.head.distances(signs[:, :width])
+        if self.early is not None:
+            total += self.early.distances(signs[:, width:])
+        return total / self.limit
 
     @property
     def told(self) -> str:
@@ -142,6 +256,7 @@ class ForeignDetector:
         """Plain JSON values of how it was made, for the card."""
         return {
             "kind": self.kind,
+            "early": self.early is not None,
             "auroc_of_held_out_classes": dict(self.auroc),
             "kept": KEPT,
             "learnt": self.learnt,
@@ -151,57 +266,50 @@ class ForeignDetector:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The tensors of calibration.safetensors, without their prefix."""
         arrays: dict[str, NDArray[Any]] = {
-            "kind": np.array(KINDS.index(self.kind)),
-            "points": self.place.points,
-            "neighbours": np.array(self.place.neighbours),
             "limit": np.array(self.limit),
             "distances": self.held_out,
             "confidences": self.confidences,
             "auroc": np.array([self.auroc.get(kind, np.nan) for kind in KINDS]),
             "learnt": np.array(self.learnt),
         }
-        if self.place.centre is not None and self.place.projection is not None:
-            arrays |= {"centre": self.place.centre, "projection": self.place.projection}
+        for name, part in (("head", self.head), ("early", self.early)):
+            if part is not None:
+                arrays |= {f"{name}.{key}": array for key, array in part.to_arrays().items()}
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], width: int) -> ForeignDetector:
-        """The inverse of to_arrays for features (N, width); WeightsError where it cannot be."""
-        expected = {*_NAMES, *(_PLACED if "projection" in arrays else ())}
-        if set(arrays) != expected:
+        """The inverse of to_arrays for a head that reads (N, width); WeightsError where it cannot.
+
+        Raises WeightsError, too, for numbers that are not finite.
+        """
+        parts: dict[str, dict[str, NDArray[Any]]] = {"": {}, "head": {}}
+        for name, array in arrays.items():
+            part, _, key = name.rpartition(".")
+            parts.setdefault(part, {})[key] = array
+        whole = parts[""]
+        if set(whole) != set(_NAMES) or not set(parts) <= {"", "head", "early"}:
             raise WeightsError(
                 f"what tells foreign images has {', '.join(sorted(arrays))}, not "
-                f"{', '.join(sorted(expected))}"
+                f"{', '.join(_NAMES)} and those of its distances"
             )
-        points = arrays["points"]
-        if points.ndim != 2 or not len(points):
-            raise WeightsError(f"foreign.points has shape {points.shape}, not (points, width)")
-        inside = points.shape[1]
-        shapes = {"centre": (width,), "projection": (width, inside)}
-        fits = all(arrays[name].shape == shapes[name] for name in _PLACED if name in arrays)
-        if not fits or ("projection" not in arrays and inside != width):
-            raise WeightsError(f"it was fitted to features of another width than {width}")
-        numbers = [arrays[name] for name in sorted(expected - {"auroc"})]
-        if not all(np.isfinite(array).all() for array in numbers) or not arrays["limit"] > 0:
+        if whole["auroc"].shape != (len(KINDS),):
+            raise WeightsError(f"foreign.auroc is not of {', '.join(KINDS)}")
+        numbers = [array for name, array in arrays.items() if name != "auroc"]
+        if not all(np.isfinite(array).all() for array in numbers) or not whole["limit"] > 0:
             raise WeightsError("it has numbers that are not finite, or a limit that is not above 0")
-        if not 1 <= arrays["neighbours"] <= len(points):
-            raise WeightsError(f"foreign.neighbours is not between 1 and {len(points)}")
-        if not 0 <= arrays["kind"] < len(KINDS) or arrays["auroc"].shape != (len(KINDS),):
-            raise WeightsError(f"foreign.kind or foreign.auroc is not of {', '.join(KINDS)}")
-        scores = dict(zip(KINDS, arrays["auroc"].tolist(), strict=True))
+        head = Part.from_arrays(parts["head"])
+        if head.place.width != width:
+            raise WeightsError(f"it was fitted to features of another width than {width}")
+        scores = dict(zip(KINDS, whole["auroc"].tolist(), strict=True))
         return cls(
-            place=Place(
-                kind=KINDS[int(arrays["kind"])],
-                points=points,
-                neighbours=int(arrays["neighbours"]),
-                centre=arrays.get("centre"),
-                projection=arrays.get("projection"),
-            ),
-            limit=float(arrays["limit"]),
-            held_out=arrays["distances"],
-            confidences=arrays["confidences"],
+            head=head,
+            early=Part.from_arrays(parts["early"]) if "early" in parts else None,
+            limit=float(whole["limit"]),
+            held_out=whole["distances"],
+            confidences=whole["confidences"],
             auroc={kind: score for kind, score in scores.items() if np.isfinite(score)},
-            learnt=int(arrays["learnt"]),
+            learnt=int(whole["learnt"]),
         )
 
 
@@ -217,7 +325,7 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     Raises ModelError for features that are not finite.
     """
     for sample in (learnt, held_out):
-        if not np.isfinite(sample.features).all():
+        if not np.isfinite(sample.signs).all():
             raise ModelError("The features are not finite: the weights are damaged.")
     if not len(learnt.features) or not len(held_out.features):
         return None
@@ -227,21 +335,36 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     auroc = held_out_classes(learnt, held_out) if len(places) > 1 else {}
     known = {kind: score for kind, score in auroc.items() if kind in places}
     kind = max(known, key=known.__getitem__) if known else next(iter(places))
-    place = places[kind]
-    distances = place.distances(held_out.features)
+    head = Part.fit(places[kind], held_out.features)
+    if head is None:
+        return None
+    early = _early(learnt.early, held_out.early)
+    distances = head.distances(held_out.features)
+    if early is not None:
+        distances += early.distances(held_out.early)
     order = np.argsort(distances, kind="stable")
     distances = distances[order]
-    limit = float(distances[int(np.ceil(KEPT * len(distances))) - 1]) * (1 + ROUNDING)
+    limit = float(distances[_rank(len(distances))]) * (1 + ROUNDING)
     if not limit > 0:
         return None
     return ForeignDetector(
-        place=place,
+        head=head,
+        early=early,
         limit=limit,
         held_out=(distances / limit).astype(np.float32),
         confidences=confidences[order].astype(np.float32),
         auroc=known,
         learnt=len(learnt.features),
     )
+
+
+def _early(learnt: NDArray[np.float32], held_out: NDArray[np.float32]) -> Part | None:
+    """The distance of early features to the mean of all; None where there is none."""
+    count, width = learnt.shape
+    if count < 2 or not 0 < width * width <= MOST_VALUES:
+        return None
+    place = _gaussian(learnt.astype(np.float64))
+    return None if place is None else Part.fit(place, held_out)
 
 
 def chosen_rows(labels: NDArray[Any], *, by_class: bool) -> NDArray[np.int64]:
@@ -308,15 +431,9 @@ def _places(features: NDArray[np.float32], labels: NDArray[Any]) -> Iterator[Pla
             place = _class_means(x, labels)
             if place is not None:
                 yield place
-        centre = x.mean(axis=0)
-        projection = whitening(x - centre)
-        if projection is not None:
-            yield Place(
-                kind="gaussian",
-                points=np.zeros((1, width), np.float32),
-                centre=centre.astype(np.float32),
-                projection=projection,
-            )
+        place = _gaussian(x)
+        if place is not None:
+            yield place
     kept = x[: max(1, MOST_VALUES // width)]
     if np.ptp(kept, axis=0).any() or count == 1:
         yield Place(
@@ -324,6 +441,20 @@ def _places(features: NDArray[np.float32], labels: NDArray[Any]) -> Iterator[Pla
             points=unit(kept).astype(np.float32),
             neighbours=max(1, min(NEIGHBOURS, len(kept) // 10)),
         )
+
+
+def _gaussian(x: Floats) -> Place | None:
+    """The mean of all, under the covariance of all; None where there is no deviation."""
+    centre = x.mean(axis=0)
+    projection = whitening(x - centre)
+    if projection is None:
+        return None
+    return Place(
+        kind="gaussian",
+        points=np.zeros((1, x.shape[1]), np.float32),
+        centre=centre.astype(np.float32),
+        projection=projection,
+    )
 
 
 def _class_means(x: Floats, labels: NDArray[np.int64]) -> Place | None:

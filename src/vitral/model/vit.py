@@ -159,12 +159,17 @@ class ViT(nn.Module):
         """Return what each head of `logits_per_head` reads, (B, width) each."""
         return self._read(images, any_size=False)
 
-    def logits_and_representation(
-        self, images: Tensor, *, any_size: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return `forward` and `representation` of images, in one pass."""
-        read = self._read(images, any_size)
-        return _mean(self._head_logits(read)), _mean(read)
+    def logits_and_signs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `forward` of images and what foreign ones may be told by, in one pass.
+
+        The signs are `representation`, and after it the mean patch token that enters the first
+        block, (B, read width + width).
+        """
+        embedded = self._embed(images, any_size=False)
+        read = self._read_embedded(embedded)
+        early = embedded.tokens[:, self.spec.prefix :].mean(1)
+        signs = torch.cat([_mean(read).float(), early.float()], dim=1)
+        return _mean(self._head_logits(read)), signs
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
@@ -339,6 +344,14 @@ class ViT(nn.Module):
         embedded = self._embed(images, any_size)
         if self.training and self.dropouts.patch_dropout:
             embedded = self._without_some_patches(embedded, samples)
+        return self._read_embedded(embedded, attention_out, samples)
+
+    def _read_embedded(
+        self,
+        embedded: Embedded,
+        attention_out: list[Tensor] | None = None,
+        samples: StepSamples | None = None,
+    ) -> tuple[Tensor, ...]:
         earlier = range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
         tokens, entered = self._encode(embedded, earlier, attention_out, samples)
         return self._head_inputs((*entered.values(), tokens), attention_out)

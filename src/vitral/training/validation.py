@@ -238,13 +238,12 @@ def sample_of(session: Session, split: Split, model: ViT, *, by_class: bool) -> 
     def compute(batch: Batch) -> Tensor:
         images = preprocess.normalise(batch.images.to(session.device), session.run.recipe.images)
         with session.objective.autocast():
-            logits, read = model.logits_and_representation(images)
-        return torch.cat([logits.float(), read.float()], dim=1)
+            logits, signs = model.logits_and_signs(images)
+        return torch.cat([logits.float(), signs], dim=1)
 
     chosen = split.select(foreign.chosen_rows(split.labels, by_class=by_class))
     values, labels, _ = outputs_of(session, chosen, compute)
-    logits, features = np.split(values, [model.spec.classes], axis=1)
-    return Sample(features=features, logits=logits, labels=labels)
+    return Sample.of(values, labels, model.spec)
 
 
 def save_artifact(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from features import CLASSES, WIDTH, drawn, several
@@ -19,9 +21,10 @@ def test_what_lies_between_the_classes_is_foreign_and_own_images_are_kept() -> N
     detector = fitted(drawn(60, 1), drawn(50, 2))
     assert detector.kind == "mahalanobis"  # noise that tells nothing drowns the others
     assert detector.auroc["mahalanobis"] > detector.auroc["neighbours"]
-    own = detector.distances(drawn(50, 3).features)
+    own = detector.distances(drawn(50, 3).signs)
     assert (own > 1).mean() < 0.12
-    strange = np.random.default_rng(4).normal(0, 3, (200, WIDTH)).astype(np.float32)
+    strange = drawn(50, 4).signs
+    strange[:, :WIDTH] = np.random.default_rng(4).normal(0, 4, (200, WIDTH))
     assert (detector.distances(strange) > 1).mean() > 0.9
     assert np.isfinite(detector.distances(1e6 * strange)).all()
 
@@ -29,13 +32,27 @@ def test_what_lies_between_the_classes_is_foreign_and_own_images_are_kept() -> N
 def test_the_limit_keeps_95_of_100_held_out_images() -> None:
     held_out = drawn(50, 2)
     detector = fitted(drawn(60, 1), held_out)
-    distances = detector.distances(held_out.features)
+    distances = detector.distances(held_out.signs)
     assert (distances > 1).sum() == 10
     assert np.allclose(detector.held_out, np.sort(distances), rtol=1e-5)
-    few = Sample(
-        features=held_out.features[:7], logits=held_out.logits[:7], labels=held_out.labels[:7]
-    )
-    assert not (fitted(drawn(60, 1), few).distances(few.features) > 1).any()
+    for count in (1, 2, 7):
+        few = Sample(
+            features=held_out.features[:count],
+            logits=held_out.logits[:count],
+            labels=held_out.labels[:count],
+            early=held_out.early[:count],
+        )
+        assert not (fitted(drawn(60, 1), few).distances(few.signs) > 1).any()
+
+
+def test_what_differs_early_alone_is_foreign() -> None:
+    detector = fitted(drawn(60, 1), drawn(50, 2))
+    assert detector.early is not None
+    strange = drawn(50, 3).signs
+    strange[:, WIDTH:] += 8
+    assert (detector.distances(strange) > 1).all()
+    bare = [replace(drawn(60, seed), early=np.zeros((240, 0), np.float32)) for seed in (1, 2)]
+    assert fitted(*bare).early is None
 
 
 def test_the_distances_are_those_of_scikit_learn() -> None:
@@ -57,7 +74,7 @@ def test_the_distances_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize("each", [1, 2, 3])
 def test_a_few_images_and_features_wider_than_they_are_many(each: int) -> None:
     detector = fitted(drawn(each, 1), drawn(each, 2))
-    assert np.isfinite(detector.distances(drawn(5, 3).features)).all()
+    assert np.isfinite(detector.distances(drawn(5, 3).signs)).all()
     if each == 1:  # no deviation within a class
         assert detector.kind in ("gaussian", "neighbours")
 
@@ -67,7 +84,7 @@ def test_two_classes_and_a_single_one() -> None:
     assert set(detector.auroc) == set(foreign.KINDS)
     alone = fitted(drawn(40, 1, classes=1), drawn(40, 2, classes=1))
     assert alone.auroc == {}
-    assert (alone.distances(drawn(40, 3, classes=1).features) > 1).mean() < 0.2
+    assert (alone.distances(drawn(40, 3, classes=1).signs) > 1).mean() < 0.2
 
 
 def test_several_labels_have_no_class_means() -> None:
@@ -78,9 +95,7 @@ def test_several_labels_have_no_class_means() -> None:
 
 def test_features_that_tell_nothing_and_damaged_ones() -> None:
     sample = drawn(10, 1)
-    same = Sample(
-        features=np.ones_like(sample.features), logits=sample.logits, labels=sample.labels
-    )
+    same = replace(sample, features=np.ones_like(sample.features))
     assert foreign.fit(same, same, np.ones(len(same.labels))) is None
     sample.features[3, 2] = np.nan
     with pytest.raises(ModelError, match="not finite"):
@@ -103,9 +118,10 @@ def test_no_more_images_are_looked_at_than_said_and_evenly_many_of_each_class(
 
 def test_matrices_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "MOST_VALUES", WIDTH * 3)  # no covariance, three images
+    # the early features are narrower, and keep theirs
     detector = fitted(drawn(60, 1), drawn(50, 2))
     assert detector.kind == "neighbours"
-    assert detector.place.points.shape == (3, WIDTH)
+    assert detector.head.place.points.shape == (3, WIDTH)
 
 
 def test_arrays_go_and_come_back() -> None:
@@ -113,7 +129,7 @@ def test_arrays_go_and_come_back() -> None:
         detector = fitted(drawn(each, 1), drawn(50, 2))
         arrays = detector.to_arrays()
         back = ForeignDetector.from_arrays(arrays, WIDTH)
-        features = drawn(20, 3).features
+        features = drawn(20, 3).signs
         assert np.array_equal(back.distances(features), detector.distances(features))
         assert back.to_dict() == detector.to_dict()
         assert all(isinstance(array, np.ndarray) for array in arrays.values())
@@ -122,12 +138,15 @@ def test_arrays_go_and_come_back() -> None:
 def test_arrays_that_cannot_be_are_refused() -> None:
     arrays = fitted(drawn(60, 1), drawn(50, 2)).to_arrays()
     cases = (
-        ({"points": arrays["points"][0]}, "shape"),
-        ({"neighbours": np.array(9)}, "between 1 and 4"),
+        ({"head.points": arrays["head.points"][0]}, "shape"),
+        ({"head.neighbours": np.array(9)}, "between 1 and 4"),
         ({"limit": np.array(0.0)}, "limit"),
-        ({"centre": arrays["centre"] * np.nan}, "finite"),
-        ({"kind": np.array(7)}, "kind"),
+        ({"head.centre": arrays["head.centre"] * np.nan}, "finite"),
+        ({"head.kind": np.array(7)}, "kind"),
+        ({"early.spread": np.array(0.0)}, "spread"),
+        ({"head.projection": arrays["head.projection"][:, :2]}, "shape"),
         ({"strange": np.array(7)}, "strange"),
+        ({"other.kind": np.array(7)}, "other"),
     )
     for change, match in cases:
         with pytest.raises(WeightsError, match=match):
