@@ -203,7 +203,27 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         return DataLayout(f"{kind_of(path)} file", table, None, "val", source)  # scan() says why
     if path.suffix.lower() in WORDS and not _names_pictures(table):
         return None
-    return divided(table, source)
+    found = divided(table, source)
+    if found.held_out is not None or asked is not None:
+        return found
+    return replace(found, decisions=(*found.decisions, *_lists_beside(path)))
+
+
+def _lists_beside(path: Path) -> Iterator[Decision]:
+    """Says which lists of other parts stand beside one of training images that is named alone."""
+    if names.part_of(path.stem) != "train":
+        return
+    beside = [
+        other.name
+        for other in sorted(path.parent.iterdir())
+        if other.suffix.lower() in SUFFIXES and names.part_of(other.stem) in ("val", "test")
+    ]
+    if beside:
+        yield Decision(
+            "split",
+            f"{listed(beside)} beside {path.name} is not used; name the folder, {path.parent}, "
+            f"to hold it out.",
+        )
 
 
 def _names_pictures(table: Table) -> bool:

@@ -65,7 +65,11 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     files = _lists(root)
     if not options.labelled:
         return _plain_lists(files, source)
-    for child in visible_folders(root):  # of lists: meta/train.txt, GroundTruth/labels.csv
+    children = visible_folders(root)
+    if not files and len(children) == 1:  # what an archive was unpacked into
+        found = layout(str(children[0]), options)
+        return None if found is None else replace(found, root=source)
+    for child in children:  # of lists: meta/train.txt, GroundTruth/labels.csv
         if names.part_of(child.name) is None and not holds(child):
             files += _lists(child)
     tables = _read(files, root)

@@ -102,6 +102,10 @@ def test_three_lists_and_one_without_labels(tmp_path):
     assert keys(data.val) == [name for _, name in ROWS[6:9]]
     assert f"vitral evaluate RUN {tmp_path / 'test.csv'}" in said(data)
     assert len(open_for_scoring(tmp_path / "test.csv", ["cat", "dog"]).split) == 3
+    alone = open_dataset(tmp_path / "train.csv")
+    assert f"test.csv, val.csv beside train.csv is not used; name the folder, {tmp_path}," in said(
+        alone
+    )
     write_text(tmp_path, {"val.csv": "file_name\n08.png\n"})
     assert open_dataset(tmp_path).val.name == "test"
     assert "val.csv has no labels that can be read and is not used" in said(open_dataset(tmp_path))
@@ -237,3 +241,14 @@ def test_the_advice_for_boxes_works(tmp_path):
     data = open_dataset(tmp_path)
     assert data.classes == ("cat", "dog") and len(data.train) + len(data.val) == 8
     assert "valid/ has images without labels" in said(data)
+
+
+def test_tables_one_folder_further_down(tmp_path):
+    root = tmp_path / "archive"
+    draw_noise(root, [f"train/train/{name}" for _, name in ROWS[:8]])
+    draw_noise(root, [f"test/test/{name}" for _, name in ROWS[8:]])
+    texts = {"train.csv": csv(ROWS[:8]), "test.csv": "file_name\n08.png\n"}
+    data = open_dataset(write_text(root, texts).parent)
+    assert data.classes == ("cat", "dog") and len(data.train) + len(data.val) == 8
+    assert data.source == str(tmp_path)
+    assert data.train.read(0) == (root / data.train.key(0)).read_bytes()
