@@ -313,6 +313,8 @@ def open_for_scoring(
         if own is not None and label_file:
             root = Path(source) if Path(source).is_dir() else Path(source).parent
             own = corrections.apply_to_split(own, classes, root, label_file)
+            said = (Decision("labels", f"Labels are those that {label_file} corrects."),)
+            return EvalSet(split=own, held_out_by_training=True, decisions=said)
         if own is not None:
             return EvalSet(split=own, held_out_by_training=True)
     nested = division is not None and division.nested

@@ -126,6 +126,7 @@ def test_what_a_training_held_out_is_corrected_for_scoring(photos, tmp_path):
     file = table(tmp_path, f'{first},"{quoted}"', f"{second},remove", f"{data.train.key(0)},cat")
     images = open_for_scoring(photos, data.classes, division=division, label_file=file)
     assert images.held_out_by_training
+    assert file in images.decisions[0].sentence
     assert len(images.split) == len(data.val) - 1
     assert data.classes[images.split.labels[0]] == others[0]
 
