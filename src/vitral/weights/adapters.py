@@ -119,7 +119,7 @@ def merged(adapter: Adapter, base: Source, table: RenameTable) -> tuple[Source, 
         # a head of other classes, perhaps of another name; what is none is refused where it is read
         tensors = {name: x for name, x in tensors.items() if not (head and name.startswith(head))}
     tensors |= plain
-    notes = [f"of {base.path} the updates of {adapter.path} changed {len(updates)} layers"]
+    notes = [f"the updates of {adapter.path} changed {len(updates)} of the base's layers"]
     if plain:
         notes.append(f"whole tensors came with the updates: {listed(plain, 4)}")
     source = replace(

@@ -223,7 +223,8 @@ def _with_updates(
         size = spec.size
     weights = read_source(merged, size=size, changes=changes, unusable_head=unusable_head)
     card = weights.card
-    if base.source is None:
+    if base.source is None:  # which tells what a file leaves to be assumed
+        weights = replace(weights, notes=weights.notes[len(weights.decisions) :], decisions=())
         same = card.model.classes == spec.classes
         card = replace(
             card,
@@ -237,7 +238,8 @@ def _with_updates(
 def _in_words_of(adapter: Adapter, base: Weights) -> tuple[RenameTable, dict[str, Tensor]]:
     """The tensors of an artifact under the names in which updates speak of its layers."""
     spec = base.card.model
-    kinds = [formats.named(name) for name in (formats.OWN, *formats.names())]
+    names = sorted(formats.names(), key=lambda name: name == "dino")  # its names end as timm's
+    kinds = [formats.named(name) for name in (formats.OWN, *names)]
     layouts = [kind.layout(tables()[kind.table_for(spec)], spec) for kind in kinds]
     found = []
     for layout in [*([] if base.layout is None else [base.layout]), *layouts]:

@@ -80,7 +80,7 @@ def test_the_update_is_added(tmp_path: Path, config: dict[str, Any], scale: floa
     weights = read_weights(folder)
     assert close(dict(weights.tensors), expected(values, scale))
     assert weights.card.classes == tuple(f"old {i}" for i in range(5))
-    assert "changed 2 layers" in weights.notes[0]
+    assert "changed 2 of the base's layers" in weights.notes[0]
     done = convert(folder, tmp_path / "out")
     assert done.difference["transformers"] < 1e-5
 
@@ -152,6 +152,7 @@ def test_on_an_artifact(tmp_path: Path) -> None:
     assert close(dict(again.tensors), expected(values, 1.5))
     assert replace(again.card.model, name="tiny") == SPEC
     assert again.card.classes == tuple(f"class {i}" for i in range(5))
+    assert "assumed" not in " ".join(again.notes)
     layer = "blocks.{}.attention.out"
     values = updates(layer)
     own = read_weights(adapter(tmp_path / "b", values), base=ours).tensors
