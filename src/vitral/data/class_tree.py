@@ -32,9 +32,8 @@ def beside(source: str) -> Path | None:
     A file of this name with other columns is another one's and is none.
     """
     path = Path(source.removeprefix("file://"))
-    folder = path if path.is_dir() else path.parent
-    file = folder / FILE
-    if not (path.exists() and file.is_file()) or file == path:
+    file = path / FILE if path.is_dir() else path.parent / FILE
+    if not path.exists() or not file.is_file() or file == path:
         return None
     try:
         header = next(csv.reader(io.StringIO(_first_line(file))), [])
