@@ -113,10 +113,11 @@ class OtherFiles(NamedTuple):
             what = f"ending in {one}" if one else "without an ending"
             files = "1 file" if count == 1 else f"{count:,} files"
             told.append(f"{files} {what}{f' ({kind.name})' if kind else ''}")
+        there = "There is" if self.counts[ending] == 1 else "There are"
         kind = kind_of(self.examples[ending])
         way = f"{kind.way[0].upper()}{kind.way[1:]}." if kind else "Convert them to PNG or JPEG."
         return (
-            f"There are {listed(told, 3)}, such as {self.examples[ending]}, and Vitral reads none "
+            f"{there} {listed(told, 3)}, such as {self.examples[ending]}, and Vitral reads none "
             f"of these. {way}"
         )
 
