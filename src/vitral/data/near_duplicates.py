@@ -268,6 +268,7 @@ def _merged(group_ids: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.nd
 
     count = len(group_ids)
     edges = np.append(np.arange(count), left), np.append(group_ids, right)
+    edges = edges[0].astype(np.int32), edges[1].astype(np.int32)  # scipy 1.11 knows no others
     graph = coo_array((np.ones(len(edges[0]), bool), edges), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     _, first = np.unique(component, return_index=True)

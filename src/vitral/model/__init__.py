@@ -25,6 +25,6 @@ def build(spec: ModelSpec, dropouts: Dropouts | None = None, *, checkpointing: b
         )
     with torch.device("meta"):  # torch's own first values would be drawn only to be replaced
         network = ViT(spec, dropouts, checkpointing=checkpointing)
-    network.to_empty(device=torch.get_default_device())
+    network.to_empty(device=torch.empty(0).device)  # the default; torch 2.6 tells it so alone
     initialise(network)
     return network

@@ -91,7 +91,7 @@ def write_arrays(
             if isinstance(arrays, np.ndarray):
                 np.save(file, arrays, allow_pickle=False)
             else:
-                save(file, allow_pickle=False, **arrays)
+                save(file, **arrays)  # numpy before 2.1 would store `allow_pickle` as an array
 
     parts = [arrays] if isinstance(arrays, np.ndarray) else arrays.values()
     packed = compressed and not isinstance(arrays, np.ndarray)  # into fewer bytes, unknown before

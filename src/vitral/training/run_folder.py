@@ -344,7 +344,8 @@ def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record: everything that may change a bit of the result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.11
+    name = told.get("cpu_name") or platform.machine()
     return {
         "vitral": VERSION,
         "code": _code(),
