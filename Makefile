@@ -21,15 +21,18 @@ quick: .venv/.dev
 	$(TESTS) tests/unit tests/test_house.py
 
 # quick tests with the lowest versions that pyproject.toml allows. Their warnings are of how those
-# versions use one another. torch 2.6 comes for CUDA where there is no other build: 5 GB.
+# versions use one another. torch 2.6 comes for CUDA where there is no other build: 5 GB. Left out:
+# two tests of damaged files that hold what Pillow 13 makes of them.
 lowest: .venv-lowest/.done
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -m "not proof" -n auto --maxprocesses 8 --dist loadfile \
-	  --no-loadscope-reorder -o filterwarnings=default -W ignore tests/unit
+	  --no-loadscope-reorder -o filterwarnings=default -W ignore tests/unit \
+	  --deselect tests/unit/data/test_check.py::test_what_cannot_be_decoded_counts_in_no_class \
+	  --deselect tests/unit/images/test_preprocess.py::test_real_bad_files_give_an_image_or_a_sentence
 
 .venv-lowest/.done: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST) || $(PYTHON) -m venv .venv-lowest
 	$(LOWEST) -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
-	  -e . pytest pytest-xdist hypothesis
+	  -e ".[heif]" pytest pytest-xdist hypothesis
 	touch $@
 
 check: .venv/.dev
