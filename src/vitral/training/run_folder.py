@@ -344,7 +344,7 @@ def card(recipe: Recipe, data: Dataset, progress: Progress, evaluation: Score) -
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record: everything that may change a bit of the result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    told = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.11
+    told: Any = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.11
     name = told.get("cpu_name") or platform.machine()
     return {
         "vitral": VERSION,
