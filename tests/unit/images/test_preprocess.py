@@ -81,8 +81,10 @@ def test_transparency_is_pasted_on_white_in_every_mode():
     assert shown[0].tolist() == [[255, 255, 255], [0, 255, 0]]
     shown = np.asarray(decode(encoded(palette, transparency=bytes([0, 255]))))
     assert shown[0].tolist() == [[255, 255, 255], [0, 255, 0]]
-    shown = np.asarray(decode(encoded(Image.new("RGB", (2, 2), (9, 8, 7)), transparency=(9, 8, 7))))
-    assert shown.min() == 255
+    key = Image.new("RGB", (2, 2), (9, 8, 7))
+    key.putpixel((1, 1), (1, 2, 3))
+    shown = np.asarray(decode(encoded(key, transparency=(9, 8, 7))))
+    assert shown.tolist() == [[[255] * 3] * 2, [[255] * 3, [1, 2, 3]]]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
