@@ -36,6 +36,7 @@ from vitral.specs.tree import ClassTree
 from vitral.storage import files
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
+from vitral.weights.download import is_id
 from vitral.weights.read import Weights, is_artifact, read_weights
 from vitral.wording import first_lines, listed
 
@@ -220,6 +221,8 @@ def _target(
         files.refuse_existing(Path(out))
         files.refuse_inside(Path(out), str(data))
         return Path(out)
+    if not is_artifact(Path(run)) and not Path(run).exists() and not is_id(os.fspath(run)):
+        return artifact.locate(Path(run))  # which says that it is not there
     if not is_artifact(Path(run)):
         raise UsageError(
             f"{os.fspath(run)} is no artifact folder that could keep what is fitted. Name a new "

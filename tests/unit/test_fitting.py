@@ -75,6 +75,8 @@ def test_weights_from_elsewhere_get_a_new_artifact(
     assert vitral("convert", plain, timm, "--to", "timm")[0] == 0
     code, _, err = vitral("fit", timm, trained / "photos")
     assert code == 2 and "--out DIR" in err
+    code, _, err = vitral("fit", tmp_path / "nowhere", trained / "photos")
+    assert code == 4 and "does not exist" in err
     code, out, err = vitral("fit", timm, trained / "photos", "--out", tmp_path / "new", "--json")
     assert code == 0, err
     values = json.loads(out)
