@@ -47,6 +47,7 @@ from vitral.evaluation.neighbours import (
     neighbours_of_training,
 )
 from vitral.evaluation.outputs import compute_outputs
+from vitral.evaluation.score import ForeignShare
 from vitral.explanation import ExplainRequest, Explanation
 from vitral.images import preprocess
 from vitral.images.limits import check_bytes
@@ -350,7 +351,9 @@ class Classifier:
             )
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
         batches = with_progress(batches, tick, len(split))
-        outputs = compute_outputs(self.engine.logits, batches, self.card.images, self.engine.device)
+        # a last column is how far each image lies, where that is known
+        compute = self.engine.logits if self.foreign is None else self._logits_and_distances
+        outputs = compute_outputs(compute, batches, self.card.images, self.engine.device)
         if not len(outputs.indices):
             first = outputs.failed[0]
             raise DataError(
@@ -359,7 +362,7 @@ class Classifier:
             )
         evaluation = evaluate(
             self.task.kind,
-            outputs.values,
+            outputs.values[:, : len(self.classes)],
             outputs.labels,
             self.classes,
             [split.key(int(i)) for i in outputs.indices],
@@ -369,7 +372,18 @@ class Classifier:
             tree=self.card.tree,
             rule=rule,
         )
+        if self.foreign is not None:
+            count = int((outputs.values[:, -1] > 1).sum())
+            share = ForeignShare.of(count, len(outputs.values))
+            evaluation = replace(evaluation, foreign=share)
         return evaluation, outputs.failed
+
+    def _logits_and_distances(self, images: Tensor) -> Tensor:
+        """(B, classes + 1): logits, and how far each image lies from what was learnt."""
+        logits, signs = self.engine.logits_and_signs(images)
+        assert self.foreign is not None
+        distances = torch.from_numpy(self.foreign.distances(signs.numpy()))
+        return torch.cat([logits, distances[:, None].float()], dim=1)
 
     def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:
         """Explain one picture: the patches that the answer needs, and whether that is true.

@@ -38,6 +38,8 @@ def test_foreign_images_are_scored(vitral: Vitral, trained: Path, noise: Path) -
         assert 0 <= each["auroc"] <= 1 and 0 <= each["accepted"] <= 1
         assert each["accepted_interval"][0] <= each["accepted"] <= each["accepted_interval"][1]
     assert "14.png" in err
+    called = json.loads(out)["called_foreign"]
+    assert called["count"] == round(6 * (1 - score["distance"]["kept"]))
     code, out, _ = vitral("evaluate", run, photos, "--foreign", noise)
     assert code == 0
     assert "14 foreign images beside 6 own" in out and "by the largest probability" in out

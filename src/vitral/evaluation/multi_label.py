@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
 from vitral.evaluation.score import (
     ClassScore,
+    ForeignShare,
     Prediction,
     Table,
     check_outputs,
@@ -57,6 +58,7 @@ class MultiLabelEvaluation:
         per_class: one score per class.
         predictions: one per sample, in the order given.
         probabilities: (N, K).
+        foreign: those among the samples that the model calls so; None where nothing tells.
         kind: of the task; headline: what `score` is called.
     """
 
@@ -75,6 +77,7 @@ class MultiLabelEvaluation:
     probabilities: NDArray[np.float32] = field(repr=False)
     kind: Literal["multi_label"] = "multi_label"
     headline: Literal["mean average precision"] = "mean average precision"
+    foreign: ForeignShare | None = None
 
     @property
     def score(self) -> float:
@@ -104,6 +107,7 @@ class MultiLabelEvaluation:
             "without_positives": list(self.without_positives),
             "classes": list(self.classes),
             "per_class": [_class_values(score) for score in self.per_class],
+            **({} if self.foreign is None else {"called_foreign": asdict(self.foreign)}),
         }
 
     def csv_rows(self) -> Iterator[Iterable[str]]:
@@ -125,6 +129,8 @@ class MultiLabelEvaluation:
         yield f"{'F1 at 0.5':<22}  {f1}"
         if self.without_positives:
             yield f"{'not scored':<22}  {listed(self.without_positives, 3)}: no image has it"
+        if self.foreign is not None:
+            yield self.foreign.line(22)
         yield self._class_table()
 
     def _class_table(self) -> Table:

@@ -157,6 +157,28 @@ class Score(Protocol):
         """The header and the rows of predictions.csv."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForeignShare:
+    """The images that a model calls foreign among those that it is scored on.
+
+    Attributes:
+        count: how many; share: of all, and its Wilson 95 % interval.
+    """
+
+    count: int
+    share: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, count: int, samples: int) -> ForeignShare:
+        """Count them among so many samples."""
+        return cls(count=count, share=count / samples, interval=wilson(count, samples))
+
+    def line(self, width: int) -> str:
+        """Write it for a terminal, the name padded to `width`."""
+        return f"{share_line('foreign', self.share, self.interval, width)}  called so among these"
+
+
 def share_line(name: str, share: float, interval: tuple[float, float], width: int) -> str:
     """'accuracy   94.52 %  (95 %: 93.76 to 95.19)', the name padded to `width`."""
     low, high = (100 * bound for bound in interval)

@@ -21,6 +21,7 @@ from vitral.evaluation.class_tree import TreeEvaluation
 from vitral.evaluation.intervals import macro_f1, wilson
 from vitral.evaluation.score import (
     ClassScore,
+    ForeignShare,
     Prediction,
     Table,
     check_outputs,
@@ -56,6 +57,7 @@ class SingleLabelEvaluation:
             model has a temperature.
         sets: what the answer sets hold, where they were asked for.
         tree: the scores of groups of classes, where the model has them.
+        foreign: those among the samples that the model calls so; None where nothing tells.
         kind: of the task; headline: what `score` is called.
     """
 
@@ -77,6 +79,7 @@ class SingleLabelEvaluation:
     tree: TreeEvaluation | None = None
     kind: Literal["single_label"] = "single_label"
     headline: Literal["accuracy"] = "accuracy"
+    foreign: ForeignShare | None = None
 
     @property
     def score(self) -> float:
@@ -106,6 +109,7 @@ class SingleLabelEvaluation:
             "macro_f1_interval": list(self.macro_f1_interval),
             "classes": list(self.classes),
             "per_class": [_class_values(score) for score in self.per_class],
+            **({} if self.foreign is None else {"called_foreign": asdict(self.foreign)}),
             "confusion": self.confusion.tolist(),
             "calibration": self.reliability.to_dict(),
             **({} if self.tree is None else {"tree": self.tree.to_dict()}),
@@ -128,6 +132,8 @@ class SingleLabelEvaluation:
             yield from self.tree.lines()
         if self.sets is not None:
             yield from self.sets.lines()
+        if self.foreign is not None:
+            yield self.foreign.line(9)
         yield self._class_table()
         digits = len(str(max(len(self.classes) - 1, int(self.confusion.max()))))
         if len(self.classes) * (digits + 3) + 20 <= 80:  # narrower columns would hide the counts
