@@ -51,6 +51,9 @@ def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 
     Until it is called with a total it moves and counts.
     """
+    if not sys.stderr.isatty():  # rich takes FORCE_COLOR for a terminal, and 13 ends with a line
+        yield lambda done, total: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
@@ -60,7 +63,6 @@ def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),  # rich takes FORCE_COLOR for a terminal
     ) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
