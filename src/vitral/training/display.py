@@ -51,14 +51,16 @@ class Display:
         self.held = 0
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        if self.live:
+            self.bar.start()
         self.task = self.bar.add_task("training", total=None, facts="")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.live:  # rich 13 would end with an empty line
+            self.bar.stop()
 
     def note(self, text: str) -> None:
         """One line that stays."""
