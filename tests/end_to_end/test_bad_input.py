@@ -221,7 +221,7 @@ def test_evaluate_with_an_unknown_class(vitral: Vitral, run: Path, tmp_path: Pat
 
 def test_resume_of_what_is_no_run(vitral: Vitral, tmp_path: Path, run: Path) -> None:
     refused(vitral("train", "--resume", tmp_path), 2, "not a run folder")
-    refused(vitral("train", "digits", "--resume", run), 2, "--resume")
+    refused(vitral("train", "digits", "--resume", run), 3, "--resume")
     refused(vitral("train"), 2, "vitral train PHOTOS/")
 
 

@@ -75,7 +75,7 @@ TIMM = {
     "no positions": Case(PLAIN, {"pos_embed": "none"}),
     "one of all": Case(
         PLAIN,
-        {"num_heads": 1, "depth": 1, "num_classes": 1},
+        {"num_heads": 1, "depth": 1, "num_classes": 2},
         told=("model.heads=1",),
     ),
     "odd mlp": Case(PLAIN, {"mlp_ratio": 1.7}),
@@ -146,7 +146,7 @@ TRANSFORMERS = {
     "dinov2 registers classifier": (
         "Dinov2WithRegistersConfig",
         "Dinov2WithRegistersForImageClassification",
-        {**DINO, "num_labels": 1},
+        {**DINO, "num_labels": 2},
     ),
     "dinov3": ("DINOv3ViTConfig", "DINOv3ViTModel", {"num_register_tokens": 4}),
     "dinov3 tanh": ("DINOv3ViTConfig", "DINOv3ViTModel", {"hidden_act": "gelu_pytorch_tanh"}),

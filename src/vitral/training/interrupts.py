@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
 import time
@@ -23,12 +24,13 @@ def interrupts() -> Iterator[list[int]]:
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
     began = time.monotonic()
+    before: Any = signal.getsignal(signal.SIGTERM)
 
     def ask(number: int, _: object) -> None:
         nonlocal began
         if number == signal.SIGTERM and number in received:
             if time.monotonic() - began > TOGETHER_SECONDS:
-                signal.signal(number, previous[signal.SIGTERM])
+                signal.signal(number, before)
                 signal.raise_signal(number)
             return
         began = time.monotonic()
@@ -44,5 +46,10 @@ def interrupts() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        if signal.SIGTERM in received:
+            # the second of two may come when the state is saved already: `ask` stays for it, and
+            # while Python ends, which takes its handlers away, it is ignored
+            del previous[signal.SIGTERM]
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
         for each, handler in previous.items():
             signal.signal(each, handler)

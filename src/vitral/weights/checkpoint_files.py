@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitral.errors import WeightsError
-from vitral.weights import stand_ins
+from vitral.weights import artifact, stand_ins
 from vitral.weights.stand_ins import StandIn
 from vitral.wording import listed
 
@@ -124,7 +124,12 @@ def _folder_content(folder: Path, join: Joined | None) -> Content:
     """
     named = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
     paths = [path for path in named if path.exists()][:1] or _shards(folder)
-    several = [] if paths else sorted(x for x in folder.iterdir() if x.name.endswith(SUFFIXES))
+    beside = (artifact.FITTED, artifact.KEPT)  # of an artifact that lost its model.safetensors
+    several = [
+        path
+        for path in ([] if paths else sorted(folder.iterdir()))
+        if path.name.endswith(SUFFIXES) and path.name not in beside
+    ]
     if not paths and not several:
         raise WeightsError(
             f"{folder} is neither a run folder nor an artifact, and it holds no checkpoint "
