@@ -174,7 +174,7 @@ def _body(
     yield from _data(values)
     yield "## Preprocessing\n"
     yield f"{ImageSpec.from_dict(dict(values['images'])).sentence}\n"
-    yield from _limits(values)
+    yield from _limits(values, library)
     yield "## Licence\n"
     yield f"{code(licence)}.\n" if licence else "Not stated by whoever made it.\n"
     origin = _origin(made_by)
@@ -245,7 +245,7 @@ def _data(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"and {len(classes) - MOST_CLASSES:,} more, in `model.json`.\n"
 
 
-def _limits(values: Mapping[str, Any]) -> Iterator[str]:
+def _limits(values: Mapping[str, Any], library: str) -> Iterator[str]:
     yield "## Limits\n"
     if not values["classes"]:
         yield "What its features are good for has to be measured on the task at hand.\n"
@@ -258,11 +258,13 @@ def _limits(values: Mapping[str, Any]) -> Iterator[str]:
             f"{calibration['samples']} held-out images. A picture of something else can be sure."
         )
     foreign = _mapping(_mapping(values["made_by"].get("fitted")).get("foreign"))
-    if isinstance(foreign.get("kept"), int | float):
+    # other libraries' files have no place for what tells foreign pictures
+    if library == "vitral" and isinstance(foreign.get("kept"), int | float):
         kept = f"{100 * foreign['kept']:.0f} %"
         yield (
             f"A picture is called foreign where it lies farther from what was learnt than {kept} "
-            f"of the held-out images do."
+            f"of the held-out images do. What it is compared with, what the network computed of "
+            f"images that it learnt from, lies in `calibration.safetensors`; no picture does."
         )
         auroc = _mapping(foreign.get("auroc_of_held_out_classes")).get(str(foreign.get("kind")))
         if isinstance(auroc, int | float):
