@@ -15,12 +15,11 @@ from typing import get_args
 
 import numpy as np
 
-from vitral import machine
 from vitral.classifier import Classifier
 from vitral.data.datasets import list_images, open_as_trained
-from vitral.data.loader import eval_batches, with_progress
+from vitral.data.loader import eval_batches, eval_workers, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import LEFT_OUT, Arrays, Dataset, Division, Problem, Split
+from vitral.data.sources import LEFT_OUT, Dataset, Division, Problem, Split
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import probes
 from vitral.evaluation.neighbours import label_names
@@ -166,9 +165,7 @@ class Embedder:
     def embed(self, split: Split) -> Outputs:
         """Compute what the head reads of a split; ModelError where that is not finite."""
         engine = self.classifier.engine
-        # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
-        far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
-        workers = min(8, machine.cores()) if far else 0
+        workers = eval_workers(split, engine.device)
         told = partial(print, file=sys.stderr)
         batches = eval_batches(split, self.images, batch=self.batch, workers=workers, note=told)
         batches = with_progress(batches, self.tick, len(split))

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from vitral import classifier as classifiers
-from vitral import machine
 from vitral.classifier import Classifier
 from vitral.data import class_tree
 from vitral.data.fitting_sets import FittingSet, open_for_fitting
-from vitral.data.loader import eval_batches, with_progress
+from vitral.data.loader import eval_batches, eval_workers, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import LEFT_OUT, Arrays, Problem, Split
+from vitral.data.sources import LEFT_OUT, Problem, Split
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import fit as fitting
 from vitral.evaluation import foreign
@@ -279,9 +278,7 @@ class Observer:
         """Compute something of every image; DataError where none can be read."""
         engine = self.classifier.engine
         spec = self.classifier.card.images
-        # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
-        far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
-        workers = min(8, machine.cores()) if far else 0
+        workers = eval_workers(split, engine.device)
         batches = eval_batches(split, spec, batch=self.batch, workers=workers)
         batches = with_progress(batches, self.tick, len(split))
         outputs = compute_outputs(compute, batches, spec, engine.device)

@@ -30,6 +30,7 @@ from vitral.data.near_duplicates import Tick
 from vitral.data.sources import Files, Problem, Split
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import Prediction, probes
+from vitral.evaluation.foreign import Sample, unit
 from vitral.evaluation.outputs import Outputs, compute_outputs
 from vitral.report.label_errors import likely_label_errors
 from vitral.storage import files
@@ -243,7 +244,7 @@ def _whole(split: Split, root: Path) -> Split:
 def _outputs(
     classifier: Classifier, splits: Sequence[Split], tick: Tick | None, root: Path | None = None
 ) -> tuple[Outputs, list[tuple[str, str]]]:
-    """Logits and features of every picture side by side; (path, file) of each."""
+    """Logits and signs of every picture side by side; (path, file) of each."""
     classifier.refuse_without_head()
     parts = []
     places: list[tuple[str, str]] = []
@@ -270,18 +271,16 @@ def _outputs(
 def _both(classifier: Classifier) -> Any:
     def compute(images: Tensor) -> Tensor:
         engine = classifier.engine
-        return torch.cat([engine.logits(images), engine.representation(images)], dim=1)
+        return torch.cat(engine.logits_and_signs(images), dim=1)
 
     return compute
 
 
 def _parts(classifier: Classifier, outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (n, classes), and features (n, width) of length one."""
-    count = len(classifier.classes)
-    logits = torch.from_numpy(outputs.values[:, :count])
-    features = outputs.values[:, count:]
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return classifier.task.probabilities(logits).numpy(), features / np.maximum(lengths, 1e-12)
+    sample = Sample.of(outputs.values, outputs.labels, classifier.card.model)
+    logits = torch.from_numpy(sample.logits)
+    return classifier.task.probabilities(logits).numpy(), unit(sample.features)
 
 
 def unsureness(probabilities: np.ndarray, *, several: bool = False) -> np.ndarray:

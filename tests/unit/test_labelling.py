@@ -13,6 +13,7 @@ from vitral.classifier import load
 from vitral.data import corrections
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError
+from vitral.fitting import fit
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
 from vitral.weights.artifact import Card
@@ -103,6 +104,15 @@ def test_pictures_that_have_their_label_are_not_asked_for_again(run, photos):
     everything = [row.path for row in (*first.rows, *second.rows)]
     with pytest.raises(DataError, match="has its label by now"):
         labelling.next_pictures(clf, [photos], 20, done=everything)
+
+
+def test_a_model_that_tells_foreign_pictures_ranks_by_that_too(run, photos):
+    """Its detector is fitted to all that it is to be asked with, early features among them."""
+    fit(run, photos, announce=lambda _: None)
+    classifier = load(run)
+    assert classifier.foreign is not None and classifier.foreign.early is not None
+    ranking = labelling.next_pictures(classifier, [photos], 3)
+    assert len(ranking.rows) == 3
 
 
 def test_what_cannot_be_ranked_is_a_sentence(run, photos, tmp_path):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vitral import machine
 from vitral.data import processes
 from vitral.data.near_duplicates import Tick
 from vitral.data.order import MicroBatch, Order, SampleKey, share, steps_per_epoch
@@ -149,6 +150,16 @@ def _check(split: Split, *, batch: int, workers: int, rank: int, world: int) -> 
         raise UsageError(f"batch is at least 1 and workers at least 0, not {batch} and {workers}.")
     if not 0 <= rank < world:
         raise UsageError(f"rank counts from 0 to world - 1, not {rank} of {world}.")
+
+
+def eval_workers(split: Split, device: torch.device) -> int:
+    """Return how many processes should read a split for a network, outside of a training.
+
+    Beside a GPU so many keep it busy; on a CPU they would compete with the network.
+    """
+    if device.type == "cpu" or isinstance(split.reader, Arrays):
+        return 0
+    return min(8, machine.cores())
 
 
 def _batches(

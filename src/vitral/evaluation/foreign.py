@@ -496,8 +496,7 @@ def whitening(deviations: Floats) -> NDArray[np.float32] | None:
     return (vectors / np.sqrt(np.maximum(values, least))).astype(np.float32)
 
 
-def unit(features: Floats) -> Floats:
+def unit(features: NDArray[Any]) -> NDArray[Any]:
     """Features (N, D) with length 1 each; one of zeros stays so."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    result: Floats = features / np.where(lengths > 0, lengths, 1.0)
-    return result
+    return np.asarray(features / np.where(lengths > 0, lengths, 1), features.dtype)

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from vitral import machine
 from vitral.data.datasets import list_images, open_as_trained
-from vitral.data.loader import eval_batches, with_progress
+from vitral.data.loader import eval_batches, eval_workers, with_progress
 from vitral.data.near_duplicates import Tick
-from vitral.data.sources import Arrays, Split, located
+from vitral.data.sources import Split, located
 from vitral.engines.base import Engine
 from vitral.errors import DataError, MachineError, ModelError, UsageError
+from vitral.evaluation.foreign import unit
 from vitral.evaluation.multi_label import joined
 from vitral.evaluation.outputs import compute_outputs
 from vitral.model import ViT
@@ -201,9 +201,7 @@ def _computed(
     labels: list[str] = []
     unreadable = 0
     for split in splits:
-        # beside a GPU so many processes keep it busy; on a CPU they would compete with the network
-        far = engine.device.type != "cpu" and not isinstance(split.reader, Arrays)
-        workers = min(8, machine.cores()) if far else 0
+        workers = eval_workers(split, engine.device)
         batches = eval_batches(split, card.images, batch=_BATCH, workers=workers)
         batches = with_progress(batches, tick, len(split))
         outputs = compute_outputs(engine.representation, batches, card.images, engine.device)
@@ -251,8 +249,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             "The model gives numbers that are not finite: its weights are damaged or it diverged. "
             "Use other weights."
         )
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / np.maximum(length, 1e-12), np.float32)
+    return np.asarray(unit(values), np.float32)
 
 
 def _stamp(split: Split, index: int) -> str:
