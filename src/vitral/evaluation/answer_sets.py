@@ -270,7 +270,7 @@ def scores(logits: Floats, method: SetMethod) -> Floats:
     here. It would only trim the sets to the very level, and the same picture would get another set
     the next time; a score without it keeps the guarantee as well.
     """
-    chances = np.exp(logits - calibrating.normaliser(logits)[:, None])
+    chances = calibrating.softmax(logits)
     match method:
         case "least-ambiguous":
             return np.asarray(1 - chances, np.float64)

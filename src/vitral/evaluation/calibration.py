@@ -156,6 +156,12 @@ def probabilities(logits: Floats, classes: NDArray[np.int64], temperature: float
     return result
 
 
+def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """The probabilities of all classes: (N, K) -> (N, K)."""
+    result: Floats = np.exp(logits / temperature - normaliser(logits, temperature)[:, None])
+    return result
+
+
 def confidences(logits: Floats, temperature: float = 1.0) -> Floats:
     """The probability of the most probable class: (N, K) -> (N,)."""
     return probabilities(logits, logits.argmax(axis=1)[:, None], temperature)[:, 0]

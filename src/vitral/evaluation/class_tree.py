@@ -303,9 +303,7 @@ def _level(chances: Floats, labels: Ints, names: Sequence[str]) -> LevelScore:
 
 
 def _chances(logits: Floats, temperature: float) -> Floats:
-    scores = np.asarray(logits, np.float64)
-    total = calibrating.normaliser(scores, temperature)[:, None]
-    return np.asarray(np.exp(scores / temperature - total), np.float64)
+    return calibrating.softmax(np.asarray(logits, np.float64), temperature)
 
 
 def _counted(samples: int, right: int) -> str:

@@ -28,7 +28,7 @@ from vitral.wording import byte_size, did_you_mean, listed
 
 Library = Literal["vitral", "timm", "transformers"]
 
-OF_AN_ARTIFACT = (artifact.TENSORS, "calibration.safetensors", artifact.KEPT)
+OF_AN_ARTIFACT = (artifact.TENSORS, artifact.FITTED, artifact.KEPT)
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
