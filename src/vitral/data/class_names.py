@@ -13,8 +13,6 @@ other keys are names of folders, which torchvision's ImageFolder sorts as texts 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import unicodedata
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.catalog import wordnet
+from vitral.data.table_text import csv_rows, read_utf8
 from vitral.errors import DataError
 from vitral.wording import listed
 
@@ -78,14 +77,7 @@ def read(path: str | Path) -> ClassNames:
     one name.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name a file of class names.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8; save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    text = read_utf8(path, absent="name a file of class names.", save_as="UTF-8")
     match path.suffix.lower():
         case ".json":
             pairs = _of_json(text, path)
@@ -165,9 +157,7 @@ def _of_json(text: str, path: Path) -> list[tuple[str, str]]:
 
 
 def _of_csv(text: str, path: Path) -> list[tuple[str, str]]:
-    first, _, _ = text.partition("\n")
-    delimiter = max(",;\t", key=first.count)
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    rows = [cells for _, cells in csv_rows(path, text)]
     while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
     header = [cell.strip().lower() for cell in rows[0]] if rows else []

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from vitral.data.decisions import Decision, in_order
 from vitral.data.sources import Dataset, ScanResult, SourceOptions
+from vitral.data.table_text import csv_rows
 from vitral.errors import DataError, SpecError
 from vitral.specs.tree import ClassTree
 from vitral.wording import closest, listed
@@ -57,12 +58,7 @@ def read(path: str | os.PathLike[str]) -> ClassTree:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file}, the tree of the classes, cannot be read ({reason}).") from None
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise DataError(f"{file} line {reader.line_num} is no CSV: {error}.") from None
+    rows = [(line, row) for line, row in csv_rows(file, text) if any(map(str.strip, row))]
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     if not set(COLUMNS) <= set(header):
         raise DataError(

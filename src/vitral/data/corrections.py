@@ -11,8 +11,6 @@ Label Studio's export (.json, also JSON-MIN) says the same; `read` understands b
 
 from __future__ import annotations
 
-import csv
-import io
 import posixpath
 import unicodedata
 from collections.abc import Sequence
@@ -25,8 +23,9 @@ from vitral.data import label_studio
 from vitral.data.decisions import Decision
 from vitral.data.folders import read_file_header
 from vitral.data.names import PATH_COLUMNS
-from vitral.data.problems import sibling
+from vitral.data.problems import existing
 from vitral.data.sources import Files, Reader, ScanResult, Split
+from vitral.data.table_text import csv_rows, read_utf8
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
 
@@ -74,30 +73,17 @@ def read(path: str | Path) -> list[Correction]:
 
 def _rows(path: Path) -> list[tuple[str, str, str]]:
     """(the row in words, the path, the label) of every row of a table."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; {sibling(path, ())}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8; save it as 'CSV UTF-8'.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    first, _, _ = text.partition("\n")
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    text = read_utf8(existing(str(path), ()), save_as="'CSV UTF-8'")
     rows = []
     columns: tuple[int, int] | None = None
-    try:
-        for cells in reader:
-            if columns is None:
-                columns = _columns(cells, path)
-            elif any(cell.strip() for cell in cells):
-                place, label = columns
-                if len(cells) <= max(columns) or not cells[place].strip():
-                    raise DataError(f"{path} line {reader.line_num} needs a path and a label.")
-                rows.append((f"line {reader.line_num}", cells[place].strip(), cells[label]))
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num} is no CSV: {error}.") from None
+    for line, cells in csv_rows(path, text):
+        if columns is None:
+            columns = _columns(cells, path)
+        elif any(cell.strip() for cell in cells):
+            place, label = columns
+            if len(cells) <= max(columns) or not cells[place].strip():
+                raise DataError(f"{path} line {line} needs a path and a label.")
+            rows.append((f"line {line}", cells[place].strip(), cells[label]))
     if columns is None:
         raise DataError(f"{path} is empty; its first line names the columns path and label.")
     return rows

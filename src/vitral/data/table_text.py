@@ -66,6 +66,40 @@ def read_grid(path: Path) -> Grid:
     return _separated(path, text)
 
 
+def read_utf8(path: Path, *, save_as: str, absent: str = "check the path.") -> str:
+    """Reads a file that a person wrote for an option; DataError where it is not there or not UTF-8.
+
+    `absent` says what to name instead, `save_as` how to write it.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {absent}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8; save it as {save_as}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def csv_rows(
+    path: Path, text: str, delimiter: str | None = None, *, skip_blanks: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """Gives the number of each row's last line, and its cells.
+
+    The delimiter is by default the one of , ; and tab that the first line has most of;
+    `skip_blanks` takes the blanks before a cell away. Raises DataError, with the line, for what is
+    no CSV.
+    """
+    delimiter = delimiter or max(",;\t", key=text.partition("\n")[0].count)
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=skip_blanks)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num} is no CSV: {error}.") from None
+
+
 def _decoded(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -96,16 +130,8 @@ def _separated(path: Path, text: str) -> Grid:
 
 def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[Cell]]]:
     # a blank before a quote is no part of the cell: "a.png", "x, y"
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t"
-    )
-    lines: list[tuple[int, list[Cell]]] = []
-    try:
-        for cells in reader:
-            lines.append((reader.line_num, [cell.strip() for cell in cells]))
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num} is no CSV: {error}.") from None
-    return lines
+    rows = csv_rows(path, text, delimiter, skip_blanks=delimiter != "\t")
+    return [(line, [cell.strip() for cell in cells]) for line, cells in rows]
 
 
 def _of_words(path: Path, text: str) -> Grid:

@@ -175,3 +175,10 @@ def test_imagenets_folders_are_matched(tmp_path):
 def test_a_coin_is_no_key(tmp_path):
     coins = "1 cent\n2 cent\n5 cent\n1 euro\n"
     assert class_names.read(written(tmp_path, "coins.txt", coins)).keys == ()
+
+
+def test_a_table_that_is_no_csv_is_answered_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("id,name\n0,cat\n1," + "x" * 200_000 + "\n")
+    with pytest.raises(DataError, match=r"names\.csv line 3 is no CSV"):
+        read(path)
