@@ -28,14 +28,13 @@ from numpy.typing import ArrayLike, NDArray
 from vitral.errors import UsageError, WeightsError
 from vitral.evaluation import calibration as calibrating
 from vitral.evaluation.intervals import wilson
-from vitral.evaluation.score import Table, share_line
+from vitral.evaluation.score import MOST_CLASSES, Table, lowest, share_line
 
 SetMethod = Literal["adaptive", "least-ambiguous"]
 METHODS: tuple[SetMethod, ...] = get_args(SetMethod)
 OWN_MISSES = 1  # calibration images of a class that its own threshold leaves out, at least
 PENALTY = 0.01  # of RAPS, for each rank after RANKS; Angelopoulos et al. use these on ImageNet
 RANKS = 5
-MOST_CLASSES = 20  # that a table on a terminal lists
 LEVEL = 0.95  # of the report of a run
 _CHUNK = 1 << 20  # numbers in memory at a time
 
@@ -352,11 +351,9 @@ class SetEvaluation:
         yield f"{share_line('coverage', self.coverage, self.interval, 9)}  {counted}"
         alone = 100 * self.sizes[0] / self.samples
         yield f"set size   {self.mean_size:.2f} classes on average; {alone:.1f} % have one"
-        shown: Sequence[ClassCoverage] = self.per_class
+        shown = lowest(self.per_class, lambda each: each.coverage)
         title = "sets of each class"
-        if len(shown) > MOST_CLASSES:
-            occurring = [each for each in shown if each.coverage is not None]
-            shown = sorted(occurring, key=lambda each: each.coverage or 0.0)[:MOST_CLASSES]
+        if len(self.per_class) > MOST_CLASSES:
             title = f"sets of the {len(shown)} classes of the lowest coverage"
         yield Table(
             title=f"{title}, with 95 % intervals",

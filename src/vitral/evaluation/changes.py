@@ -14,10 +14,9 @@ import numpy as np
 
 from vitral.evaluation.compare import SIGNIFICANT, mcnemar
 from vitral.evaluation.intervals import wilson
-from vitral.evaluation.score import Prediction, Table
+from vitral.evaluation.score import MOST_CLASSES, Prediction, Table
 
 Verdict = Literal["lost", "won", "not distinguishable", "new"]
-MOST_CLASSES = 20  # that a table on a terminal lists
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

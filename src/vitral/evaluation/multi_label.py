@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Z_95, wilson
 from vitral.evaluation.score import (
+    MOST_CLASSES,
     ClassScore,
     ForeignShare,
     Prediction,
@@ -35,7 +36,6 @@ from vitral.wording import listed
 COLUMNS = ("path", "labels", "predicted")  # of predictions.csv, and one for each class:
 SCORE = "score of "  # and its name
 PER_CLASS = ("support", "predicted", "correct", "average_precision", "precision", "recall", "f1")
-MOST_CLASSES = 20  # that a table on a terminal lists
 _DRAWS = 200  # of the bootstrap; they tell its deviation to 5 %
 _CHUNK = 4_000_000  # counts in memory at a time
 

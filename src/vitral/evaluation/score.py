@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from vitral.errors import DataError, ModelError
 from vitral.evaluation.intervals import wilson
 from vitral.wording import listed
+
+MOST_CLASSES = 20  # that a table on a terminal lists
+
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +114,14 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str | None = None
+
+
+def lowest(classes: Sequence[Each], value: Callable[[Each], float | None]) -> list[Each]:
+    """Return the classes that a table has room for: all, or those of the lowest value there is."""
+    if len(classes) <= MOST_CLASSES:
+        return list(classes)
+    known = [each for each in classes if value(each) is not None]
+    return sorted(known, key=lambda each: value(each) or 0.0)[:MOST_CLASSES]
 
 
 class Score(Protocol):

@@ -20,12 +20,14 @@ from vitral.evaluation.calibration import ReliabilityReport
 from vitral.evaluation.class_tree import TreeEvaluation
 from vitral.evaluation.intervals import macro_f1, wilson
 from vitral.evaluation.score import (
+    MOST_CLASSES,
     ClassScore,
     ForeignShare,
     Prediction,
     Table,
     check_outputs,
     class_score,
+    lowest,
     mistakes,
     share_line,
 )
@@ -33,7 +35,6 @@ from vitral.specs import Calibration
 from vitral.wording import listed
 
 COLUMNS = ("path", "label", "predicted", "score", "given")  # of predictions.csv
-MOST_CLASSES = 20  # that a table on a terminal lists
 MOST_PAIRS = 20
 
 
@@ -150,11 +151,9 @@ class SingleLabelEvaluation:
 
     def _class_table(self) -> Table:
         """Every class, or the ones with the lowest F1."""
-        shown: Sequence[ClassScore] = self.per_class
+        shown = lowest(self.per_class, lambda score: score.f1)
         title = "each class"
-        if len(shown) > MOST_CLASSES:
-            occurring = [score for score in shown if score.f1 is not None]
-            shown = sorted(occurring, key=lambda score: score.f1 or 0.0)[:MOST_CLASSES]
+        if len(self.per_class) > MOST_CLASSES:
             title = f"the {len(shown)} classes of the lowest F1"
         return Table(
             title=f"{title}, with 95 % intervals",
