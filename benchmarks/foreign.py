@@ -29,7 +29,7 @@ from vitral.data.loader import eval_batches
 from vitral.data.sources import Arrays, Split
 from vitral.evaluation import foreign
 from vitral.evaluation.calibration import confidences, normaliser
-from vitral.evaluation.foreign import KEPT, Place, Sample
+from vitral.evaluation.foreign import KEPT, FeatureSpace, Sample
 from vitral.evaluation.intervals import wilson
 from vitral.evaluation.outputs import compute_outputs
 
@@ -43,10 +43,10 @@ def observed(clf: Classifier, split: Split) -> Values:
     def compute(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             blocks = clf.model.features(images, range(depth + 1)).per_block
-        logits, signs = clf.engine.logits_and_signs(images)
+        logits, features = clf.engine.logits_and_detector_features(images)
         first = clf.model.spec.prefix
         means = [x[:, first:].mean(1) for x in blocks.values()]
-        return torch.cat([logits, signs[:, : clf.model.spec.read_width], *means], dim=1)
+        return torch.cat([logits, features[:, : clf.model.spec.read_width], *means], dim=1)
 
     batches = eval_batches(split, clf.card.images, batch=64, workers=0)
     outputs = compute_outputs(compute, batches, clf.card.images, clf.engine.device)
@@ -108,8 +108,8 @@ def sample(values: Values) -> Sample:
 
 def relative(learnt: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The squared distance to the nearest class mean, less that to the mean of all."""
-    places = {place.kind: place for place in foreign._places(learnt, labels)}
-    return lambda x: places["mahalanobis"].distances(x) ** 2 - places["gaussian"].distances(x) ** 2
+    spaces = {space.kind: space for space in foreign._spaces(learnt, labels)}
+    return lambda x: spaces["mahalanobis"].distances(x) ** 2 - spaces["gaussian"].distances(x) ** 2
 
 
 def signs(
@@ -118,8 +118,8 @@ def signs(
     """Every sign, higher for foreign images, of these training images and these classes."""
     labels = learnt["labels"][rows]
 
-    def of_place(place: Place, layer: str) -> Callable[[Values], np.ndarray]:
-        return lambda values: place.distances(values[layer])
+    def of_space(space: FeatureSpace, layer: str) -> Callable[[Values], np.ndarray]:
+        return lambda values: space.distances(values[layer])
 
     found: dict[str, Callable[[Values], np.ndarray]] = {
         "largest probability": lambda v: (
@@ -127,14 +127,14 @@ def signs(
         ),
         "energy": lambda v: -normaliser(v["logits"][:, classes].astype(np.float64)),
     }
-    for place in foreign._places(learnt["head"][rows], labels):
-        found[place.kind] = of_place(place, "head")
+    for space in foreign._spaces(learnt["head"][rows], labels):
+        found[space.kind] = of_space(space, "head")
     ratio = relative(learnt["head"][rows], labels)
     found["relative mahalanobis"] = lambda v: ratio(v["head"])
     for layer in learnt:
         if layer.startswith("block"):
-            place = next(iter(foreign._places(learnt[layer][rows], labels)))
-            found[f"mahalanobis, {layer}"] = of_place(place, layer)
+            space = next(iter(foreign._spaces(learnt[layer][rows], labels)))
+            found[f"mahalanobis, {layer}"] = of_space(space, layer)
     return found
 
 
@@ -172,7 +172,7 @@ def main() -> None:
     found = signs(learnt, np.arange(len(learnt["labels"])), every, temperature)
     detector = foreign.fit(sample(learnt), sample(val), np.ones(len(val["labels"])))
     assert detector is not None
-    found["detector"] = lambda values: detector.distances(sample(values).signs)
+    found["detector"] = lambda values: detector.distances(sample(values).detector_features)
     own = {name: sign(val) for name, sign in found.items()}
     figures: dict[str, Any] = {
         "model": clf.card.model.name,

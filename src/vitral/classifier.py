@@ -103,12 +103,12 @@ class Classifier:
     def _computed(self, images: Tensor, *, features: bool) -> Computed:
         if self.foreign is None and not features:
             return Computed(logits=self.logits(images))
-        logits, signs = self.engine.logits_and_signs(images)
-        far = None if self.foreign is None else self.foreign.distances(signs.numpy())
+        logits, detector_features = self.engine.logits_and_detector_features(images)
+        far = None if self.foreign is None else self.foreign.distances(detector_features.numpy())
         return Computed(
             logits=logits,
             distances=None if far is None else torch.from_numpy(far),
-            features=signs[:, : self.card.model.read_width] if features else None,
+            features=detector_features[:, : self.card.model.read_width] if features else None,
         )
 
     def predict(
@@ -380,9 +380,9 @@ class Classifier:
 
     def _logits_and_distances(self, images: Tensor) -> Tensor:
         """(B, classes + 1): logits, and how far each image lies from what was learnt."""
-        logits, signs = self.engine.logits_and_signs(images)
+        logits, detector_features = self.engine.logits_and_detector_features(images)
         assert self.foreign is not None
-        distances = torch.from_numpy(self.foreign.distances(signs.numpy()))
+        distances = torch.from_numpy(self.foreign.distances(detector_features.numpy()))
         return torch.cat([logits, distances[:, None].float()], dim=1)
 
     def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:

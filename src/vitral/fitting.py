@@ -99,7 +99,9 @@ class FitResult:
                 f"{calibration.threshold:.3f} on{_was(self.before)}"
             )
         detector = self.fitted.foreign
-        told = "cannot be told: the features are all alike" if detector is None else detector.told
+        told = (
+            "cannot be told: the features are all alike" if detector is None else detector.summary
+        )
         yield f"foreign   {told}"
         if self.fitted.sets is not None:
             yield f"sets      {self.fitted.sets.rule(LEVEL, 'adaptive').guarantee()}"
@@ -295,7 +297,7 @@ class Observer:
         """Compute logits and features of every image."""
 
         def compute(images: Tensor) -> Tensor:
-            return torch.cat(self.classifier.engine.logits_and_signs(images), dim=1)
+            return torch.cat(self.classifier.engine.logits_and_detector_features(images), dim=1)
 
         outputs = self.computed(split, compute)
         labels = _labels(outputs, self.classifier)

@@ -109,7 +109,7 @@ def _signals(observer: Observer, split: Split) -> Signals:
     sample = observer.sample(split)
     classifier = observer.classifier
     return Signals(
-        distances=_detector(classifier).distances(sample.signs),
+        distances=_detector(classifier).distances(sample.detector_features),
         confidences=confidences(classifier.task.kind, sample.logits, classifier.card.calibration),
     )
 

@@ -244,7 +244,7 @@ def _whole(split: Split, root: Path) -> Split:
 def _outputs(
     classifier: Classifier, splits: Sequence[Split], tick: Tick | None, root: Path | None = None
 ) -> tuple[Outputs, list[tuple[str, str]]]:
-    """Logits and signs of every picture side by side; (path, file) of each."""
+    """Logits and detector features of every picture side by side; (path, file) of each."""
     classifier.refuse_without_head()
     parts = []
     places: list[tuple[str, str]] = []
@@ -271,7 +271,7 @@ def _outputs(
 def _both(classifier: Classifier) -> Any:
     def compute(images: Tensor) -> Tensor:
         engine = classifier.engine
-        return torch.cat(engine.logits_and_signs(images), dim=1)
+        return torch.cat(engine.logits_and_detector_features(images), dim=1)
 
     return compute
 

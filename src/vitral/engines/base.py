@@ -28,10 +28,10 @@ class Engine(Protocol):
         """Compute what the head reads, y of equation 4: float32 (B, width), on the CPU."""
         ...
 
-    def logits_and_signs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_detector_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits, and after them what foreign images may be told by, in one pass.
 
-        The signs are float32 (B, read width + width): the representation, and the mean patch token
-        that enters the first block.
+        The second are float32 (B, read width + width): the representation, and the mean patch
+        token that enters the first block.
         """
         ...

@@ -88,11 +88,13 @@ class TorchEngine:
         """Compute what the head reads, y of equation 4: float32 (B, width), on the CPU."""
         return self._computed(self.model.representation, images)
 
-    def logits_and_signs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_detector_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits, and what foreign images may be told by, in one pass."""
         with torch.no_grad(), autocast(self.precision, self.device, self.model.spec.width):
-            logits, signs = self.model.logits_and_signs(images.to(self.device))
-            return logits.float().cpu(), signs.float().cpu()
+            logits, detector_features = self.model.logits_and_detector_features(
+                images.to(self.device)
+            )
+            return logits.float().cpu(), detector_features.float().cpu()
 
     def _computed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.no_grad(), autocast(self.precision, self.device, self.model.spec.width):

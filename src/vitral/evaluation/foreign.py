@@ -1,7 +1,7 @@
 """Foreign images show none of the classes; their features lie far from all that were learnt.
 
 detector = fit(learnt, held_out)          # Samples of images with their labels
-detector.distances(signs) > 1             # (N,) whether each is foreign
+detector.distances(sample.detector_features) > 1     # (N,) whether each is foreign
 
 A distance of 1 is the limit that 95 of 100 held-out images keep. Which distance tells best is
 chosen on classes that are held out in turn, so that no foreign image is needed:
@@ -48,7 +48,7 @@ ROUNDING = 1e-4  # of the limit: another batch computes a feature a little diffe
 _NUMBERS = 1 << 22  # distances in memory at a time
 _NAMES = ("limit", "distances", "confidences", "auroc", "learnt")
 _OF_PART = ("kind", "points", "neighbours", "spread")
-_PLACED = ("centre", "projection")  # beside them, unless the features get unit length
+_PROJECTED = ("centre", "projection")  # beside them, unless the features get unit length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,13 +74,13 @@ class Sample:
         labels: NDArray[np.int64] | NDArray[np.bool_],
         spec: ModelSpec,
     ) -> Sample:
-        """Take apart logits and the signs of `ViT.logits_and_signs`, side by side in `outputs`."""
+        """Take apart what `ViT.logits_and_detector_features` gave, side by side in `outputs`."""
         places = [spec.classes, spec.classes + spec.read_width]
         logits, features, early = np.split(outputs, places, axis=1)
         return cls(features=features, logits=logits, labels=labels, early=early)
 
     @property
-    def signs(self) -> NDArray[np.float32]:
+    def detector_features(self) -> NDArray[np.float32]:
         """Features and early ones side by side, as a network gives them."""
         return np.concatenate([self.features, self.early], axis=1)
 
@@ -90,42 +90,42 @@ class Part:
     """A part of a distance, brought to the scale of the others.
 
     Attributes:
-        place: where it is measured.
+        space: where it is measured.
         spread: how far above the median KEPT of the held-out images lie at most; the unit.
     """
 
-    place: Place
+    space: FeatureSpace
     spread: float
 
     def distances(self, features: NDArray[np.float32]) -> Floats:
         """Compute how far features (N, D) lie, (N,), in spreads."""
-        return self.place.distances(features) / self.spread
+        return self.space.distances(features) / self.spread
 
     @classmethod
-    def fit(cls, place: Place, features: NDArray[np.float32]) -> Part | None:
-        """Scale a place by held-out features; None where they all lie alike."""
-        distances = np.sort(place.distances(features))
+    def fit(cls, space: FeatureSpace, features: NDArray[np.float32]) -> Part | None:
+        """Scale a space by held-out features; None where they all lie alike."""
+        distances = np.sort(space.distances(features))
         middle = float(np.median(distances))
         # of a single image there is no spread, and of many that are alike
         spread = float(distances[_rank(len(distances))]) - middle or middle
-        return cls(place=place, spread=spread) if spread > 0 else None
+        return cls(space=space, spread=spread) if spread > 0 else None
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The tensors of a part."""
         arrays: dict[str, NDArray[Any]] = {
-            "kind": np.array(KINDS.index(self.place.kind)),
-            "points": self.place.points,
-            "neighbours": np.array(self.place.neighbours),
+            "kind": np.array(KINDS.index(self.space.kind)),
+            "points": self.space.points,
+            "neighbours": np.array(self.space.neighbours),
             "spread": np.array(self.spread),
         }
-        if self.place.centre is not None and self.place.projection is not None:
-            arrays |= {"centre": self.place.centre, "projection": self.place.projection}
+        if self.space.centre is not None and self.space.projection is not None:
+            arrays |= {"centre": self.space.centre, "projection": self.space.projection}
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Part:
         """The inverse of to_arrays; WeightsError where it cannot be."""
-        expected = {*_OF_PART, *(_PLACED if "projection" in arrays else ())}
+        expected = {*_OF_PART, *(_PROJECTED if "projection" in arrays else ())}
         if set(arrays) != expected:
             raise WeightsError(
                 f"a distance has {', '.join(sorted(arrays))}, not {', '.join(sorted(expected))}"
@@ -142,7 +142,7 @@ class Part:
             if arrays["projection"].shape != shape:
                 raise WeightsError(f"projection of another shape than {shape}")
         return cls(
-            place=Place(
+            space=FeatureSpace(
                 kind=KINDS[int(arrays["kind"])],
                 points=points,
                 neighbours=int(arrays["neighbours"]),
@@ -159,7 +159,7 @@ def _rank(count: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Place:
+class FeatureSpace:
     """The space of a distance: `points` in it, one of which every image of the classes is near.
 
     Attributes:
@@ -188,13 +188,13 @@ class Place:
         rows = max(1, _NUMBERS // max(len(points), features.shape[1]))
         result = np.empty(len(features))
         for start in range(0, len(features), rows):
-            x = self._placed(features[start : start + rows].astype(np.float64))
+            x = self._projected(features[start : start + rows].astype(np.float64))
             squares = (x**2).sum(axis=1, keepdims=True) + lengths - 2 * x @ points.T
             nth = np.partition(squares, self.neighbours - 1, axis=1)[:, self.neighbours - 1]
             result[start : start + rows] = np.sqrt(np.maximum(nth, 0))
         return result
 
-    def _placed(self, features: Floats) -> Floats:
+    def _projected(self, features: Floats) -> Floats:
         if self.centre is None or self.projection is None:
             return unit(features)
         placed: Floats = (features - self.centre) @ self.projection.astype(np.float64)
@@ -216,7 +216,7 @@ class ForeignDetector:
         confidences: (M,) the probabilities of their answers.
         auroc: by kind, how well held-out classes were told from the others by what the head reads;
             empty where there was nothing to choose by.
-        learnt: images that the places were made from.
+        learnt: images that the spaces were made from.
     """
 
     head: Part
@@ -230,21 +230,21 @@ class ForeignDetector:
     @property
     def kind(self) -> DistanceKind:
         """Name the distance of what the head reads."""
-        return self.head.place.kind
+        return self.head.space.kind
 
-    def distances(self, signs: NDArray[np.float32]) -> Floats:
+    def distances(self, detector_features: NDArray[np.float32]) -> Floats:
         """Compute how far images lie from what was learnt, (N,); foreign above 1.
 
-        `signs` are (N, D + E): what the head reads, and the early features.
+        `detector_features` are (N, D + E): what the head reads, and the early features.
         """
-        width = self.head.place.width
-        total = self.head.distances(signs[:, :width])
+        width = self.head.space.width
+        total = self.head.distances(detector_features[:, :width])
         if self.early is not None:
-            total += self.early.distances(signs[:, width:])
+            total += self.early.distances(detector_features[:, width:])
         return total / self.limit
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Write for a terminal how foreign images are told."""
         chosen = f", AUROC {self.auroc[self.kind]:.3f} on held-out classes" if self.auroc else ""
         return (
@@ -299,7 +299,7 @@ class ForeignDetector:
         if not all(np.isfinite(array).all() for array in numbers) or not whole["limit"] > 0:
             raise WeightsError("it has numbers that are not finite, or a limit that is not above 0")
         head = Part.from_arrays(parts["head"])
-        if head.place.width != width:
+        if head.space.width != width:
             raise WeightsError(f"it was fitted to features of another width than {width}")
         scores = dict(zip(KINDS, whole["auroc"].tolist(), strict=True))
         return cls(
@@ -325,17 +325,17 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     Raises ModelError for features that are not finite.
     """
     for sample in (learnt, held_out):
-        if not np.isfinite(sample.signs).all():
+        if not np.isfinite(sample.detector_features).all():
             raise ModelError("The features are not finite: the weights are damaged.")
     if not len(learnt.features) or not len(held_out.features):
         return None
-    places = {place.kind: place for place in _places(learnt.features, learnt.labels)}
-    if not places:
+    spaces = {space.kind: space for space in _spaces(learnt.features, learnt.labels)}
+    if not spaces:
         return None
-    auroc = held_out_classes(learnt, held_out) if len(places) > 1 else {}
-    known = {kind: score for kind, score in auroc.items() if kind in places}
-    kind = max(known, key=known.__getitem__) if known else next(iter(places))
-    head = Part.fit(places[kind], held_out.features)
+    auroc = held_out_classes(learnt, held_out) if len(spaces) > 1 else {}
+    known = {kind: score for kind, score in auroc.items() if kind in spaces}
+    kind = max(known, key=known.__getitem__) if known else next(iter(spaces))
+    head = Part.fit(spaces[kind], held_out.features)
     if head is None:
         return None
     early = _early(learnt.early, held_out.early)
@@ -363,8 +363,8 @@ def _early(learnt: NDArray[np.float32], held_out: NDArray[np.float32]) -> Part |
     count, width = learnt.shape
     if count < 2 or not 0 < width * width <= MOST_VALUES:
         return None
-    place = _gaussian(learnt.astype(np.float64))
-    return None if place is None else Part.fit(place, held_out)
+    space = _gaussian(learnt.astype(np.float64))
+    return None if space is None else Part.fit(space, held_out)
 
 
 def chosen_rows(labels: NDArray[Any], *, by_class: bool) -> NDArray[np.int64]:
@@ -400,9 +400,9 @@ def held_out_classes(learnt: Sample, held_out: Sample) -> dict[DistanceKind, flo
         strange = _has_any(held_out.labels, group)
         if not inside.any() or strange.all() or not strange.any():
             continue
-        for place in _places(learnt.features[inside], learnt.labels[inside]):
-            score = roc_auc_score(strange, place.distances(held_out.features))
-            scores.setdefault(place.kind, []).append(float(score))
+        for space in _spaces(learnt.features[inside], learnt.labels[inside]):
+            score = roc_auc_score(strange, space.distances(held_out.features))
+            scores.setdefault(space.kind, []).append(float(score))
     most = max(map(len, scores.values()), default=0)  # a kind that some folds lack is no rival
     return {kind: float(np.mean(each)) for kind, each in scores.items() if len(each) == most}
 
@@ -422,34 +422,34 @@ def _has_any(labels: NDArray[Any], classes: NDArray[np.int64]) -> NDArray[np.boo
     return np.isin(labels, classes)
 
 
-def _places(features: NDArray[np.float32], labels: NDArray[Any]) -> Iterator[Place]:
+def _spaces(features: NDArray[np.float32], labels: NDArray[Any]) -> Iterator[FeatureSpace]:
     """The distances that so many images, of such features, allow."""
     count, width = features.shape
     x = features.astype(np.float64)
     if width * width <= MOST_VALUES and count > 1:
         if labels.ndim == 1:
-            place = _class_means(x, labels)
-            if place is not None:
-                yield place
-        place = _gaussian(x)
-        if place is not None:
-            yield place
+            space = _class_means(x, labels)
+            if space is not None:
+                yield space
+        space = _gaussian(x)
+        if space is not None:
+            yield space
     kept = x[: max(1, MOST_VALUES // width)]
     if np.ptp(kept, axis=0).any() or count == 1:
-        yield Place(
+        yield FeatureSpace(
             kind="neighbours",
             points=unit(kept).astype(np.float32),
             neighbours=max(1, min(NEIGHBOURS, len(kept) // 10)),
         )
 
 
-def _gaussian(x: Floats) -> Place | None:
+def _gaussian(x: Floats) -> FeatureSpace | None:
     """The mean of all, under the covariance of all; None where there is no deviation."""
     centre = x.mean(axis=0)
     projection = whitening(x - centre)
     if projection is None:
         return None
-    return Place(
+    return FeatureSpace(
         kind="gaussian",
         points=np.zeros((1, x.shape[1]), np.float32),
         centre=centre.astype(np.float32),
@@ -457,7 +457,7 @@ def _gaussian(x: Floats) -> Place | None:
     )
 
 
-def _class_means(x: Floats, labels: NDArray[np.int64]) -> Place | None:
+def _class_means(x: Floats, labels: NDArray[np.int64]) -> FeatureSpace | None:
     """The means of the classes that occur, under the covariance within them.
 
     None where the classes have too few images for one, or too many means to keep.
@@ -472,7 +472,7 @@ def _class_means(x: Floats, labels: NDArray[np.int64]) -> Place | None:
     if projection is None:
         return None
     centre = means.mean(axis=0)
-    return Place(
+    return FeatureSpace(
         kind="mahalanobis",
         points=((means - centre) @ projection).astype(np.float32),
         centre=centre.astype(np.float32),

@@ -159,17 +159,17 @@ class ViT(nn.Module):
         """Return what each head of `logits_per_head` reads, (B, width) each."""
         return self._read(images, any_size=False)
 
-    def logits_and_signs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_detector_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return `forward` of images and what foreign ones may be told by, in one pass.
 
-        The signs are `representation`, and after it the mean patch token that enters the first
-        block, (B, read width + width).
+        The second are `representation`, and after it the mean patch token that enters the
+        first block, (B, read width + width).
         """
         embedded = self._embed(images, any_size=False)
         read = self._read_embedded(embedded)
         early = embedded.tokens[:, self.spec.prefix :].mean(1)
-        signs = torch.cat([_mean(read).float(), early.float()], dim=1)
-        return _mean(self._head_logits(read)), signs
+        detector_features = torch.cat([_mean(read).float(), early.float()], dim=1)
+        return _mean(self._head_logits(read)), detector_features
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False

@@ -229,7 +229,7 @@ def fit_foreign(session: Session, model: ViT, card: Card) -> None:
             if main:
                 artifact.save_fitted(run.out / name, card, fitted.arrays())
     if fitted.foreign is not None:
-        run.display.note(f"foreign images are told {fitted.foreign.told}")
+        run.display.note(f"foreign images are told {fitted.foreign.summary}")
 
 
 def sample_of(session: Session, split: Split, model: ViT, *, by_class: bool) -> Sample:
@@ -238,8 +238,8 @@ def sample_of(session: Session, split: Split, model: ViT, *, by_class: bool) -> 
     def compute(batch: Batch) -> Tensor:
         images = preprocess.normalise(batch.images.to(session.device), session.run.recipe.images)
         with session.objective.autocast():
-            logits, signs = model.logits_and_signs(images)
-        return torch.cat([logits.float(), signs], dim=1)
+            logits, detector_features = model.logits_and_detector_features(images)
+        return torch.cat([logits.float(), detector_features], dim=1)
 
     chosen = split.select(foreign.chosen_rows(split.labels, by_class=by_class))
     values, labels, _ = outputs_of(session, chosen, compute)

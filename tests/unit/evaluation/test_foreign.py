@@ -21,9 +21,9 @@ def test_what_lies_between_the_classes_is_foreign_and_own_images_are_kept() -> N
     detector = fitted(drawn(60, 1), drawn(50, 2))
     assert detector.kind == "mahalanobis"  # noise that tells nothing drowns the others
     assert detector.auroc["mahalanobis"] > detector.auroc["neighbours"]
-    own = detector.distances(drawn(50, 3).signs)
+    own = detector.distances(drawn(50, 3).detector_features)
     assert (own > 1).mean() < 0.12
-    strange = drawn(50, 4).signs
+    strange = drawn(50, 4).detector_features
     strange[:, :WIDTH] = np.random.default_rng(4).normal(0, 4, (200, WIDTH))
     assert (detector.distances(strange) > 1).mean() > 0.9
     assert np.isfinite(detector.distances(1e6 * strange)).all()
@@ -32,7 +32,7 @@ def test_what_lies_between_the_classes_is_foreign_and_own_images_are_kept() -> N
 def test_the_limit_keeps_95_of_100_held_out_images() -> None:
     held_out = drawn(50, 2)
     detector = fitted(drawn(60, 1), held_out)
-    distances = detector.distances(held_out.signs)
+    distances = detector.distances(held_out.detector_features)
     assert (distances > 1).sum() == 10
     assert np.allclose(detector.held_out, np.sort(distances), rtol=1e-5)
     for count in (1, 2, 7):
@@ -42,13 +42,13 @@ def test_the_limit_keeps_95_of_100_held_out_images() -> None:
             labels=held_out.labels[:count],
             early=held_out.early[:count],
         )
-        assert not (fitted(drawn(60, 1), few).distances(few.signs) > 1).any()
+        assert not (fitted(drawn(60, 1), few).distances(few.detector_features) > 1).any()
 
 
 def test_what_differs_early_alone_is_foreign() -> None:
     detector = fitted(drawn(60, 1), drawn(50, 2))
     assert detector.early is not None
-    strange = drawn(50, 3).signs
+    strange = drawn(50, 3).detector_features
     strange[:, WIDTH:] += 8
     assert (detector.distances(strange) > 1).all()
     bare = [replace(drawn(60, seed), early=np.zeros((240, 0), np.float32)) for seed in (1, 2)]
@@ -59,22 +59,22 @@ def test_the_distances_are_those_of_scikit_learn() -> None:
     sample = drawn(60, 1)
     means = np.stack([sample.features[sample.labels == k].mean(axis=0) for k in range(CLASSES)])
     model = LedoitWolf(assume_centered=True).fit(sample.features - means[sample.labels])
-    places = {p.kind: p for p in foreign._places(sample.features, sample.labels)}
+    spaces = {p.kind: p for p in foreign._spaces(sample.features, sample.labels)}
     test = drawn(10, 5).features
     theirs = np.min([model.mahalanobis(test - mean) for mean in means], axis=0)
-    assert np.allclose(places["mahalanobis"].distances(test) ** 2, theirs, rtol=1e-3)
+    assert np.allclose(spaces["mahalanobis"].distances(test) ** 2, theirs, rtol=1e-3)
     whole = LedoitWolf().fit(sample.features)
-    assert np.allclose(places["gaussian"].distances(test) ** 2, whole.mahalanobis(test), rtol=1e-3)
+    assert np.allclose(spaces["gaussian"].distances(test) ** 2, whole.mahalanobis(test), rtol=1e-3)
     unit = sample.features / np.linalg.norm(sample.features, axis=1, keepdims=True)
     neighbours = NearestNeighbors(n_neighbors=10).fit(unit)
     away, _ = neighbours.kneighbors(test / np.linalg.norm(test, axis=1, keepdims=True))
-    assert np.allclose(places["neighbours"].distances(test), away[:, 9], atol=1e-5)
+    assert np.allclose(spaces["neighbours"].distances(test), away[:, 9], atol=1e-5)
 
 
 @pytest.mark.parametrize("each", [1, 2, 3])
 def test_a_few_images_and_features_wider_than_they_are_many(each: int) -> None:
     detector = fitted(drawn(each, 1), drawn(each, 2))
-    assert np.isfinite(detector.distances(drawn(5, 3).signs)).all()
+    assert np.isfinite(detector.distances(drawn(5, 3).detector_features)).all()
     if each == 1:  # no deviation within a class
         assert detector.kind in ("gaussian", "neighbours")
 
@@ -84,7 +84,7 @@ def test_two_classes_and_a_single_one() -> None:
     assert set(detector.auroc) == set(foreign.KINDS)
     alone = fitted(drawn(40, 1, classes=1), drawn(40, 2, classes=1))
     assert alone.auroc == {}
-    assert (alone.distances(drawn(40, 3, classes=1).signs) > 1).mean() < 0.2
+    assert (alone.distances(drawn(40, 3, classes=1).detector_features) > 1).mean() < 0.2
 
 
 def test_several_labels_have_no_class_means() -> None:
@@ -121,7 +121,7 @@ def test_matrices_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     # the early features are narrower, and keep theirs
     detector = fitted(drawn(60, 1), drawn(50, 2))
     assert detector.kind == "neighbours"
-    assert detector.head.place.points.shape == (3, WIDTH)
+    assert detector.head.space.points.shape == (3, WIDTH)
 
 
 def test_arrays_go_and_come_back() -> None:
@@ -129,7 +129,7 @@ def test_arrays_go_and_come_back() -> None:
         detector = fitted(drawn(each, 1), drawn(50, 2))
         arrays = detector.to_arrays()
         back = ForeignDetector.from_arrays(arrays, WIDTH)
-        features = drawn(20, 3).signs
+        features = drawn(20, 3).detector_features
         assert np.array_equal(back.distances(features), detector.distances(features))
         assert back.to_dict() == detector.to_dict()
         assert all(isinstance(array, np.ndarray) for array in arrays.values())
