@@ -20,7 +20,7 @@ PUBLIC = ["Classifier", "__version__", "create", "fit", "load", "save", "train"]
 # lines of code: no blanks, comments or docstrings
 MOST_LINES = 400
 MOST_LINES_OF_A_FUNCTION = 60
-MOST_LINES_TOGETHER = 29_000
+MOST_LINES_TOGETHER = 32_500
 NETWORK_LINES = 900
 EQUATION_LINES = 120  # whole: it is read whole
 
