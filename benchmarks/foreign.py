@@ -46,13 +46,13 @@ def observed(clf: Classifier, split: Split) -> Values:
         logits, features = clf.engine.logits_and_detector_features(images)
         first = clf.model.spec.prefix
         means = [x[:, first:].mean(1) for x in blocks.values()]
-        return torch.cat([logits, features[:, : clf.model.spec.read_width], *means], dim=1)
+        return torch.cat([logits, features, *means], dim=1)
 
     batches = eval_batches(split, clf.card.images, batch=64, workers=0)
     outputs = compute_outputs(compute, batches, clf.card.images, clf.engine.device)
     spec = clf.model.spec
-    widths = [spec.classes, spec.read_width, *[spec.width] * (depth + 1)]
-    names = ["logits", "head", *(f"block {i}" for i in range(depth + 1))]
+    widths = [spec.classes, spec.read_width, 6 * spec.width, *[spec.width] * (depth + 1)]
+    names = ["logits", "head", "patches", *(f"block {i}" for i in range(depth + 1))]
     parts = np.split(outputs.values, np.cumsum(widths)[:-1], axis=1)
     values = dict(zip(names, parts, strict=True))
     return values | {"labels": outputs.labels}
@@ -102,7 +102,7 @@ def sample(values: Values) -> Sample:
         features=values["head"],
         logits=values["logits"],
         labels=values["labels"],
-        early=values["block 0"],
+        patches=values["patches"],
     )
 
 

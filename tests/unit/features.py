@@ -22,12 +22,12 @@ def drawn(
     spread = np.where(np.arange(WIDTH) < 6, 0.5, noise)
     features = means[labels] + random.normal(0, 1, (len(labels), WIDTH)) * spread
     logits = random.normal(0, 1, (len(labels), classes))
-    early = random.normal(0, 1, (len(labels), EARLY))
+    patches = random.normal(0, 1, (len(labels), 6 * EARLY))
     return Sample(
         features=features.astype(np.float32),
         logits=logits.astype(np.float32),
         labels=labels,
-        early=early.astype(np.float32),
+        patches=patches.astype(np.float32),
     )
 
 

@@ -110,7 +110,7 @@ def test_a_model_that_tells_foreign_pictures_ranks_by_that_too(run, photos):
     """Its detector is fitted to all that it is to be asked with, early features among them."""
     fit(run, photos, announce=lambda _: None)
     classifier = load(run)
-    assert classifier.foreign is not None and classifier.foreign.early is not None
+    assert classifier.foreign is not None and classifier.foreign.patches
     ranking = labelling.next_pictures(classifier, [photos], 3)
     assert len(ranking.rows) == 3
 

@@ -11,14 +11,16 @@ chosen on classes that are held out in turn, so that no foreign image is needed:
 - gaussian: to the mean of all, under the covariance of all;
 - neighbours: of features of unit length, to the k-th nearest that was learnt (Sun et al. 2022).
 
-To it the distance of early features is added, which no held-out class could choose: classes differ
-late, drawings, digits and textures early.
+To it three distances of the patch tokens of an image are added, which no held-out class could
+choose: classes differ late, drawings, digits and textures early. Two are of the tokens that enter
+the first block, of their mean and of their deviation (what is drawn on one colour has little, what
+was enlarged has less); the third is of both, late in the network.
 """
 # ruff: noqa: PLC0415 - scikit-learn takes seconds to import, which fitting alone should pay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,9 +35,9 @@ Floats = NDArray[np.float64]
 
 KINDS: tuple[DistanceKind, ...] = ("mahalanobis", "gaussian", "neighbours")
 SENTENCES: Mapping[DistanceKind, str] = {
-    "mahalanobis": "the distances of late features to the nearest class mean and of early ones",
-    "gaussian": "the distances of late and early features to the mean of all",
-    "neighbours": "the distances of late features to the nearest images and of early ones",
+    "mahalanobis": "the distances of features to their class mean and of patches to the mean of all",
+    "gaussian": "the distances of features and of patches to the mean of all",
+    "neighbours": "the distances of features to their neighbours and of patches to the mean of all",
 }
 KEPT = 0.95  # share of the held-out images that are not foreign
 MOST_IMAGES = 5_000  # that are looked at on either side: the cost is bounded whatever the data
@@ -46,6 +48,14 @@ FEW = 20  # held-out images, below which the limit is the farthest of them
 ROUNDING = 1e-4  # of the limit: another batch computes a feature a little differently
 
 _NUMBERS = 1 << 22  # distances in memory at a time
+# the columns of each part among the features of patches, in widths of the network
+_PATCH_COLUMNS: Mapping[str, tuple[int, int]] = {
+    "early": (0, 1),
+    "deviation": (1, 2),
+    "late": (2, 4),
+    "last": (4, 6),
+}
+_PATCH_WIDTHS = 6
 _NAMES = ("limit", "distances", "confidences", "auroc", "learnt")
 _OF_PART = ("kind", "points", "neighbours", "spread")
 _PROJECTED = ("centre", "projection")  # beside them, unless the features get unit length
@@ -59,13 +69,13 @@ class Sample:
         features: float32 (N, D), what the head reads.
         logits: float32 (N, K).
         labels: int (N,), or bool (N, K) where an image has several.
-        early: float32 (N, E), the mean patch token that enters the first block.
+        patches: float32 (N, 6 E), the means and deviations of the patch tokens.
     """
 
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64] | NDArray[np.bool_]
-    early: NDArray[np.float32]
+    patches: NDArray[np.float32]
 
     @classmethod
     def of(
@@ -76,13 +86,13 @@ class Sample:
     ) -> Sample:
         """Take apart what `ViT.logits_and_detector_features` gave, side by side in `outputs`."""
         places = [spec.classes, spec.classes + spec.read_width]
-        logits, features, early = np.split(outputs, places, axis=1)
-        return cls(features=features, logits=logits, labels=labels, early=early)
+        logits, features, patches = np.split(outputs, places, axis=1)
+        return cls(features=features, logits=logits, labels=labels, patches=patches)
 
     @property
     def detector_features(self) -> NDArray[np.float32]:
-        """Features and early ones side by side, as a network gives them."""
-        return np.concatenate([self.features, self.early], axis=1)
+        """Features and those of patches side by side, as a network gives them."""
+        return np.concatenate([self.features, self.patches], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -207,10 +217,11 @@ class ForeignDetector:
 
     Attributes:
         head: the distance of what the head reads.
-        early: that of the mean patch token that enters the first block; None where it tells nothing
-            apart. A drawing or a digit on black differs in its colours and edges, which the head of
-            a network that never saw any has learnt to pass over.
-        limit: the sum of both that KEPT of the held-out images do not exceed; `distances` count
+        patches: those of the patch tokens, by where they are taken; empty where they tell nothing
+            apart, and of older artifacts "early" alone. A drawing or a digit on black differs in
+            its colours and edges, which the head of a network that never saw any has learnt to
+            pass over. "late" and "last" are one distance, under a covariance in two blocks.
+        limit: the sum of all that KEPT of the held-out images do not exceed; `distances` count
             in it.
         held_out: (M,) the distances of held-out images, ascending.
         confidences: (M,) the probabilities of their answers.
@@ -220,7 +231,7 @@ class ForeignDetector:
     """
 
     head: Part
-    early: Part | None
+    patches: Mapping[str, Part]
     limit: float
     held_out: NDArray[np.float32]
     confidences: NDArray[np.float32]
@@ -235,13 +246,11 @@ class ForeignDetector:
     def distances(self, detector_features: NDArray[np.float32]) -> Floats:
         """Compute how far images lie from what was learnt, (N,); foreign above 1.
 
-        `detector_features` are (N, D + E): what the head reads, and the early features.
+        `detector_features` are (N, D + 6 E): what the head reads, and the features of patches.
         """
         width = self.head.space.width
         total = self.head.distances(detector_features[:, :width])
-        if self.early is not None:
-            total += self.early.distances(detector_features[:, width:])
-        return total / self.limit
+        return (total + _patch_distances(self.patches, detector_features[:, width:])) / self.limit
 
     @property
     def summary(self) -> str:
@@ -256,7 +265,8 @@ class ForeignDetector:
         """Plain JSON values of how it was made, for the card."""
         return {
             "kind": self.kind,
-            "early": self.early is not None,
+            "early": "early" in self.patches,
+            "patches": list(self.patches),
             "auroc_of_held_out_classes": dict(self.auroc),
             "kept": KEPT,
             "learnt": self.learnt,
@@ -272,9 +282,8 @@ class ForeignDetector:
             "auroc": np.array([self.auroc.get(kind, np.nan) for kind in KINDS]),
             "learnt": np.array(self.learnt),
         }
-        for name, part in (("head", self.head), ("early", self.early)):
-            if part is not None:
-                arrays |= {f"{name}.{key}": array for key, array in part.to_arrays().items()}
+        for name, part in ({"head": self.head} | dict(self.patches)).items():
+            arrays |= {f"{name}.{key}": array for key, array in part.to_arrays().items()}
         return arrays
 
     @classmethod
@@ -288,7 +297,7 @@ class ForeignDetector:
             part, _, key = name.rpartition(".")
             parts.setdefault(part, {})[key] = array
         whole = parts[""]
-        if set(whole) != set(_NAMES) or not set(parts) <= {"", "head", "early"}:
+        if set(whole) != set(_NAMES) or not set(parts) <= {"", "head", *_PATCH_COLUMNS}:
             raise WeightsError(
                 f"what tells foreign images has {', '.join(sorted(arrays))}, not "
                 f"{', '.join(_NAMES)} and those of its distances"
@@ -304,7 +313,9 @@ class ForeignDetector:
         scores = dict(zip(KINDS, whole["auroc"].tolist(), strict=True))
         return cls(
             head=head,
-            early=Part.from_arrays(parts["early"]) if "early" in parts else None,
+            patches={
+                name: Part.from_arrays(parts[name]) for name in _PATCH_COLUMNS if name in parts
+            },
             limit=float(whole["limit"]),
             held_out=whole["distances"],
             confidences=whole["confidences"],
@@ -338,10 +349,8 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     head = Part.fit(spaces[kind], held_out.features)
     if head is None:
         return None
-    early = _early(learnt.early, held_out.early)
-    distances = head.distances(held_out.features)
-    if early is not None:
-        distances += early.distances(held_out.early)
+    patches = _patch_parts(learnt.patches, held_out.patches)
+    distances = head.distances(held_out.features) + _patch_distances(patches, held_out.patches)
     order = np.argsort(distances, kind="stable")
     distances = distances[order]
     limit = float(distances[_rank(len(distances))]) * (1 + ROUNDING)
@@ -349,7 +358,7 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
         return None
     return ForeignDetector(
         head=head,
-        early=early,
+        patches=patches,
         limit=limit,
         held_out=(distances / limit).astype(np.float32),
         confidences=confidences[order].astype(np.float32),
@@ -358,13 +367,49 @@ def fit(learnt: Sample, held_out: Sample, confidences: Floats) -> ForeignDetecto
     )
 
 
-def _early(learnt: NDArray[np.float32], held_out: NDArray[np.float32]) -> Part | None:
-    """The distance of early features to the mean of all; None where there is none."""
-    count, width = learnt.shape
-    if count < 2 or not 0 < width * width <= MOST_VALUES:
-        return None
-    space = _gaussian(learnt.astype(np.float64))
-    return None if space is None else Part.fit(space, held_out)
+def _columns(name: str, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features of patches that a part is measured by."""
+    width = patches.shape[1] // _PATCH_WIDTHS
+    first, end = _PATCH_COLUMNS[name]
+    return patches[:, first * width : end * width]
+
+
+def _patch_parts(learnt: NDArray[np.float32], held_out: NDArray[np.float32]) -> dict[str, Part]:
+    """The distances of patches to the mean of all, of those parts that have any."""
+    parts: dict[str, Part] = {}
+    for name in _PATCH_COLUMNS:
+        features = _columns(name, learnt)
+        count, width = features.shape
+        if count < 2 or not 0 < width * width <= MOST_VALUES:
+            continue
+        space = _gaussian(features.astype(np.float64))
+        part = None if space is None else Part.fit(space, _columns(name, held_out))
+        if part is not None:
+            parts[name] = part
+    deep = [name for name in ("late", "last") if name in parts]
+    if not deep:
+        return parts
+    spaces = {name: parts[name].space for name in deep}
+    together = np.sort(
+        _together([spaces[name].distances(_columns(name, held_out)) for name in deep])
+    )
+    for name in deep:  # one unit for both
+        spread = float(together[_rank(len(together))]) - float(np.median(together))
+        parts[name] = Part(space=spaces[name], spread=spread or parts[name].spread)
+    return parts
+
+
+def _together(distances: Sequence[Floats]) -> Floats:
+    """The distance under a covariance in blocks, of the distance in each."""
+    return np.asarray(np.hypot.reduce(distances))
+
+
+def _patch_distances(parts: Mapping[str, Part], patches: NDArray[np.float32]) -> Floats:
+    """The sum of the distances of patches, (N,); what is late and what is last are one."""
+    distances = {name: part.distances(_columns(name, patches)) for name, part in parts.items()}
+    deep = [distances.pop(name) for name in ("late", "last") if name in distances]
+    total = np.zeros(len(patches)) + sum(distances.values())
+    return total + _together(deep) if deep else total
 
 
 def chosen_rows(labels: NDArray[Any], *, by_class: bool) -> NDArray[np.int64]:

@@ -162,14 +162,26 @@ class ViT(nn.Module):
     def logits_and_detector_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return `forward` of images and what foreign ones may be told by, in one pass.
 
-        The second are `representation`, and after it the mean patch token that enters the
-        first block, (B, read width + width).
+        The second are `representation`, and after it what the patch tokens of an image have in
+        common: their mean and their deviation as they enter the first block, then their mean and
+        the logarithm of their deviation after three quarters of the blocks, and after the last:
+        (B, read width + 6 width).
         """
         embedded = self._embed(images, any_size=False)
-        read = self._read_embedded(embedded)
-        early = embedded.tokens[:, self.spec.prefix :].mean(1)
-        detector_features = torch.cat([_mean(read).float(), early.float()], dim=1)
-        return _mean(self._head_logits(read)), detector_features
+        late = (round(0.75 * self.spec.depth), self.spec.depth)
+        tokens, entered = self._encode(embedded, {*self._read_blocks, *late})
+        read = self._head_inputs((*(entered[index] for index in self._read_blocks), tokens))
+        statistics = [_mean(read).float(), *self._mean_and_deviation(embedded.tokens)]
+        for index in late:
+            mean, deviation = self._mean_and_deviation(entered[index])
+            statistics += [mean, (deviation + 1e-6).log()]
+        return _mean(self._head_logits(read)), torch.cat(statistics, dim=1)
+
+    def _mean_and_deviation(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width) each, of the patch tokens."""
+        patches = tokens[:, self.spec.prefix :].float()
+        mean = patches.mean(1)
+        return mean, (patches - mean[:, None]).square().mean(1).sqrt()
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
@@ -352,9 +364,13 @@ class ViT(nn.Module):
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
-        earlier = range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
-        tokens, entered = self._encode(embedded, earlier, attention_out, samples)
+        tokens, entered = self._encode(embedded, self._read_blocks, attention_out, samples)
         return self._head_inputs((*entered.values(), tokens), attention_out)
+
+    @property
+    def _read_blocks(self) -> range:
+        """The blocks whose input the head reads, beside the tokens after the last."""
+        return range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
 
     def _head_inputs(
         self, tokens: tuple[Tensor, ...], attention_out: list[Tensor] | None = None

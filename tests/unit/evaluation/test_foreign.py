@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from features import CLASSES, WIDTH, drawn, several
+from features import CLASSES, EARLY, WIDTH, drawn, several
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
@@ -40,19 +40,48 @@ def test_the_limit_keeps_95_of_100_held_out_images() -> None:
             features=held_out.features[:count],
             logits=held_out.logits[:count],
             labels=held_out.labels[:count],
-            early=held_out.early[:count],
+            patches=held_out.patches[:count],
         )
         assert not (fitted(drawn(60, 1), few).distances(few.detector_features) > 1).any()
 
 
-def test_what_differs_early_alone_is_foreign() -> None:
+@pytest.mark.parametrize("name", ["early", "deviation", "late", "last"])
+def test_what_differs_in_its_patches_alone_is_foreign(name: str) -> None:
     detector = fitted(drawn(60, 1), drawn(50, 2))
-    assert detector.early is not None
+    assert list(detector.patches) == ["early", "deviation", "late", "last"]
+    first, end = foreign._PATCH_COLUMNS[name]
     strange = drawn(50, 3).detector_features
-    strange[:, WIDTH:] += 8
+    strange[:, WIDTH + first * EARLY : WIDTH + end * EARLY] += 15
     assert (detector.distances(strange) > 1).all()
-    bare = [replace(drawn(60, seed), early=np.zeros((240, 0), np.float32)) for seed in (1, 2)]
-    assert fitted(*bare).early is None
+
+
+def test_networks_without_patches_and_older_detectors_have_fewer_distances() -> None:
+    bare = [replace(drawn(60, seed), patches=np.zeros((240, 0), np.float32)) for seed in (1, 2)]
+    assert not fitted(*bare).patches
+    arrays = fitted(drawn(60, 1), drawn(50, 2)).to_arrays()
+    old = {k: v for k, v in arrays.items() if k.split(".")[0] not in ("deviation", "late", "last")}
+    detector = ForeignDetector.from_arrays(old, WIDTH)
+    sample = drawn(20, 3)
+    early = detector.patches["early"].distances(sample.patches[:, :EARLY])
+    expected = (detector.head.distances(sample.features) + early) / detector.limit
+    assert np.array_equal(detector.distances(sample.detector_features), expected)
+
+
+def test_late_and_last_are_one_distance_under_a_covariance_in_blocks() -> None:
+    learnt, held_out, sample = drawn(60, 1), drawn(50, 2), drawn(20, 3)
+    parts = fitted(learnt, held_out).patches
+    assert parts["late"].spread == parts["last"].spread
+    squares = np.zeros(len(sample.labels))
+    for name in ("late", "last"):
+        first, end = foreign._PATCH_COLUMNS[name]
+        columns = slice(first * EARLY, end * EARLY)
+        model = LedoitWolf().fit(learnt.patches[:, columns])
+        squares += model.mahalanobis(sample.patches[:, columns]) / parts[name].spread ** 2
+    total = foreign._patch_distances(parts, sample.patches)
+    for name in ("early", "deviation"):
+        first, end = foreign._PATCH_COLUMNS[name]
+        total -= parts[name].distances(sample.patches[:, first * EARLY : end * EARLY])
+    assert np.allclose(total, np.sqrt(squares), rtol=1e-3)
 
 
 def test_the_distances_are_those_of_scikit_learn() -> None:
