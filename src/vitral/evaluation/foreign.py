@@ -35,9 +35,9 @@ Floats = NDArray[np.float64]
 
 KINDS: tuple[DistanceKind, ...] = ("mahalanobis", "gaussian", "neighbours")
 SENTENCES: Mapping[DistanceKind, str] = {
-    "mahalanobis": "the distances of features to their class mean and of patches to the mean of all",
+    "mahalanobis": "the distances of features to their class mean and of patches to the whole mean",
     "gaussian": "the distances of features and of patches to the mean of all",
-    "neighbours": "the distances of features to their neighbours and of patches to the mean of all",
+    "neighbours": "the distances of features to the nearest and of patches to the mean of all",
 }
 KEPT = 0.95  # share of the held-out images that are not foreign
 MOST_IMAGES = 5_000  # that are looked at on either side: the cost is bounded whatever the data
