@@ -40,13 +40,13 @@ def observed(clf: Classifier, split: Split) -> Values:
     """Logits, what the head reads, and the mean token before each block and after the last."""
     depth = clf.model.spec.depth
 
-    def compute(images: torch.Tensor) -> torch.Tensor:
+    def compute(images: torch.Tensor) -> np.ndarray:
         with torch.no_grad():
             blocks = clf.model.features(images, range(depth + 1)).per_block
         logits, features = clf.engine.logits_and_detector_features(images)
         first = clf.model.spec.prefix
-        means = [x[:, first:].mean(1) for x in blocks.values()]
-        return torch.cat([logits, features, *means], dim=1)
+        means = [x[:, first:].mean(1).numpy() for x in blocks.values()]
+        return np.concatenate([logits, features, *means], axis=1)
 
     batches = eval_batches(split, clf.card.images, batch=64, workers=0)
     outputs = compute_outputs(compute, batches, clf.card.images, clf.engine.device)

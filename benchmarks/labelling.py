@@ -27,10 +27,11 @@ from PIL import Image
 
 from record import RESULTS, trained, write
 from vitral import features, labelling
-from vitral.classifier import Classifier, load
+from vitral.classifier import Classifier
 from vitral.data.datasets import open_dataset
 from vitral.drawing.palette import PANES
 from vitral.evaluation import probes
+from vitral.loading import load
 
 FIRST = 50  # pictures that are looked at
 

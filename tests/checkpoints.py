@@ -15,7 +15,7 @@ from torch import Tensor
 from vitral.model import build
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.write import layout_for, table_for
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

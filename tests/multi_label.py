@@ -9,7 +9,7 @@ from vitral.images import preprocess
 from vitral.model import build
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 def multi_label_artifact(photos: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from vitral.training import loop
 from vitral.training.display import Display
 from vitral.training.recipe import Recipe
 from vitral.training.run_folder import Run
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 def card_of(request: Request) -> Card | None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vitral.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from vitral.classifier import Classifier, create, load
+    from vitral.classifier import Classifier, create
     from vitral.fitting import fit
+    from vitral.loading import load
     from vitral.planning.plan import train
     from vitral.weights.from_module import save
 
@@ -22,7 +23,7 @@ _HOMES = {
     "Classifier": "vitral.classifier",
     "create": "vitral.classifier",
     "fit": "vitral.fitting",
-    "load": "vitral.classifier",
+    "load": "vitral.loading",
     "save": "vitral.weights.from_module",
     "train": "vitral.planning.plan",
 }

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from vitral.errors import UsageError
 from vitral.evaluation.answer_sets import SetRule
 from vitral.evaluation.class_tree import TreeNodes
-from vitral.evaluation.neighbours import NeighbourIndex, Similar
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
+
+if TYPE_CHECKING:  # it opens data and reads networks, which most answers do without
+    from vitral.evaluation.neighbours import NeighbourIndex, Similar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +112,9 @@ class Computed:
         features: what the head reads, float32 (B, width); None where nobody asks for it.
     """
 
-    logits: Tensor
-    distances: Tensor | None = None
-    features: Tensor | None = None
+    logits: NDArray[np.float32]
+    distances: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
 
 
 def answers_of(
@@ -122,17 +124,17 @@ def answers_of(
     task = card.task
     least = 0.0 if card.calibration is None else card.calibration.threshold
     chances = task.probabilities(computed.logits)
-    ranked = chances.sort(dim=1, descending=True, stable=True)
+    ranked = np.argsort(-chances, axis=1, kind="stable")
     distances = None if computed.distances is None else computed.distances.tolist()
-    inside = None if request.rule is None else request.rule.members(computed.logits.numpy())
-    groups = _groups(card, chances.numpy().astype(np.float64))
+    inside = None if request.rule is None else request.rule.members(computed.logits)
+    groups = _groups(card, chances)
     similar: list[tuple[Similar, ...]] | None = None
     if request.index is not None and request.similar and computed.features is not None:
-        similar = request.index.nearest(computed.features.numpy(), request.similar)
+        similar = request.index.nearest(computed.features, request.similar)
     answers = []
     for row, name in enumerate(names):
-        scores = ranked.values[row]
-        order = ranked.indices[row].tolist()
+        order = ranked[row].tolist()
+        scores = chances[row][order]
         best = [card.classes[k] for k in order[: request.top]]
         pairs = tuple(zip(best, scores[: request.top].tolist(), strict=True))
         unsure = pairs[0][1] < least

@@ -4,6 +4,7 @@ clf = vitral.load("runs/flowers")
 clf.predict("tulip.jpg").label
 clf.explain("tulip.jpg").save("tulip.png")
 """
+# ruff: noqa: PLC0415 - with a compiled network an answer needs no torch, which takes a second to import
 
 from __future__ import annotations
 
@@ -13,23 +14,20 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from torch import Tensor, nn
 
-from vitral import catalog, explanation
+from vitral import catalog
 from vitral.answers import Answer, AnswerRequest, Computed, answers_of
 from vitral.data import class_names
 from vitral.data.class_names import ClassNames
 from vitral.data.datasets import EvalSet, open_for_scoring
-from vitral.data.loader import eval_batches, with_progress
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import Problem, Split
 from vitral.engines.base import Engine
-from vitral.engines.torch_engine import Precision, TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
 from vitral.evaluation.answer_sets import (
@@ -39,23 +37,20 @@ from vitral.evaluation.answer_sets import (
     check_level,
     check_method,
 )
-from vitral.evaluation.fit import Fitted
 from vitral.evaluation.foreign import ForeignDetector
-from vitral.evaluation.neighbours import (
-    NeighbourIndex,
-    neighbours_of,
-    neighbours_of_training,
-)
-from vitral.evaluation.outputs import compute_outputs
 from vitral.evaluation.score import ForeignShare
-from vitral.explanation import ExplainRequest, Explanation
 from vitral.images import preprocess
 from vitral.images.limits import check_bytes
-from vitral.model import ViT, build
 from vitral.specs.task import Task
-from vitral.weights import artifact
-from vitral.weights.artifact import Card
-from vitral.weights.read import Weights, read_weights
+from vitral.weights.card import Card
+from vitral.weights.stored_network import StoredNetwork
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vitral.evaluation.neighbours import NeighbourIndex
+    from vitral.explanation import ExplainRequest, Explanation
+    from vitral.model import ViT
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 
@@ -65,18 +60,23 @@ class Classifier:
     """A model with its preprocessing and class names.
 
     Attributes:
-        model: the plain nn.Module, in evaluation mode, which explanations look into.
+        network: the network, or where it is; `model` is the network itself.
         engine: computes its logits; several threads may ask it at a time.
         card: the artifact's model.json.
         foreign: what tells images of none of the classes, where it was fitted.
         sets: what answer sets are made by, where it was fitted.
     """
 
-    model: ViT
+    network: ViT | StoredNetwork
     engine: Engine
     card: Card
     foreign: ForeignDetector | None = None
     sets: SetCalibration | None = None
+
+    @property
+    def model(self) -> ViT:
+        """The plain nn.Module, in evaluation mode, which explanations look into."""
+        return self.network.module() if isinstance(self.network, StoredNetwork) else self.network
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -90,9 +90,13 @@ class Classifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """Compute the logits of ready images, normalised (B, C, H, W): float32 (B, classes)."""
-        return self.engine.logits(images)
+        import torch
 
-    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.from_numpy(self.engine.logits(images))
+
+    def outputs(
+        self, images: Tensor | NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
         """Compute logits, and how foreign images are, in one pass: (B, classes) and (B,).
 
         The second is None of a model that nothing of the kind was fitted for.
@@ -100,14 +104,13 @@ class Classifier:
         computed = self._computed(images, features=False)
         return computed.logits, computed.distances
 
-    def _computed(self, images: Tensor, *, features: bool) -> Computed:
+    def _computed(self, images: Tensor | NDArray[np.float32], *, features: bool) -> Computed:
         if self.foreign is None and not features:
-            return Computed(logits=self.logits(images))
+            return Computed(logits=self.engine.logits(images))
         logits, detector_features = self.engine.logits_and_detector_features(images)
-        far = None if self.foreign is None else self.foreign.distances(detector_features.numpy())
         return Computed(
             logits=logits,
-            distances=None if far is None else torch.from_numpy(far),
+            distances=None if self.foreign is None else self.foreign.distances(detector_features),
             features=detector_features[:, : self.card.model.read_width] if features else None,
         )
 
@@ -137,7 +140,7 @@ class Classifier:
         request = self.request(
             top=top, sets=sets, sets_by=sets_by, similar=similar, similar_to=similar_to
         )
-        computed = self._computed(self.prepare(image)[None], features=similar > 0)
+        computed = self._computed(self.read(image)[None], features=similar > 0)
         self.refuse_without_head()
         return answers_of(self.card, computed, [_name(image)], request)[0]
 
@@ -155,6 +158,8 @@ class Classifier:
         request = AnswerRequest(top=top, rule=rule, similar=similar)
         if not similar:
             return request
+        from vitral.evaluation.neighbours import NeighbourIndex
+
         index = similar_to
         if not isinstance(index, NeighbourIndex):
             index = self.neighbours(index)
@@ -192,6 +197,8 @@ class Classifier:
         `source` names other images instead. Raises DataError where they are not there, ModelError
         where the artifact does not say which images it learnt from.
         """
+        from vitral.evaluation.neighbours import neighbours_of, neighbours_of_training
+
         if source is None:
             return neighbours_of_training(
                 self.engine, self.model, self.card, tick=tick, announce=announce
@@ -205,6 +212,12 @@ class Classifier:
 
         Raises DataError when it cannot be read.
         """
+        import torch
+
+        return torch.from_numpy(self.read(image))
+
+    def read(self, image: Picture) -> NDArray[np.float32]:
+        """Read a picture as `prepare` does, without torch."""
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             try:
@@ -216,13 +229,13 @@ class Classifier:
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise DataError(f"{path} cannot be read: {reason}.") from None
-        return preprocess.tensor(image, self.card.images)
+        return preprocess.array(image, self.card.images)
 
     def answers(
         self,
-        logits: Tensor,
+        logits: ArrayLike,
         names: Sequence[str],
-        distances: Tensor | None = None,
+        distances: NDArray[np.float64] | None = None,
         *,
         top: int = 5,
     ) -> list[Answer]:
@@ -231,7 +244,7 @@ class Classifier:
         Without `distances` (B,) nothing is said of foreign images.
         """
         self.refuse_without_head()
-        computed = Computed(logits=logits, distances=distances)
+        computed = Computed(logits=np.asarray(logits, np.float32), distances=distances)
         return answers_of(self.card, computed, names, AnswerRequest(top=top))
 
     def refuse_without_head(self) -> None:
@@ -258,12 +271,12 @@ class Classifier:
         request = request or AnswerRequest(top=top)
         waiting = iter(paths)
         while some := list(itertools.islice(waiting, batch)):
-            tensors, results = self._prepare_files(some)
-            if tensors:
-                images = torch.stack([*tensors.values()])
+            arrays, results = self._read_files(some)
+            if arrays:
+                images = np.stack([*arrays.values()])
                 computed = self._computed(images, features=request.similar > 0)
-                answers = answers_of(self.card, computed, [*map(str, tensors)], request)
-                results |= dict(zip(tensors, answers, strict=True))
+                answers = answers_of(self.card, computed, [*map(str, arrays)], request)
+                results |= dict(zip(arrays, answers, strict=True))
             yield from (results[path] for path in some)
 
     def named(self, names: ClassNames) -> Classifier:
@@ -349,6 +362,9 @@ class Classifier:
                 "These images have several labels each, and this model names one. Evaluate it on "
                 "images with one label, or train one with theirs."
             )
+        from vitral.data.loader import eval_batches, with_progress
+        from vitral.evaluation.outputs import compute_outputs
+
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
         batches = with_progress(batches, tick, len(split))
         # a last column is how far each image lies, where that is known
@@ -378,12 +394,12 @@ class Classifier:
             evaluation = replace(evaluation, foreign=share)
         return evaluation, outputs.failed
 
-    def _logits_and_distances(self, images: Tensor) -> Tensor:
+    def _logits_and_distances(self, images: Tensor) -> NDArray[np.float32]:
         """(B, classes + 1): logits, and how far each image lies from what was learnt."""
         logits, detector_features = self.engine.logits_and_detector_features(images)
         assert self.foreign is not None
-        distances = torch.from_numpy(self.foreign.distances(detector_features.numpy()))
-        return torch.cat([logits, distances[:, None].float()], dim=1)
+        distances = self.foreign.distances(detector_features)
+        return np.concatenate([logits, distances[:, None].astype(np.float32)], axis=1)
 
     def explain(self, image: Picture, request: ExplainRequest | None = None) -> Explanation:
         """Explain one picture: the patches that the answer needs, and whether that is true.
@@ -392,10 +408,10 @@ class Classifier:
         `explain_files` takes many and goes on instead.
         """
         try:
-            tensor = self.prepare(image)
+            array = self.read(image)
         except DataError as error:
             raise DataError(f"{_name(image) or 'The picture'}: {error}") from None
-        return self._explained([tensor], [_name(image)], request or ExplainRequest())[0]
+        return self._explained([array], [_name(image)], request)[0]
 
     def explain_files(
         self, paths: Iterable[Path], request: ExplainRequest | None = None, *, batch: int = 32
@@ -403,82 +419,62 @@ class Classifier:
         """One result per file, in order, `batch` at a time, without what is inside the network."""
         if batch < 1:
             raise UsageError(f"batch is at least 1, not {batch}.")
+        from vitral.explanation import ExplainRequest
+
         few = replace(request or ExplainRequest(), details=False)
         waiting = iter(paths)
         while some := list(itertools.islice(waiting, batch)):
-            tensors, results = self._prepare_files(some)
-            if tensors:
-                explained = self._explained([*tensors.values()], [*map(str, tensors)], few)
-                results |= dict(zip(tensors, explained, strict=True))
+            arrays, results = self._read_files(some)
+            if arrays:
+                explained = self._explained([*arrays.values()], [*map(str, arrays)], few)
+                results |= dict(zip(arrays, explained, strict=True))
             yield from (results[path] for path in some)
 
     def _explained(
-        self, tensors: Sequence[Tensor], names: Sequence[str], request: ExplainRequest
+        self,
+        arrays: Sequence[NDArray[np.float32]],
+        names: Sequence[str],
+        request: ExplainRequest | None,
     ) -> list[Explanation]:
         """Explain the answers of `predict`, which the engine gives in its own precision."""
-        request = replace(request, task=self.task)
-        images = torch.stack(list(tensors))
+        import torch
+
+        from vitral import explanation
+
+        request = replace(request or explanation.ExplainRequest(), task=self.task)
+        images = torch.from_numpy(np.stack(arrays))
         logits = None
         answers: list[Mapping[str, Any]] = [{}] * len(names)
         if self.classes:
             logits, distances = self.outputs(images)
             answers = [answer.to_dict() for answer in self.answers(logits, names, distances)]
+        device = next(self.model.parameters()).device
         results = explanation.explain(
             self.model,
-            images.to(self.engine.device),
+            images.to(device),
             self.card.images,
             self.classes,
             request,
-            logits=logits,
+            logits=None if logits is None else torch.from_numpy(logits),
         )
         return [
             replace(each, path=name, answer=answer)
             for each, name, answer in zip(results, names, answers, strict=True)
         ]
 
-    def _prepare_files(self, paths: Iterable[Path]) -> tuple[dict[Path, Tensor], dict[Path, Any]]:
+    def _read_files(
+        self, paths: Iterable[Path]
+    ) -> tuple[dict[Path, NDArray[np.float32]], dict[Path, Any]]:
         """The files as the model sees them, and (path, reason) of those that cannot be read."""
-        tensors: dict[Path, Tensor] = {}
+        arrays: dict[Path, NDArray[np.float32]] = {}
         problems: dict[Path, Any] = {}
         for path in paths:
             try:
-                tensors[path] = self.prepare(path)
+                arrays[path] = self.read(path)
             except DataError as error:
                 # the error itself would hold on to a picture that may be half a gigabyte
                 problems[path] = (path, DataError(str(error)))
-        return tensors, problems
-
-
-def load(
-    run: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    precision: Precision = "auto",
-    announce: Callable[[str], None] = print,
-) -> Classifier:
-    """The classifier in a run folder (its best/), an artifact, or any checkpoint or its id.
-
-    A timm, transformers, torchvision or Google checkpoint is read as `vitral convert` would, and
-    `announce` is called before a download begins, and with each sentence about what was assumed.
-
-    Raises WeightsError when it is not one, or when the tensors do not fit exactly.
-    """
-    weights = read_weights(run, announce=announce)
-    for decision in weights.decisions:
-        announce(decision.sentence)
-    return from_weights(weights, device=device, precision=precision)
-
-
-def from_weights(
-    weights: Weights, *, device: str | None = None, precision: Precision = "auto"
-) -> Classifier:
-    """The classifier of weights that were read; raises as `load` does."""
-    chosen = best_device(device)
-    model = artifact.network(weights.tensors, weights.card.model).to(chosen)
-    card = weights.card
-    fitted = Fitted.read(card, weights.fitted)
-    engine = TorchEngine(model, chosen, precision)
-    return Classifier(model, engine, card, fitted.foreign, fitted.sets)
+        return arrays, problems
 
 
 def create(
@@ -494,6 +490,10 @@ def create(
         if size is None
         else catalog.model(name, classes=classes, size=size)
     )
+    import torch
+
+    from vitral.model import build
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build(spec)

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vitral import classifier as classifiers
 from vitral.classifier import Classifier
 from vitral.data import class_tree
 from vitral.data.fitting_sets import FittingSet, open_for_fitting
@@ -31,10 +29,11 @@ from vitral.evaluation.answer_sets import LEVEL, SetCalibration
 from vitral.evaluation.fit import Fitted
 from vitral.evaluation.foreign import Sample
 from vitral.evaluation.outputs import Outputs, compute_outputs
+from vitral.loading import from_weights
 from vitral.specs.tree import ClassTree
 from vitral.storage import files
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.download import is_id
 from vitral.weights.read import Weights, is_artifact, read_weights
 from vitral.wording import first_lines, listed
@@ -155,7 +154,7 @@ def fit(  # noqa: PLR0913 - each has a name at every call
     for decision in weights.decisions:
         announce(decision.sentence)
     before = _had(weights)
-    classifier = classifiers.from_weights(replace(weights, fitted={}), device=device)
+    classifier = from_weights(replace(weights, fitted={}), device=device)
     classifier.refuse_without_head()
     groups, note = _groups(classifier, tree, str(data))
     images = open_for_fitting(
@@ -276,7 +275,7 @@ class Observer:
     tick: Tick | None
     failed: list[Problem]
 
-    def computed(self, split: Split, compute: Callable[[Tensor], Tensor]) -> Outputs:
+    def computed(self, split: Split, compute: Callable[[Tensor], np.ndarray]) -> Outputs:
         """Compute something of every image; DataError where none can be read."""
         engine = self.classifier.engine
         spec = self.classifier.card.images
@@ -296,8 +295,9 @@ class Observer:
     def sample(self, split: Split) -> Sample:
         """Compute logits and features of every image."""
 
-        def compute(images: Tensor) -> Tensor:
-            return torch.cat(self.classifier.engine.logits_and_detector_features(images), dim=1)
+        def compute(images: Tensor) -> np.ndarray:
+            both = self.classifier.engine.logits_and_detector_features(images)
+            return np.concatenate(both, axis=1)
 
         outputs = self.computed(split, compute)
         labels = _labels(outputs, self.classifier)

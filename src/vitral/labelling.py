@@ -269,9 +269,9 @@ def _outputs(
 
 
 def _both(classifier: Classifier) -> Any:
-    def compute(images: Tensor) -> Tensor:
+    def compute(images: Tensor) -> np.ndarray:
         engine = classifier.engine
-        return torch.cat(engine.logits_and_detector_features(images), dim=1)
+        return np.concatenate(engine.logits_and_detector_features(images), axis=1)
 
     return compute
 
@@ -279,8 +279,7 @@ def _both(classifier: Classifier) -> Any:
 def _parts(classifier: Classifier, outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (n, classes), and features (n, width) of length one."""
     sample = Sample.of(outputs.values, outputs.labels, classifier.card.model)
-    logits = torch.from_numpy(sample.logits)
-    return classifier.task.probabilities(logits).numpy(), unit(sample.features)
+    return classifier.task.probabilities(sample.logits), unit(sample.features)
 
 
 def unsureness(probabilities: np.ndarray, *, several: bool = False) -> np.ndarray:

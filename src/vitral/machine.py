@@ -57,6 +57,11 @@ def multiplies_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+def may_have_gpu() -> bool:
+    """Tell, without torch, whether there may be a GPU that it could compute on."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or sys.platform == "win32"
+
+
 def total_memory() -> int | None:
     """Count the bytes of memory in this machine; None where the system does not say."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -70,6 +75,11 @@ def free_memory(device: torch.device) -> int:
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
+    return free_cpu_memory()
+
+
+def free_cpu_memory() -> int:
+    """Count the bytes of the machine's memory that are free, and that its container leaves."""
     free = total_memory() or sys.maxsize
     try:
         table = Path("/proc/meminfo").read_text(encoding="ascii")

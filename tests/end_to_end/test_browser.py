@@ -30,7 +30,7 @@ from vitral.model import build
 from vitral.report import examples, write_report
 from vitral.specs import Calibration, ImageSpec, ModelSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 NAMES = ["빨간 지붕", "초록 들판", "푸른 바다"]
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from contexts import context
 from drawn import draw_folder
 from planned import resolve, train
-from vitral.classifier import load
 from vitral.errors import DataError, Interrupted, ModelError, UsageError
+from vitral.loading import load
 from vitral.planning.plan import open_data, resume
 from vitral.planning.request import Request
 from vitral.planning.resolve import draft

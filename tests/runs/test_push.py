@@ -17,7 +17,7 @@ from vitral import catalog
 from vitral.model import build
 from vitral.specs import Calibration, ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.read import read_weights
 
 Vitral = Callable[..., tuple[int, str, str]]

@@ -15,13 +15,13 @@ from multi_label import multi_label_artifact
 from vitral import catalog
 from vitral.classifier import Answer, Classifier
 from vitral.data.datasets import open_dataset
-from vitral.engines.torch_engine import Precision
+from vitral.engines.base import Precision
 from vitral.errors import DataError, ModelError, SpecError, UsageError
 from vitral.evaluation import MultiLabelEvaluation, SingleLabelEvaluation
 from vitral.explanation import ExplainRequest, Explanation, explain
 from vitral.specs import Calibration, ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 @pytest.fixture(scope="module")

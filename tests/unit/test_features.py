@@ -20,7 +20,7 @@ from vitral.evaluation import probes
 from vitral.features import _divided_as_trained, embed, probe
 from vitral.images import preprocess
 from vitral.specs import ImageSpec, ModelSpec
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 SMALL = {"size": (32, 32), "patch": (16, 16)}
 KINDS = {

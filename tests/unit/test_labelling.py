@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from vitral import create, labelling
-from vitral.classifier import load
 from vitral.data import corrections
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, ModelError
 from vitral.fitting import fit
+from vitral.loading import load
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 COLOURS = {"red": (220, 30, 30), 'gr"een': (30, 200, 30), "푸른": (30, 30, 220)}
 

@@ -37,6 +37,10 @@ RunArgument = Annotated[
     str, typer.Argument(help="Run or artifact folder, a checkpoint, or an id like timm/NAME.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: the fastest.")]
+Engine = Annotated[
+    str, typer.Option(help="torch, openvino, or auto: on a CPU the one measured to be faster.")
+]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where it is fast.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Sets = Annotated[
     float | None,

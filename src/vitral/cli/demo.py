@@ -17,8 +17,8 @@ def demo(
     device: Device = None,
 ) -> None:
     """Train on the built-in handwritten digits, write a report, explain one image."""
-    from vitral.classifier import load
     from vitral.images.decode import decode
+    from vitral.loading import load
     from vitral.planning.plan import plan
     from vitral.planning.request import Request
     from vitral.training import loop

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import USE, AsJson, Device, RunArgument, app, refuse_part_of
+from vitral.cli.app import USE, AsJson, Device, Engine, Precision, RunArgument, app, refuse_part_of
 from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.errors import MachineError, UsageError
 
@@ -25,6 +25,8 @@ def embed(
     out_: Annotated[Path, typer.Option("--out", help="F.npy, with F.csv beside, or F.parquet.")],
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Write what the head reads of each image, one row of numbers per image.
@@ -34,9 +36,9 @@ def embed(
     """
     _check_target(out_, data)
     from vitral import features
-    from vitral.classifier import load
+    from vitral.loading import load
 
-    classifier = load(run, device=device, announce=print_note)
+    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
     with progress("embedding") as tick:
         embedding = features.embed(classifier, data, batch=batch, tick=tick)
     for problem in embedding.failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -16,7 +17,9 @@ from vitral.cli.app import (
     ClassFile,
     Data,
     Device,
+    Engine,
     LabelFile,
+    Precision,
     RunArgument,
     Sets,
     SetsBy,
@@ -127,6 +130,8 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write a page of it, F.html.")] = None,
     lang: Annotated[str | None, typer.Option(help="Language of that page: en or ko.")] = None,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write one line per image here.")] = None,
 ) -> None:
@@ -141,10 +146,13 @@ def evaluate(
         raise UsageError(PROBES_ALONE)
     if unlabelled and (any(others) or probe or allow_unknown or labels):
         raise UsageError(UNLABELLED_ALONE)
-    from vitral.classifier import load
     from vitral.evaluation import write_predictions
+    from vitral.loading import load
 
-    classifier = load(run, device=device, announce=print_note)
+    load_here = partial(
+        load, device=device, engine=engine, precision=precision, announce=print_note
+    )
+    classifier = load_here(run)
     if classes is not None:
         classifier = named(classifier, classes)
     if probe is not None:
@@ -154,7 +162,7 @@ def evaluate(
         _drift(classifier, data, as_json=as_json)
         return
     rule = None if sets is None else _rule(classifier, data, sets, sets_by)
-    other = None if compare is None else load(compare, device=device, announce=print_note)
+    other = None if compare is None else load_here(compare)
     asked = _Asked(
         data=data,
         allow_unknown=allow_unknown,

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import UNDERSTAND, AsJson, Device, RunArgument, app, refuse_overwrite
+from vitral.cli.app import (
+    UNDERSTAND,
+    AsJson,
+    Device,
+    Engine,
+    Precision,
+    RunArgument,
+    app,
+    refuse_overwrite,
+)
 from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.cli.tables import doubts_of, truth
 from vitral.errors import DataError, UsageError, VitralError
@@ -58,6 +67,8 @@ def explain(
         typer.Option(help="Without images: those to measure attention on; default: its own."),
     ] = None,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Show which patches the answer needs, and test whether that is true.
@@ -65,9 +76,9 @@ def explain(
     One image gets a folder of figures and numbers, several a folder each and explanations.csv.
     Without images: the model's filters, positions and attention distances.
     """
-    from vitral.classifier import load
     from vitral.data.datasets import find_images
     from vitral.explanation import ExplainRequest
+    from vitral.loading import load
 
     named: Any = method  # resolve() refuses what is no method
     request = ExplainRequest(
@@ -79,7 +90,7 @@ def explain(
     _check_place(out_, one=one)
     if data is not None and files:
         raise UsageError("--data is for the model's own figures; leave it or the images out.")
-    classifier = load(run, device=device, announce=print_note)
+    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
     if not files:
         if request != ExplainRequest():
             raise UsageError("A method, query, layer, head or class needs an image to explain.")

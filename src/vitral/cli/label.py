@@ -11,7 +11,9 @@ from vitral.cli.app import (
     LEARN,
     AsJson,
     Device,
+    Engine,
     LabelFile,
+    Precision,
     RunArgument,
     app,
     refuse_part_of,
@@ -46,6 +48,8 @@ def label(
         Path | None, typer.Option("--label-studio", help="Write its tasks too, F.json.")
     ] = None,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Choose pictures worth labelling, or likely label errors, and write them into relabel.csv.
@@ -58,9 +62,9 @@ def label(
         raise UsageError("--errors looks at one source of labelled images, and takes no --labels.")
     _check_targets(out_, label_studio, data)
     from vitral import labelling
-    from vitral.classifier import load
+    from vitral.loading import load
 
-    classifier = load(run, device=device, announce=print_note)
+    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
     with progress("looking") as tick:
         if next_ is not None:
             done = _done(labels)

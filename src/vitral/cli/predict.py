@@ -12,6 +12,8 @@ from vitral.cli.app import (
     AsJson,
     ClassFile,
     Device,
+    Engine,
+    Precision,
     RunArgument,
     Sets,
     SetsBy,
@@ -45,6 +47,8 @@ def predict(
     ] = None,
     classes: ClassFile = None,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Name the class of each image, or all its classes: those with a probability of 0.5 or more.
@@ -53,14 +57,14 @@ def predict(
     image is foreign where it looks like none that the model has learnt from. Of classes that have
     groups (train --tree) the group is named where the class is unsure.
     """
-    from vitral.classifier import load
     from vitral.data.datasets import find_images
     from vitral.evaluation.answer_sets import check_method
+    from vitral.loading import load
 
     if similar_to is not None and not similar:
         raise UsageError("--similar-to says what to compare with; say how many, too: --similar 3.")
     method = check_method(sets_by)
-    classifier = load(run, device=device, announce=print_note)
+    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
     if classes is not None:
         classifier = named(classifier, classes)
     files = find_images(images)
@@ -95,7 +99,6 @@ def _answered(
 ) -> list[dict[str, Any]]:
     """Answer for each file, or say why it cannot be read, and show each at once."""
     from vitral.answers import Answer
-    from vitral.evaluation.neighbours import missing
 
     results: list[dict[str, Any]] = []
     named: list[Similar] = []
@@ -111,8 +114,11 @@ def _answered(
             lines = [f"{path}  cannot be read: {error}"]
         if show:
             print_lines(lines)
-    if gone := missing(named):
-        print_note(f"{gone:,} of the similar images are not where they were any more.")
+    if named:
+        from vitral.evaluation.neighbours import missing
+
+        if gone := missing(named):
+            print_note(f"{gone:,} of the similar images are not where they were any more.")
     return results
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 
 from vitral.data.decisions import Decision
 from vitral.data.names import HeldOutName
@@ -362,6 +361,8 @@ class Split:
         fetched once and read through before the next. Either way an epoch is one list of indices,
         so that a resume, workers and processes each take their part of the same list.
         """
+        import torch  # noqa: PLC0415 - sources are looked at without it
+
         generator = torch.Generator().manual_seed(seed)
         if self.shards is None:
             return torch.randperm(len(self), generator=generator).tolist()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitral import machine
+from vitral.engines.base import Precision
 from vitral.errors import MachineError, UsageError
 from vitral.model import ViT
 
-Precision = Literal["auto", "fp32", "bf16"]
+if TYPE_CHECKING:
+    from vitral.engines.base import Images
+
 NARROW = 96  # with avx512_bf16 a step takes 0.6 to 0.7 of float32's; at 64, digits, as long
 
 
@@ -80,22 +85,30 @@ class TorchEngine:
         """Put the network into evaluation mode."""
         self.model.eval()
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Compute the logits of images, float32 (B, classes), on the CPU."""
+    @property
+    def name(self) -> str:
+        """Name the engine as `--engine` does."""
+        return "torch"
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Compute the logits of images, float32 (B, classes)."""
         return self._computed(self.model, images)
 
-    def representation(self, images: Tensor) -> Tensor:
-        """Compute what the head reads, y of equation 4: float32 (B, width), on the CPU."""
+    def representation(self, images: Images) -> NDArray[np.float32]:
+        """Compute what the head reads, y of equation 4: float32 (B, width)."""
         return self._computed(self.model.representation, images)
 
-    def logits_and_detector_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_detector_features(
+        self, images: Images
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute logits, and what foreign images may be told by, in one pass."""
         with torch.no_grad(), autocast(self.precision, self.device, self.model.spec.width):
             logits, detector_features = self.model.logits_and_detector_features(
-                images.to(self.device)
+                torch.as_tensor(images, device=self.device)
             )
-            return logits.float().cpu(), detector_features.float().cpu()
+            return logits.float().cpu().numpy(), detector_features.float().cpu().numpy()
 
-    def _computed(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def _computed(self, network: Callable[[Tensor], Tensor], images: Images) -> NDArray[np.float32]:
         with torch.no_grad(), autocast(self.precision, self.device, self.model.spec.width):
-            return network(images.to(self.device)).float().cpu()
+            values = network(torch.as_tensor(images, device=self.device))
+            return values.float().cpu().numpy()

@@ -27,7 +27,7 @@ from vitral.evaluation.foreign import ForeignDetector, Sample
 from vitral.specs import Calibration
 from vitral.specs.task import TaskKind
 from vitral.specs.tree import ClassTree
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.wording import listed
 
 PARTS = ("foreign", "sets")  # the first words of the names in calibration.safetensors

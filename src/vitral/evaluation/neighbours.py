@@ -1,7 +1,7 @@
 """The training images that are most like a picture to the network: one reason for an answer.
 
 index = neighbours_of_training(engine, network, card)   # computed once, then kept in the cache
-index.nearest(engine.representation(images).numpy(), 3)
+index.nearest(engine.representation(images), 3)
 
 "Like" is the cosine between what the head reads of either picture, so these are the images that the
 network, and not a person, finds alike.
@@ -9,7 +9,6 @@ network, and not a person, finds alike.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ from vitral.evaluation.multi_label import joined
 from vitral.evaluation.outputs import compute_outputs
 from vitral.model import ViT
 from vitral.storage import cache, files
-from vitral.weights.artifact import Card
+from vitral.weights import digest
+from vitral.weights.card import Card
 from vitral.wording import byte_size
 
 MOST = 100_000  # images that are looked at; more are drawn from, by a fixed seed
@@ -264,11 +264,8 @@ def _stamp(split: Split, index: int) -> str:
 
 def _digest(network: ViT, card: Card) -> str:
     """A name of the network, by all of its weights, and of its preprocessing."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + b"\0")
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return cache.key_of([digest.hexdigest(), card.model.to_dict(), card.images.to_dict()])
+    of_weights = digest.of_tensors(network.state_dict(), card.model)
+    return cache.key_of([of_weights, card.images.to_dict()])
 
 
 def _path(key: str) -> Path:

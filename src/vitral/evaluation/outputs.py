@@ -33,7 +33,7 @@ class Outputs:
 
 
 def compute_outputs(
-    compute: Callable[[Tensor], Tensor],
+    compute: Callable[[Tensor], np.ndarray],
     batches: Iterable[Batch],
     images: ImageSpec,
     device: torch.device,
@@ -41,8 +41,8 @@ def compute_outputs(
     """Compute something of every image of a stream that can be read; each counts once.
 
     Args:
-        compute: normalised images (B, channels, height, width) -> float32 (B, D) on the CPU, such
-            as `engine.logits`.
+        compute: normalised images (B, channels, height, width) -> float32 (B, D), such as
+            `engine.logits`.
         batches: of uint8 images.
         images: how they are normalised.
         device: where they are normalised, that of the engine.
@@ -54,7 +54,7 @@ def compute_outputs(
     for batch in batches:
         failed.extend(batch.failed)
         if len(batch.images):
-            values.append(compute(preprocess.normalise(batch.images.to(device), images)).numpy())
+            values.append(compute(preprocess.normalise(batch.images.to(device), images)))
             labels.append(batch.labels.numpy())
             indices.append(batch.indices.numpy())
     none = np.zeros(0, np.int64)

@@ -148,7 +148,7 @@ def _explain_part(
     if request.details:
         internals = _internals(model, images, weights, occlusions, relevances, request)
     pictures = as_pictures(images, image_spec)
-    probabilities = request.task.probabilities(answered[:, : spec.classes].cpu()).numpy()
+    probabilities = request.task.probabilities(answered[:, : spec.classes].float().cpu())
     for i, picture in enumerate(pictures):
         yield Explanation(
             picture=picture,
@@ -211,7 +211,7 @@ def _internals(
             relevance=None if relevances is None else _numbers(relevances[i]),
             attention_maps=_numbers(attention_maps[i]),
             layer_logits=_numbers(layer_logits[i]),
-            layer_probabilities=_numbers(request.task.probabilities(layer_logits[i])),
+            layer_probabilities=request.task.probabilities(_numbers(layer_logits[i])),
             norms=_numbers(norms[i]),
             cosines=_numbers(cosines[i]),
             layer=layer,

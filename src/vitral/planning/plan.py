@@ -33,7 +33,7 @@ from vitral.training.display import Display
 from vitral.training.recipe import Classification, Data, Recipe, Tune
 from vitral.training.run_folder import Run
 from vitral.weights.adapt import kept_rows
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.known_classes import Renames, renamed
 from vitral.weights.read import Weights, read_weights
 from vitral.wording import did_you_mean

@@ -30,7 +30,7 @@ from vitral.training.recipe import (
     assigned,
     override,
 )
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 # whose images keep the size that the weights saw
 AS_THE_WEIGHTS = ("finetune", "finetune-small", "lora", "probe")

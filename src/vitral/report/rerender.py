@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitral.classifier import load
 from vitral.errors import VitralError
+from vitral.loading import load
 from vitral.report.gallery import Example, count_wanted, examples
 from vitral.report.page import write_record
 from vitral.report.record import Record, read_record

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,13 +32,17 @@ class Task:
         """True if an image may have any number of the classes."""
         return self.kind == "multi_label"
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float32]:
         """The probability of each class, float32: logits (..., classes) of that shape."""
+        values = np.asarray(logits, np.float64)
         match self.kind:
             case "single_label":
-                return (logits.float() / self.temperature).softmax(dim=-1)
+                values = values / self.temperature
+                shares = np.exp(values - values.max(axis=-1, keepdims=True, initial=-np.inf))
+                shares /= shares.sum(axis=-1, keepdims=True)
             case "multi_label":
-                return logits.float().sigmoid()
+                shares = np.exp(-np.logaddexp(0, -values))
+        return shares.astype(np.float32)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """The logarithms of `probabilities`, exact where those are near 0."""

@@ -14,15 +14,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from vitral.errors import MachineError, UsageError, VitralError
 from vitral.wording import byte_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 READS = 20  # of a folder that another process keeps replacing
@@ -102,6 +103,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write one safetensors file in place: for use inside write_file and write_folder."""
+    from safetensors.torch import save_file  # noqa: PLC0415 - other files are written without torch
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(contiguous, path, metadata=dict(metadata or {}))

@@ -22,7 +22,7 @@ from vitral.evaluation.outputs import compute_outputs
 from vitral.storage import files
 from vitral.training.session import Session
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.known_classes import KnownClasses
 
 FILE = "before.json"

@@ -57,7 +57,7 @@ from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.recipe import Classification, Recipe
 from vitral.training.state import Progress, progress_of
 from vitral.version import VERSION
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.wording import first_lines
 
 LOCK = ".lock"

@@ -29,7 +29,7 @@ from vitral.training.run_folder import Run
 from vitral.training.session import Session
 from vitral.training.step import Diverged, report_unreadable
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.wording import clock
 
 

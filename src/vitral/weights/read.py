@@ -30,7 +30,7 @@ from vitral.weights import (
 )
 from vitral.weights import one_logit as one_logits
 from vitral.weights.adapters import Adapter
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Format
 from vitral.weights.infer_spec import check_complete, detect_format, infer_spec, shape_from_changes
@@ -60,6 +60,7 @@ class Weights:
         ignored_keys: names of other networks in that file.
         notes: what the reader should know, a sentence each.
         decisions: what was assumed where the file does not tell.
+        folder: the artifact that they lie in unchanged; None of any other.
         one_logit: whether the file's head has one logit, of which two classes were made.
     """
 
@@ -74,6 +75,7 @@ class Weights:
     notes: tuple[str, ...] = ()
     decisions: tuple[Decision, ...] = ()
     one_logit: bool = False
+    folder: Path | None = None
 
     @property
     def as_stored(self) -> Weights:
@@ -423,6 +425,7 @@ def _read_artifact(folder: Path, size: tuple[int, int] | None, changes: Sequence
         layout=layout,
         passthrough=passthrough,
         fitted={} if changes else artifact.load_fitted(folder),
+        folder=None if changes else folder,
     )
 
 

@@ -13,7 +13,7 @@ import vitral.cli.predict  # noqa: F401 - hangs the verbs on the application
 from vitral import create
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 NAMES = ["arrow <b>", '"crescent"', "십자"]
 

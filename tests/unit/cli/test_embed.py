@@ -14,11 +14,11 @@ from pyarrow import parquet
 import vitral.cli.embed  # noqa: F401 - hangs the verb on the application
 from drawn import hashes
 from vitral import create
-from vitral.classifier import load
 from vitral.features import embed
+from vitral.loading import load
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 @pytest.fixture

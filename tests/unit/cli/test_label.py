@@ -13,7 +13,7 @@ from drawn import hashes
 from vitral import create
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "csv": WRITTEN,
             "as_json": PRINTED,
         },
-        {"image": "images", "precision": "auto is right for a command", "announce": SHOWN},
+        {"image": "images", "announce": SHOWN},
     ),
     "evaluate": (
         evaluate.evaluate,
@@ -73,7 +73,6 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "as_json": PRINTED,
         },
         {
-            "precision": "auto is right for a command",
             "announce": SHOWN,
             "batch": BATCHED,
             "workers": BATCHED,
@@ -91,7 +90,6 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
         {
             "image": "images",
             "request": "its fields are the options",
-            "precision": "auto is right for a command",
             "announce": SHOWN,
             "steps": "of the test, which a command always makes",
             "details": "a command keeps them of one image",
@@ -100,9 +98,9 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
     ),
     "embed": (
         embed.embed,
-        arguments(features.embed) | {"run", "device"},
+        arguments(features.embed) | arguments(vitral.load),
         {"out": WRITTEN, "as_json": PRINTED},
-        {"classifier": LOADED, "tick": SHOWN},
+        {"classifier": LOADED, "tick": SHOWN, "announce": SHOWN},
     ),
     "convert": (
         convert.convert,

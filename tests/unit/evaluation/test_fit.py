@@ -10,7 +10,7 @@ from vitral.evaluation import fit
 from vitral.evaluation.fit import Fitted
 from vitral.specs import ImageSpec
 from vitral.specs.tree import ClassTree
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 NAMES = tuple("abcd")
 

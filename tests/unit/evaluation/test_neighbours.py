@@ -23,7 +23,7 @@ from vitral.evaluation.neighbours import (
 from vitral.images import preprocess
 from vitral.specs import ImageSpec
 from vitral.storage import cache
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 SPEC = tiny(size=(32, 32), patch=(16, 16), classes=3)
 NETWORK = randomised(SPEC).float()
@@ -107,7 +107,7 @@ def test_a_training_image_is_nearest_to_itself_and_read_once(photos, own_cache):
     assert any("kept in the cache" in line for line in said)
     for i in (0, 7, 20):
         tensor = preprocess.tensor(Path(index.paths[i]).read_bytes(), card.images)[None]
-        nearest = index.nearest(ENGINE.representation(tensor).numpy(), 3)[0]
+        nearest = index.nearest(ENGINE.representation(tensor), 3)[0]
         assert nearest[0].cosine > 0.999
         assert index.paths[i] in [similar.path for similar in nearest if similar.cosine > 0.9999]
         assert nearest[0].label == Path(nearest[0].path).parent.name

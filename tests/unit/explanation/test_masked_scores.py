@@ -44,7 +44,7 @@ def test_all_shown_is_the_image_and_the_probability_is_that_of_the_request():
     ):
         model, images, *rest = asked(tiny(), request, everything)
         found = masked_log_probs(model, images, *rest)
-        expected = request.task.probabilities(model(images).detach())[OWNERS, TARGETS[OWNERS]].log()
+        expected = request.task.log_probabilities(model(images).detach())[OWNERS, TARGETS[OWNERS]]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -57,14 +57,14 @@ def test_it_is_a_plain_loop_over_patches(name, task):
     found = occlusion(model, images, targets, alike(images, spec.grid), request)
     tall, wide = spec.stride
     for image, target, heat in zip(images, targets, found, strict=True):
-        whole = request.task.probabilities(model(image[None]))[0, target].log().detach()
+        whole = request.task.log_probabilities(model(image[None]))[0, target].detach()
         falls = torch.zeros(spec.grid)
         for row in range(spec.grid[0]):
             for column in range(spec.grid[1]):
                 hidden = image.clone()
                 part = hidden[:, row * tall :, column * wide :][:, :tall, :wide]
                 part[:] = image.mean((1, 2), keepdim=True)
-                left = request.task.probabilities(model(hidden[None]))[0, target].log()
+                left = request.task.log_probabilities(model(hidden[None]))[0, target]
                 falls[row, column] = (whole - left).clamp(min=0)
         assert falls.sum() > 0
         torch.testing.assert_close(heat, falls / falls.sum(), atol=1e-4, rtol=1e-4)

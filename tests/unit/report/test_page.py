@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.classifier import load
 from vitral.data.sources import Problem
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import (
@@ -21,11 +20,12 @@ from vitral.evaluation import (
     write_evaluation,
     write_predictions,
 )
+from vitral.loading import load
 from vitral.model import build
 from vitral.report import Example, write_evaluation_report, write_report
 from vitral.specs import Calibration, ImageSpec, ModelSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 EVIL = '<script>alert("1")</script>'
 NAMES = ["골프공", EVIL, "R&D 'x'"]

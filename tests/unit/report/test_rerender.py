@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from vitral.classifier import load
 from vitral.data.datasets import open_dataset
 from vitral.errors import DataError, UsageError
 from vitral.evaluation import write_predictions
+from vitral.loading import load
 from vitral.model import build
 from vitral.report import rerender
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 
 @pytest.fixture

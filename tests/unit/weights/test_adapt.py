@@ -15,7 +15,7 @@ from vitral.model.positions import resample
 from vitral.specs import ImageSpec, ModelSpec, ResNetSpec
 from vitral.weights import artifact
 from vitral.weights.adapt import adapt
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.read import Weights, read_weights
 
 NAMES = ("a", "b", "c", "d", "e")

@@ -12,9 +12,8 @@ from vitral.errors import MachineError, WeightsError
 from vitral.model import build
 from vitral.specs import Calibration, ImageSpec
 from vitral.specs.tree import ClassTree
-from vitral.storage import files
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 SPEC = catalog.model("mu/16", size=32, classes=2)
 CARD = Card(
@@ -157,7 +156,7 @@ def test_a_full_disk_is_told_what_an_artifact_needs(
     def full(*args: object, **settings: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     kept = {"other": torch.zeros(3_000_000)}
     with pytest.raises(MachineError, match=r"best: 12\.\d+ MB are needed, .* are free"):
         artifact.save(tmp_path / "best", build(SPEC).state_dict(), CARD, kept)

@@ -7,7 +7,7 @@ from networks import randomised, tiny
 from vitral.catalog.checkpoints import labels
 from vitral.errors import UsageError
 from vitral.specs import ImageSpec
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.known_classes import KnownClasses, distinct, renamed
 from vitral.weights.read import Weights
 

@@ -10,7 +10,7 @@ from networks import randomised, tiny
 
 from vitral.specs import Calibration, ImageSpec
 from vitral.weights import artifact, model_card
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 
 NASTY = (
     "cat",

@@ -23,8 +23,8 @@ from checkpoints import (
 from vitral.errors import UsageError, WeightsError
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
 from vitral.weights.axes import Shape
+from vitral.weights.card import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.infer_spec import infer_spec
 from vitral.weights.read import Weights

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from vitral.data.loader import Batch, View
-from vitral.engines.torch_engine import Precision, autocast
+from vitral.engines.base import Precision
+from vitral.engines.torch_engine import autocast
 from vitral.evaluation import Score
 from vitral.evaluation.fit import Fitted
 from vitral.model import StepSamples, ViT

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitral.catalog import wordnet
 from vitral.specs import ImageSpec, ModelSpec
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.rename import Layout, RenameTable
 

@@ -14,7 +14,7 @@ from vitral import catalog
 from vitral.errors import WeightsError
 from vitral.specs import ImageSpec, ModelSpec
 from vitral.weights import preprocessing
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.formats.base import Config, Format, NotComparableError, Oracle, Tensors
 from vitral.weights.rename import Layout, RenameTable

@@ -10,7 +10,7 @@ from vitral.errors import WeightsError
 from vitral.images import augment
 from vitral.specs import ImageSpec
 from vitral.weights import artifact
-from vitral.weights.artifact import Card
+from vitral.weights.card import Card
 from vitral.weights.checkpoint_files import Source
 from vitral.weights.convert import convert
 from vitral.weights.formats import transformers
