@@ -8,7 +8,6 @@ from torch import nn
 from vitral import catalog
 from vitral.errors import MachineError, WeightsError
 from vitral.model import build
-from vitral.storage import files
 from vitral.training import state
 from vitral.training.distributed.process_group import ProcessGroup
 from vitral.training.ema import EMA
@@ -119,7 +118,7 @@ def test_a_full_disk_is_told_what_a_state_needs(
     def full(*args: object, **settings: object) -> None:  # safetensors leaves nothing to measure
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     tensors = {"model/w": torch.zeros(1_000_000), "optimizer/w/step": torch.ones(())}
     with pytest.raises(MachineError, match=r"a\.safetensors: 4\.00 MB are needed, .* are free"):
         state.save(tmp_path, tensors, Progress(step=1), ALONE)
