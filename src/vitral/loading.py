@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitral import machine
 from vitral.classifier import Classifier
-from vitral.engines import choose
+from vitral.engines import choose, openvino_engine
 from vitral.engines.base import Engine, Precision
 from vitral.engines.choose import EngineName
-from vitral.errors import UsageError, WeightsError
+from vitral.errors import ModelError, UsageError, WeightsError
 from vitral.evaluation.fit import Fitted
 from vitral.storage import files
 from vitral.weights import card as cards
 from vitral.weights import digest
+from vitral.weights.card import Card
 from vitral.weights.stored_network import StoredNetwork
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def _ready(
 
     def read(folder: Path) -> Classifier | None:
         card = cards.load_card(folder)
+        graph = folder / openvino_engine.GRAPH
+        if graph.exists() and not (folder / cards.TENSORS).exists():
+            return _exported(folder, card, precision)
         name = digest.of_artifact(folder, card.model)
         compiled = None if name is None else choose.kept(card.model, name, engine, precision)
         if name is None or compiled is None:
@@ -89,6 +93,22 @@ def _ready(
         return files.read_folder(cards.locate(path), read)
     except WeightsError:  # another program's folder, or a damaged one, which read_weights tells of
         return None
+
+
+def _exported(folder: Path, card: Card, precision: Precision) -> Classifier:
+    """The classifier of a folder that `vitral export --to openvino` wrote."""
+    stored: Any = card.made_by.get("export") or {}
+    named = str(stored.get("precision", "fp32")) if isinstance(stored, dict) else "fp32"
+    chosen = openvino_engine.runs_in(named) if precision == "auto" else precision
+    try:
+        engine = openvino_engine.compiled(folder / openvino_engine.GRAPH, chosen, None)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise ModelError(
+            f"{folder / openvino_engine.GRAPH} cannot be read ({reason}); export it again."
+        ) from None
+    fitted = Fitted.read(card, cards.load_fitted(folder))
+    return Classifier(StoredNetwork(folder, ""), engine, card, fitted.foreign, fitted.sets)
 
 
 def from_weights(

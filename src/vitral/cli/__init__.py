@@ -14,7 +14,7 @@ import sys
 from vitral.cli import demo, train, label  # noqa: F401
 from vitral.cli import predict, fit, embed  # noqa: F401
 from vitral.cli import check, models, doctor  # noqa: F401
-from vitral.cli import convert, push, shard  # noqa: F401
+from vitral.cli import convert, export, push, shard  # noqa: F401
 from vitral.cli import evaluate, explain, report, repeat  # noqa: F401
 from vitral.cli.app import app
 from vitral.cli.printing import is_first_process, print_error

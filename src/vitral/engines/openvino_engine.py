@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from vitral import machine
 from vitral.engines.openvino_runtime import processor, runtime
 from vitral.errors import MachineError, ModelError
 from vitral.storage import cache, files
@@ -159,6 +160,12 @@ def compiled(graph: Any, precision: Literal["fp32", "bf16"], kept: Path | None) 
     if kept is not None:
         settings |= {"CACHE_DIR": str(kept), "CACHE_MODE": "OPTIMIZE_SIZE"}
     return OpenVINOEngine(core.compile_model(graph, "CPU", settings), precision)
+
+
+def runs_in(precision: str) -> Literal["fp32", "bf16"]:
+    """Say what a stored network is computed in: bf16 and 8 bits in bfloat16 where that is fast."""
+    fast = precision not in ("fp32", "fp16") and machine.multiplies_bf16()
+    return "bf16" if fast else "fp32"
 
 
 def size() -> int:

@@ -47,6 +47,7 @@ def to_openvino(model: ViT) -> Any:
         raise MachineError("OpenVINO is not installed, or too old: pip install 'openvino>=2026.0'.")
     from openvino.frontend import FrontEndManager  # noqa: PLC0415 - an optional library
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder  # noqa: PLC0415
+    from openvino.passes import ConstantFolding, Manager  # noqa: PLC0415
 
     spec = model.spec
     device = next(model.parameters()).device
@@ -67,6 +68,10 @@ def to_openvino(model: ViT) -> Any:
         model.train(was_training)
     graph.reshape({0: openvino.PartialShape([-1, spec.channels, *spec.size])})
     graph.inputs[0].get_tensor().set_names({INPUT})
+    # weights that are standardised first, of hybrids, become constants, which 8 bits can hold
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(graph)
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})
     return graph

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,26 @@ TELEMETRY = "openvino_telemetry"
 @lru_cache
 def runtime() -> Any | None:
     """Import OpenVINO; None where it is not installed, too old, or does not start here."""
+    try:
+        with without_telemetry():
+            openvino = importlib.import_module("openvino")
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return openvino if version(openvino) >= LEAST else None
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Let OpenVINO and NNCF not find the package by which they tell of their use."""
     hidden = sys.modules.get(TELEMETRY)
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # importing it fails from here on
     try:
-        openvino = importlib.import_module("openvino")
-    except (ImportError, OSError, RuntimeError):
-        return None
+        yield
     finally:
         if hidden is None:
             del sys.modules[TELEMETRY]
         else:
             sys.modules[TELEMETRY] = hidden
-    return openvino if version(openvino) >= LEAST else None
 
 
 def version(openvino: Any) -> tuple[int, int]:

@@ -157,6 +157,11 @@ def load_tensors(folder: Path) -> tuple[dict[str, Tensor], Card]:
     try:
         tensors = load_file(folder / TENSORS)
     except FileNotFoundError:
+        if (folder / "model.xml").exists():
+            raise WeightsError(
+                f"{folder} is an export for OpenVINO: it predicts, evaluates and embeds, and has "
+                f"no tensors to look into or to learn from. Use the run that it was made of."
+            ) from None
         raise WeightsError(
             f"{folder} has no {TENSORS}. Copy the whole artifact folder, not model.json alone."
         ) from None

@@ -17,7 +17,7 @@ GROUPS = {
     "Learn from images": ["demo", "train", "label"],
     "Use a model": ["predict", "fit", "embed"],
     "Look around": ["check", "models", "doctor"],
-    "Move weights and images": ["convert", "push", "shard"],
+    "Move weights and images": ["convert", "export", "push", "shard"],
     "Understand a model": ["evaluate", "explain", "report", "repeat"],
 }
 
