@@ -1,4 +1,4 @@
-"""What travels in an exported network: its preprocessing and classes, under names others read."""
+"""Metadata of an exported network: its preprocessing and classes, under names that others read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vitral.weights.card import Card
 
 
 def model_info(card: Card) -> dict[str, str]:
-    """Return OpenVINO ModelAPI's keys of a classifier, without their prefix `model_info`.
+    """Describe a classifier under the keys of OpenVINO's ModelAPI, without their prefix.
 
-    Its labels are separated by spaces, so that a space within one becomes an underscore; `classes`
+    Labels are separated by spaces, and a space within one becomes an underscore; `classes`
     has the names as they are, in JSON, and `preprocessing` the whole ImageSpec.
     """
     images = card.images
