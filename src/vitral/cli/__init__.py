@@ -13,7 +13,7 @@ import sys
 # in the order of `vitral --help`: importing a verb hangs it on the application
 from vitral.cli import demo, train, label  # noqa: F401
 from vitral.cli import predict, fit, embed  # noqa: F401
-from vitral.cli import check, models, doctor  # noqa: F401
+from vitral.cli import check, models, bench, doctor  # noqa: F401
 from vitral.cli import convert, export, push, shard  # noqa: F401
 from vitral.cli import evaluate, explain, report, repeat  # noqa: F401
 from vitral.cli.app import app

@@ -12,6 +12,7 @@ from rich.text import Text
 from vitral.wording import listed
 
 if TYPE_CHECKING:
+    from vitral.bench import Bench
     from vitral.data.check import Check
     from vitral.evaluation import Score
     from vitral.evaluation import Table as PlainTable
@@ -35,6 +36,36 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
             f"{row['parameters'] / 1e6:,.2f}",
             f"{row['gflops']:,.2f}",
             f"{height}x{width}",
+        )
+    return table
+
+
+def bench_table(result: Bench) -> Table:
+    """List measurements: engine, precision, batch, images/s, latency, memory, share of the rate."""
+    height, width = result.size
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.matrix_rates.items())
+    table = Table(
+        title=f"{result.model} at {height}x{width}, {result.flops / 1e9:.2f} GFLOPs",
+        header_style="bold",
+        caption=f"{result.threads} threads; a matrix product reaches {rates} GFLOPs a second",
+    )
+    for column in ("batch", "engine", "precision", "images/s", "p50 ms", "p99 ms", "of rate", "MB"):
+        table.add_column(column, justify="left" if column in ("engine", "precision") else "right")
+    for row in result.rows:
+        numbers = (row.images_per_second, row.p50, row.p99, row.of_matrix_rate)
+        if None in numbers:
+            table.add_row(str(row.batch), row.engine, row.precision, Text(row.reason or "-"))
+            continue
+        speed, middle, slow, share = (number or 0.0 for number in numbers)
+        table.add_row(
+            str(row.batch),
+            row.engine,
+            row.precision,
+            f"{speed:,.1f}",
+            f"{1000 * middle:,.1f}",
+            f"{1000 * slow:,.1f}",
+            f"{100 * share:.0f} %",
+            "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:,.0f}",
         )
     return table
 

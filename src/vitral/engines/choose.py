@@ -6,8 +6,8 @@ the compiled network, so that the next process needs no torch to answer.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from vitral import machine
 from vitral.engines import openvino_engine
 from vitral.engines.base import Precision
+from vitral.engines.measure import interleaved
 from vitral.engines.openvino_runtime import LEAST, runtime
 from vitral.errors import MachineError, ModelError, UsageError
 from vitral.specs import ModelSpec, counts
@@ -148,13 +149,9 @@ def _measured(
     """Measure seconds for a batch by engine: the medians of interleaved rounds."""
     shape = (batch, spec.channels, *spec.size)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
-    seconds: dict[str, list[float]] = {"torch": [], "openvino": []}
-    for _ in range(ROUNDS + 1):  # the first warms up
-        for name, asked in (("torch", torch_engine), ("openvino", compiled)):
-            start = time.perf_counter()
-            asked.logits(images)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(each[1:])) for name, each in seconds.items()}
+    calls = [partial(engine.logits, images) for engine in (torch_engine, compiled)]
+    one, other = (float(np.median(seconds)) for seconds in interleaved(calls, ROUNDS))
+    return {"torch": one, "openvino": other}
 
 
 def _faster(times: dict[str, Any]) -> bool:

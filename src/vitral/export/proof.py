@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitral.data.loader import eval_batches
 from vitral.data.sources import Split
+from vitral.engines.measure import interleaved
 from vitral.errors import DataError, ModelError
 from vitral.evaluation.intervals import wilson
 from vitral.export.run import Run
@@ -143,10 +144,5 @@ def in_batches(run: Run, images: NDArray[np.float32], batch: int = 32) -> NDArra
 
 def speed(runs: Sequence[Run], images: NDArray[np.float32]) -> list[float]:
     """Measure images a second of each, interleaved: medians of rounds after a warm-up."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(ROUNDS + 1):
-        for taken, run in zip(seconds, runs, strict=True):
-            start = time.perf_counter()
-            run(images)
-            taken.append(time.perf_counter() - start)
-    return [len(images) / float(np.median(taken[1:])) for taken in seconds]
+    calls = [partial(run, images) for run in runs]
+    return [len(images) / float(np.median(taken)) for taken in interleaved(calls, ROUNDS)]

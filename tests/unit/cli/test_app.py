@@ -16,7 +16,7 @@ Vitral = Callable[..., tuple[int, str, str]]
 GROUPS = {
     "Learn from images": ["demo", "train", "label"],
     "Use a model": ["predict", "fit", "embed"],
-    "Look around": ["check", "models", "doctor"],
+    "Look around": ["check", "models", "bench", "doctor"],
     "Move weights and images": ["convert", "export", "push", "shard"],
     "Understand a model": ["evaluate", "explain", "report", "repeat"],
 }
