@@ -28,13 +28,14 @@ from vitral.loading import from_weights, load
 from vitral.specs import counts
 from vitral.weights.card import Card
 from vitral.weights.download import is_id
-from vitral.weights.read import Weights, is_artifact
+from vitral.weights.read import Weights
 
 ROUNDS = 20
 LEAST_SECONDS = 2.0  # of each row, where the rounds end sooner
 MOST_ROUNDS = 200
 EngineUsed = Literal["torch", "openvino"]
-PAIRS: tuple[tuple[EngineUsed, Literal["fp32", "bf16"]], ...] = (
+Pair = tuple[EngineUsed, Literal["fp32", "bf16"]]
+PAIRS: tuple[Pair, ...] = (
     ("torch", "fp32"),
     ("torch", "bf16"),
     ("openvino", "fp32"),
@@ -130,13 +131,13 @@ def bench(
 def _measured(
     run: str | os.PathLike[str],
     batches: Sequence[int],
-    pairs: Sequence[tuple[EngineUsed, Literal["fp32", "bf16"]]],
+    pairs: Sequence[Pair],
     threads: int | None,
     memory: bool,
     announce: Callable[[str], None],
 ) -> Bench:
-    ready: dict[tuple[str, str], Classifier] = {}
-    reasons: dict[tuple[str, str], str] = {}
+    ready: dict[Pair, Classifier] = {}
+    reasons: dict[Pair, str] = {}
     for pair in pairs:
         announce(f"preparing {pair[0]} {pair[1]}")
         try:
@@ -182,7 +183,7 @@ def _measured(
         size=spec.size,
         flops=flops,
         threads=threads or machine.cores(),
-        matrix_rates=dict(rates),
+        matrix_rates={str(name): rate for name, rate in rates.items()},
         rows=tuple(rows),
     )
 
@@ -191,7 +192,8 @@ def _classifier(
     run: str | os.PathLike[str], engine: EngineUsed, precision: Literal["fp32", "bf16"]
 ) -> Classifier:
     """The network of a run, or of a name with weights drawn from a seed."""
-    if is_artifact(Path(run)) or Path(run).exists() or is_id(os.fspath(run)):
+    known = os.fspath(run) in catalog.names()
+    if not known and (Path(run).exists() or is_id(os.fspath(run))):
         return load(run, device="cpu", engine=engine, precision=precision, announce=_nothing)
     spec = catalog.model(os.fspath(run), classes=1000)
     import torch  # noqa: PLC0415 - compiled runs are measured without it
@@ -216,9 +218,7 @@ def _nothing(_: str) -> None:
     pass
 
 
-def _peak(
-    run: str | os.PathLike[str], pair: tuple[EngineUsed, Any], batch: int, threads: int | None
-) -> int | None:
+def _peak(run: str | os.PathLike[str], pair: Pair, batch: int, threads: int | None) -> int | None:
     """The most memory of a fresh process that computes such batches."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
@@ -228,9 +228,7 @@ def _peak(
             return None
 
 
-def _compute_and_look(
-    run: str, pair: tuple[EngineUsed, Any], batch: int, threads: int | None
-) -> int:
+def _compute_and_look(run: str, pair: Pair, batch: int, threads: int | None) -> int:
     with _threads(threads):
         classifier = _classifier(run, *pair)
         spec = classifier.card.model

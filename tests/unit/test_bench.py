@@ -62,6 +62,6 @@ def test_what_cannot_be_measured(vitral: Vitral) -> None:
         bench("mu/16", threads=10_000)
     with pytest.raises(UsageError, match="not 'fp8'"):
         bench("mu/16", precision="fp8")
-    with pytest.raises(ModelError, match="mu/61"):
-        bench("mu/61", announce=quiet)
+    with pytest.raises(ModelError, match="mu"):
+        bench("mu-16x", announce=quiet)
     assert vitral("bench", "mu/16", "--batch", "many")[0] == 2

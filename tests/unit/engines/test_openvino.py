@@ -44,7 +44,13 @@ def network() -> ViT:
 
 
 @pytest.mark.parametrize(
-    "name", ["mu/16", "R+Ti/16", "BiT-R26x1", "deit_tiny_distilled_patch16_224"]
+    "name",
+    [
+        "mu/16",
+        "R+Ti/16",
+        pytest.param("BiT-R26x1", marks=pytest.mark.proof),
+        pytest.param("deit_tiny_distilled_patch16_224", marks=pytest.mark.proof),
+    ],
 )
 def test_its_numbers_are_torchs(name: str) -> None:
     model = drawn(name)
