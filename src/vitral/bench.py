@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -235,8 +233,7 @@ def _compute_and_look(run: str, pair: Pair, batch: int, threads: int | None) -> 
         images = np.zeros((batch, spec.channels, *spec.size), np.float32)
         for _ in range(3):
             classifier.engine.logits(images)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+    return machine.peak_resident()
 
 
 @contextmanager

@@ -118,6 +118,11 @@ def peak_memory(device: torch.device) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    return peak_resident()
+
+
+def peak_resident() -> int:
+    """Count the bytes that this process took at most; of its own program, not its parent's."""
     return _resident("VmHWM")
 
 

@@ -11,8 +11,15 @@ from vitral.errors import MachineError
 def doctor(as_json: AsJson = False) -> None:
     """Show what Vitral finds on this machine, and whether it is ready."""
     from vitral import machine
+    from vitral.engines import openvino_engine
+    from vitral.storage import cache
+    from vitral.wording import byte_size
 
     survey = machine.survey()
+    survey.facts["cache"] = (
+        f"{cache.folder()}: compiled networks take {byte_size(openvino_engine.size())}; "
+        f"delete the folder to empty it, nothing in it is needed"
+    )
     if as_json:
         print_json(survey.to_dict())
     else:

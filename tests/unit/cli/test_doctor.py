@@ -12,7 +12,8 @@ def test_doctor(vitral: Vitral) -> None:
     code, out, _ = vitral("doctor")
     assert code == 0
     assert out.strip().endswith("ready")
-    assert json.loads(vitral("doctor", "--json")[1])["ready"]
+    survey = json.loads(vitral("doctor", "--json")[1])
+    assert survey["ready"] and "compiled networks take" in survey["facts"]["cache"]
 
 
 def test_a_machine_that_is_not_ready(vitral: Vitral, monkeypatch: pytest.MonkeyPatch) -> None:
