@@ -18,7 +18,8 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-print(json.dumps([name for name in ("torch", "sklearn", "scipy", "matplotlib") if name in sys.modules]))
+slow = ("torch", "sklearn", "scipy", "matplotlib")
+print(json.dumps([name for name in slow if name in sys.modules]))
 """
 
 
@@ -26,9 +27,10 @@ def test_predict_starts_without_torch(trained: Path) -> None:
     pytest.importorskip("openvino")
     picture = next((trained / "photos").rglob("*.jpg"))
     said: list[str] = []
-    clf = package.load(trained / "run", engine="openvino", announce=said.append)
+    clf = package.load(trained / "run", engine="openvino", precision="fp32", announce=said.append)
     expected = clf.predict(picture)
-    words = ["predict", trained / "run", picture, "--engine", "openvino", "--json"]
+    words = ["predict", trained / "run", picture, "--engine", "openvino", "--precision", "fp32"]
+    words.append("--json")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *map(str, words)], capture_output=True, text=True, check=True
     )
@@ -36,8 +38,8 @@ def test_predict_starts_without_torch(trained: Path) -> None:
     assert json.loads(imported) == []
     result = json.loads("\n".join(printed))["results"][0]
     assert result["label"] == expected.label
-    assert result["score"] == pytest.approx(expected.score, abs=1e-6)
-    assert result["foreign_score"] == pytest.approx(expected.foreign_score, rel=1e-5)
-    again = package.load(trained / "run", engine="openvino", announce=said.append)
+    assert result["score"] == pytest.approx(expected.score, abs=1e-5)
+    assert result["foreign_score"] == pytest.approx(expected.foreign_score, rel=1e-3)
+    again = package.load(trained / "run", engine="openvino", precision="fp32", announce=said.append)
     assert len(again.model.state_dict()) == len(clf.model.state_dict())  # built when asked for
     assert again.explain(picture).answer["label"] == expected.label
