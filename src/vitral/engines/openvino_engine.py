@@ -1,8 +1,10 @@
 """The engine that is OpenVINO, on a CPU, and its compiled networks in the cache.
 
 cache/engines/KEY/          KEY: a digest of the weights, precision, versions and processor
-├── model.xml, model.bin    the graph, its weights in 16 bits where it computes in bfloat16
-└── compiled/               OpenVINO's own cache of what it made of them
+└── model.xml, model.bin    the graph, its weights in 16 bits where it computes in bfloat16
+
+OpenVINO's own cache of what it makes of a graph is left alone: it saves no time here, and read back
+by 2026.4.1 it gives other means over the patches.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def from_cache(digest: str, precision: Literal["fp32", "bf16"]) -> OpenVINOEngin
     if not (folder / GRAPH).exists():
         return None
     try:
-        return compiled(folder / GRAPH, precision, folder / "compiled")
+        return compiled(folder / GRAPH, precision)
     except (RuntimeError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -128,11 +130,11 @@ def build(model: ViT, digest: str, precision: Literal["fp32", "bf16"]) -> OpenVI
             graph = _graph(model)
             try:
                 files.write_folder(folder, lambda fresh: _save(graph, fresh / GRAPH, precision))
-                return compiled(folder / GRAPH, precision, folder / "compiled")
+                return compiled(folder / GRAPH, precision)
             except MachineError:  # a full disk: this process does without
-                return compiled(graph, precision, None)
+                return compiled(graph, precision)
     except (OSError, Timeout):  # a cache that cannot be written
-        return compiled(_graph(model), precision, None)
+        return compiled(_graph(model), precision)
 
 
 def _graph(model: ViT) -> Any:
@@ -147,19 +149,16 @@ def _save(graph: Any, path: Path, precision: str) -> None:
     openvino.save_model(graph, path, compress_to_fp16=precision == "bf16")
 
 
-def compiled(graph: Any, precision: Literal["fp32", "bf16"], kept: Path | None) -> OpenVINOEngine:
-    """Compile an openvino.Model or the file of one; `kept` is the folder of OpenVINO's cache."""
+def compiled(graph: Any, precision: Literal["fp32", "bf16"]) -> OpenVINOEngine:
+    """Compile an openvino.Model, or the file of one."""
     openvino = runtime()
     if openvino is None:
         raise MachineError("OpenVINO is not installed, or too old: pip install 'openvino>=2026.0'.")
-    settings: dict[str, Any] = {
+    settings = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
     }
-    core = openvino.Core()
-    if kept is not None:
-        settings |= {"CACHE_DIR": str(kept), "CACHE_MODE": "OPTIMIZE_SIZE"}
-    return OpenVINOEngine(core.compile_model(graph, "CPU", settings), precision)
+    return OpenVINOEngine(openvino.Core().compile_model(graph, "CPU", settings), precision)
 
 
 def runs_in(precision: str) -> Literal["fp32", "bf16"]:
