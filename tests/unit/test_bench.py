@@ -38,6 +38,7 @@ def test_each_row_has_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.peak_memory and row.peak_memory > 50e6
 
 
+@pytest.mark.proof
 def test_a_run_as_json_and_as_a_table(
     trained: Path, vitral: Vitral, monkeypatch: pytest.MonkeyPatch
 ) -> None:

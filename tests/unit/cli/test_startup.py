@@ -23,6 +23,7 @@ print(json.dumps([name for name in slow if name in sys.modules]))
 """
 
 
+@pytest.mark.proof
 def test_predict_starts_without_torch(trained: Path) -> None:
     pytest.importorskip("openvino")
     picture = next((trained / "photos").rglob("*.jpg"))

@@ -19,6 +19,8 @@ from vitral.errors import MachineError, ModelError, UsageError
 from vitral.model import ViT, build
 
 pytest.importorskip("openvino")
+# apart: OpenVINO's threads do not go well with the tests that fork processes
+pytestmark = pytest.mark.proof
 CPU = torch.device("cpu")
 
 

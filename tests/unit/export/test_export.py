@@ -19,6 +19,8 @@ from vitral.export import int8, proof
 from vitral.weights.card import load_card
 
 pytest.importorskip("openvino")
+# apart: OpenVINO's threads do not go well with the tests that fork processes
+pytestmark = pytest.mark.proof
 Vitral = Callable[..., tuple[int, str, str]]
 quiet = [].append
 
