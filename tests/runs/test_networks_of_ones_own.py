@@ -200,7 +200,7 @@ def test_one_logit(tmp_path: Path) -> None:
         assert clf.classes == expected
         images = torch.randn(2, 3, 32, 32)
         with torch.inference_mode():
-            probability = clf.task.probabilities(clf.model(images))[:, 1]
+            probability = torch.from_numpy(clf.task.probabilities(clf.model(images))[:, 1])
             assert torch.allclose(probability, model.eval()(images).sigmoid()[:, 0])
 
 
