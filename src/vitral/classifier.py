@@ -27,6 +27,7 @@ from vitral.data.class_names import ClassNames
 from vitral.data.datasets import EvalSet, open_for_scoring
 from vitral.data.near_duplicates import Tick
 from vitral.data.sources import Problem, Split
+from vitral.engines import ties
 from vitral.engines.base import Engine
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.evaluation import Evaluation, evaluate
@@ -48,6 +49,7 @@ from vitral.weights.stored_network import StoredNetwork
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vitral.engines.base import Images
     from vitral.evaluation.neighbours import NeighbourIndex
     from vitral.explanation import ExplainRequest, Explanation
     from vitral.model import ViT
@@ -94,9 +96,7 @@ class Classifier:
 
         return torch.from_numpy(self.engine.logits(images))
 
-    def outputs(
-        self, images: Tensor | NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    def outputs(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
         """Compute logits, and how foreign images are, in one pass: (B, classes) and (B,).
 
         The second is None of a model that nothing of the kind was fitted for.
@@ -104,15 +104,24 @@ class Classifier:
         computed = self._computed(images, features=False)
         return computed.logits, computed.distances
 
-    def _computed(self, images: Tensor | NDArray[np.float32], *, features: bool) -> Computed:
+    def _computed(self, images: Images, *, features: bool) -> Computed:
         if self.foreign is None and not features:
-            return Computed(logits=self.engine.logits(images))
+            return Computed(logits=self._decided_logits(images))
         logits, detector_features = self.engine.logits_and_detector_features(images)
         return Computed(
-            logits=logits,
+            logits=self._decided(images, logits),
             distances=None if self.foreign is None else self.foreign.distances(detector_features),
             features=detector_features[:, : self.card.model.read_width] if features else None,
         )
+
+    def _decided_logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits whose largest is that of float32, whatever the engine computes in."""
+        return self._decided(images, self.engine.logits(images))
+
+    def _decided(self, images: Images, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.task.multi_label:  # each label has a probability of its own, near a half or not
+            return logits
+        return ties.decided(self.engine, images, logits)
 
     def predict(
         self,
@@ -368,7 +377,7 @@ class Classifier:
         batches = eval_batches(split, self.card.images, batch=batch, workers=workers)
         batches = with_progress(batches, tick, len(split))
         # a last column is how far each image lies, where that is known
-        compute = self.engine.logits if self.foreign is None else self._logits_and_distances
+        compute = self._decided_logits if self.foreign is None else self._logits_and_distances
         outputs = compute_outputs(compute, batches, self.card.images, self.engine.device)
         if not len(outputs.indices):
             first = outputs.failed[0]
@@ -397,6 +406,7 @@ class Classifier:
     def _logits_and_distances(self, images: Tensor) -> NDArray[np.float32]:
         """(B, classes + 1): logits, and how far each image lies from what was learnt."""
         logits, detector_features = self.engine.logits_and_detector_features(images)
+        logits = self._decided(images, logits)
         assert self.foreign is not None
         distances = self.foreign.distances(detector_features)
         return np.concatenate([logits, distances[:, None].astype(np.float32)], axis=1)

@@ -101,7 +101,9 @@ def _exported(folder: Path, card: Card, precision: Precision) -> Classifier:
     named = str(stored.get("precision", "fp32")) if isinstance(stored, dict) else "fp32"
     chosen = openvino_engine.runs_in(named) if precision == "auto" else precision
     try:
-        engine = openvino_engine.compiled(folder / openvino_engine.GRAPH, chosen)
+        engine = openvino_engine.opened(
+            folder / openvino_engine.GRAPH, chosen, eight_bits=named.startswith("int8")
+        )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise ModelError(

@@ -33,6 +33,10 @@ class Engine(Protocol):
         """The device that images are wanted on; those from elsewhere are moved there."""
         ...
 
+    def in_float32(self) -> Engine:
+        """Return an engine of the same network that computes in float32; itself if it does."""
+        ...
+
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Compute the logits of images, float32 (B, classes)."""
         ...

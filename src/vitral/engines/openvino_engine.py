@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,19 +34,32 @@ GRAPH = "model.xml"
 KIND = "engines"
 PATIENCE = 300  # seconds for another process that builds the same
 HINTS = {"fp32": "f32", "bf16": "bf16"}
+GROUPS = 4  # of cores at most, and so the images from which on a batch is shared out
+SHARE = 16  # images at most that a group takes at a time, so that layers hand over near the cores
+
+_Key = tuple[tuple[int, ...], str, str]  # outputs, goal, precision
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVINOEngine:
     """An `Engine` that computes with OpenVINO.
 
+    A graph is compiled when it is first asked: once for each choice of its outputs, since one that
+    gives logits alone takes a twentieth less time, and once more for batches. Those are shared out
+    among groups of cores, each with images of its own, which need not wait for one another at every
+    layer; fewer than GROUPS images have all cores together.
+
     Attributes:
-        compiled: openvino.CompiledModel with the outputs of `openvino_graph.to_openvino`.
+        graph: openvino.Model with the outputs of `openvino_graph.to_openvino`.
         precision: what it computes in.
+        eight_bits: whether it holds products of 8 bits, or weights in as many.
     """
 
-    compiled: Any
+    graph: Any
     precision: Literal["fp32", "bf16"]
+    eight_bits: bool = False
+    _compiled: dict[_Key, _Compiled] = field(default_factory=dict, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @property
@@ -61,39 +74,94 @@ class OpenVINOEngine:
 
         return torch.device("cpu")
 
+    def in_float32(self) -> OpenVINOEngine:
+        """Return an engine of the same network that computes in float32; itself if it does.
+
+        A network in 8 bits is what it is: it returns itself too.
+        """
+        if self.precision == "fp32" or self.eight_bits:
+            return self
+        return replace(self, precision="fp32")  # with what was compiled of it before
+
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Compute the logits of images, float32 (B, classes)."""
-        return self._computed(images, 0)[0]
+        return self._computed(images, (0,))[0]
 
     def representation(self, images: Images) -> NDArray[np.float32]:
         """Compute what the head reads, y of equation 4: float32 (B, width)."""
-        return self._computed(images, 1)[0]
+        return self._computed(images, (1,))[0]
 
     def logits_and_detector_features(
         self, images: Images
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute logits, and what foreign images may be told by, in one pass."""
-        logits, features = self._computed(images, 0, 2)
+        logits, features = self._computed(images, (0, 2))
         return logits, features
 
-    def _computed(self, images: Images, *outputs: int) -> list[NDArray[np.float32]]:
-        """Copies of some outputs; a request belongs to the thread that asks."""
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self.compiled.create_infer_request()
-            self._local.request = request
+    def _computed(self, images: Images, outputs: tuple[int, ...]) -> list[NDArray[np.float32]]:
+        """Copies of some outputs of the graph."""
         values = np.ascontiguousarray(np.asarray(images), np.float32)
-        expected = self.compiled.inputs[0].get_partial_shape()
+        expected = self.graph.inputs[0].get_partial_shape()
         if values.ndim != 4 or any(
             side.is_static and side.get_length() != length
             for side, length in zip(list(expected)[1:], values.shape[1:], strict=True)
         ):
             raise ModelError(f"The network reads images of {expected}, not {values.shape}.")
         if not len(values):
-            widths = [self.compiled.outputs[i].get_partial_shape()[1].get_length() for i in outputs]
+            widths = [self.graph.outputs[i].get_partial_shape()[1].get_length() for i in outputs]
             return [np.zeros((0, width), np.float32) for width in widths]
-        request.infer([values], share_inputs=True)
-        return [np.array(request.get_output_tensor(i).data, np.float32) for i in outputs]
+        goal = "LATENCY" if len(values) < GROUPS else "THROUGHPUT"
+        groups = self._network(outputs, goal).groups
+        parts = np.array_split(values, groups * -(-len(values) // (groups * SHARE)))
+        requests = self._requests(outputs, goal, len(parts))
+        for request, part in zip(requests, parts, strict=True):
+            request.start_async([part], share_inputs=True)
+        for request in requests:
+            request.wait()
+        return [
+            np.concatenate([request.get_output_tensor(i).data for request in requests], axis=0)
+            for i in range(len(outputs))
+        ]
+
+    def _network(self, outputs: tuple[int, ...], goal: str) -> _Compiled:
+        """Compile the graph for some outputs and a goal, or take what was compiled for them."""
+        with self._lock:
+            key = (outputs, goal, self.precision)
+            if key not in self._compiled:
+                self._compiled[key] = _compile(self.graph, outputs, goal, self.precision)
+            return self._compiled[key]
+
+    def _requests(self, outputs: tuple[int, ...], goal: str, count: int) -> list[Any]:
+        """Return requests that belong to the thread that asks, and to no other."""
+        network = self._network(outputs, goal)
+        kept: Any = self._local.__dict__
+        requests = kept.setdefault((outputs, goal, self.precision), [])
+        while len(requests) < count:
+            requests.append(network.compiled.create_infer_request())
+        return requests[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """An openvino.CompiledModel, and how many groups of cores it shares a batch out among."""
+
+    compiled: Any
+    groups: int
+
+
+def _compile(graph: Any, outputs: tuple[int, ...], goal: str, precision: str) -> _Compiled:
+    openvino = runtime()
+    assert openvino is not None
+    chosen = openvino.Model([graph.outputs[i] for i in outputs], graph.get_parameters(), "vitral")
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": goal,
+    }
+    if goal == "THROUGHPUT":  # more groups than images would leave cores idle
+        settings["PERFORMANCE_HINT_NUM_REQUESTS"] = GROUPS
+    compiled = openvino.Core().compile_model(chosen, "CPU", settings)
+    groups = 1 if goal == "LATENCY" else int(compiled.get_property("NUM_STREAMS"))
+    return _Compiled(compiled, groups)
 
 
 def key_of(digest: str, precision: str) -> str:
@@ -108,7 +176,7 @@ def from_cache(digest: str, precision: Literal["fp32", "bf16"]) -> OpenVINOEngin
     if not (folder / GRAPH).exists():
         return None
     try:
-        return compiled(folder / GRAPH, precision)
+        return opened(folder / GRAPH, precision)
     except (RuntimeError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -130,11 +198,11 @@ def build(model: ViT, digest: str, precision: Literal["fp32", "bf16"]) -> OpenVI
             graph = _graph(model)
             try:
                 files.write_folder(folder, lambda fresh: _save(graph, fresh / GRAPH, precision))
-                return compiled(folder / GRAPH, precision)
+                return opened(folder / GRAPH, precision)
             except MachineError:  # a full disk: this process does without
-                return compiled(graph, precision)
+                return opened(graph, precision)
     except (OSError, Timeout):  # a cache that cannot be written
-        return compiled(_graph(model), precision)
+        return opened(_graph(model), precision)
 
 
 def _graph(model: ViT) -> Any:
@@ -149,16 +217,16 @@ def _save(graph: Any, path: Path, precision: str) -> None:
     openvino.save_model(graph, path, compress_to_fp16=precision == "bf16")
 
 
-def compiled(graph: Any, precision: Literal["fp32", "bf16"]) -> OpenVINOEngine:
-    """Compile an openvino.Model, or the file of one."""
+def opened(
+    graph: Any, precision: Literal["fp32", "bf16"], *, eight_bits: bool = False
+) -> OpenVINOEngine:
+    """Open an openvino.Model, or the file of one; RuntimeError for a file that cannot be read."""
     openvino = runtime()
     if openvino is None:
         raise MachineError("OpenVINO is not installed, or too old: pip install 'openvino>=2026.0'.")
-    settings = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
-    }
-    return OpenVINOEngine(openvino.Core().compile_model(graph, "CPU", settings), precision)
+    if isinstance(graph, Path):
+        graph = openvino.Core().read_model(graph)
+    return OpenVINOEngine(graph, precision, eight_bits)
 
 
 def runs_in(precision: str) -> Literal["fp32", "bf16"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -89,6 +89,12 @@ class TorchEngine:
     def name(self) -> str:
         """Name the engine as `--engine` does."""
         return "torch"
+
+    def in_float32(self) -> TorchEngine:
+        """Return an engine of the same network that computes in float32; itself if it does."""
+        if not uses_bf16(self.precision, self.device, self.model.spec.width):
+            return self
+        return replace(self, precision="fp32")
 
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Compute the logits of images, float32 (B, classes)."""

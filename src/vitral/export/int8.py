@@ -182,7 +182,7 @@ def _loss(
     reference: NDArray[np.float32],
 ) -> tuple[float, float]:
     """How much of the accuracy a graph loses, and the share of other answers."""
-    engine = openvino_engine.compiled(graph, openvino_engine.runs_in("int8"))
+    engine = openvino_engine.opened(graph, openvino_engine.runs_in("int8"))
     logits = in_batches(engine.logits, images)
     if labels.ndim > 1:
         before = ((reference >= 0) == labels).all(axis=1)

@@ -17,7 +17,7 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # ready images -> lo
 
 def openvino(path: Path, precision: str) -> Run:
     """Return logits of model.xml as `vitral.load` computes them."""
-    return openvino_engine.compiled(path, openvino_engine.runs_in(precision)).logits
+    return openvino_engine.opened(path, openvino_engine.runs_in(precision)).logits
 
 
 def onnx(path: Path) -> Run:
