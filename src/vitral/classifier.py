@@ -67,6 +67,7 @@ class Classifier:
         card: the artifact's model.json.
         foreign: what tells images of none of the classes, where it was fitted.
         sets: what answer sets are made by, where it was fitted.
+        merge: how many tokens each block of the engine's network merges; () for none.
     """
 
     network: ViT | StoredNetwork
@@ -74,6 +75,7 @@ class Classifier:
     card: Card
     foreign: ForeignDetector | None = None
     sets: SetCalibration | None = None
+    merge: tuple[int, ...] = ()
 
     @property
     def model(self) -> ViT:
@@ -207,6 +209,9 @@ class Classifier:
         where the artifact does not say which images it learnt from.
         """
         from vitral.evaluation.neighbours import neighbours_of, neighbours_of_training
+
+        if self.merge:
+            raise UsageError("Similar images are found without merging: leave --merge out.")
 
         if source is None:
             return neighbours_of_training(

@@ -41,6 +41,10 @@ Engine = Annotated[
     str, typer.Option(help="torch, openvino, or auto: on a CPU the one measured to be faster.")
 ]
 Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where it is fast.")]
+Merge = Annotated[
+    str,
+    typer.Option(help="Merge similar tokens in each block: 13, 13,-1 (falling), auto, or off."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Sets = Annotated[
     float | None,

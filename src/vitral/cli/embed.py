@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitral.cli.app import USE, AsJson, Device, Engine, Precision, RunArgument, app, refuse_part_of
+from vitral.cli.app import (
+    USE,
+    AsJson,
+    Device,
+    Engine,
+    Merge,
+    Precision,
+    RunArgument,
+    app,
+    refuse_part_of,
+)
 from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.errors import MachineError, UsageError
 
@@ -27,6 +37,7 @@ def embed(
     device: Device = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
+    merge: Merge = "off",
     as_json: AsJson = False,
 ) -> None:
     """Write what the head reads of each image, one row of numbers per image.
@@ -38,7 +49,9 @@ def embed(
     from vitral import features
     from vitral.loading import load
 
-    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
+    classifier = load(
+        run, device=device, engine=engine, precision=precision, merge=merge, announce=print_note
+    )
     with progress("embedding") as tick:
         embedding = features.embed(classifier, data, batch=batch, tick=tick)
     for problem in embedding.failed:

@@ -19,6 +19,7 @@ from vitral.cli.app import (
     Device,
     Engine,
     LabelFile,
+    Merge,
     Precision,
     RunArgument,
     Sets,
@@ -132,13 +133,15 @@ def evaluate(
     device: Device = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
+    merge: Merge = "off",
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write one line per image here.")] = None,
 ) -> None:
     """Score a model on labelled images: intervals, each class, calibration, confusions.
 
     Of a multi-label model: the mean average precision, with its interval, and each class. With
-    --unlabelled: whether images without labels are such as the model was fitted on.
+    --unlabelled: whether images without labels are such as the model was fitted on. --merge is of
+    the model, not of the one that --compare names: with the same one twice it tells what it costs.
     """
     _check_targets(csv, report, lang, data)
     others = (compare, foreign, report, csv, sets is not None)
@@ -152,9 +155,8 @@ def evaluate(
     load_here = partial(
         load, device=device, engine=engine, precision=precision, announce=print_note
     )
-    classifier = load_here(run)
-    if classes is not None:
-        classifier = named(classifier, classes)
+    classifier = load_here(run, merge=merge)
+    classifier = classifier if classes is None else named(classifier, classes)
     if probe is not None:
         _probe(classifier, data, probe, as_json=as_json)
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitral.cli.app import MOVE, AsJson, RunArgument, app
+from vitral.cli.app import MOVE, AsJson, Merge, RunArgument, app
 from vitral.cli.printing import print_json, print_lines, print_note
 
 
@@ -22,6 +22,7 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="Images for proof and calibration; default: the training's.")
     ] = None,
+    merge: Merge = "off",
     as_json: AsJson = False,
 ) -> None:
     """Write a network for another runtime, and prove on real images that it answers the same.
@@ -31,7 +32,9 @@ def export(
     """
     from vitral.export.export import export as export_run
 
-    result = export_run(run, to, out, precision=precision, data=data, announce=print_note)
+    result = export_run(
+        run, to, out, precision=precision, data=data, merge=merge, announce=print_note
+    )
     if as_json:
         print_json(result.to_dict())
     else:

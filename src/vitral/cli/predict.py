@@ -13,6 +13,7 @@ from vitral.cli.app import (
     ClassFile,
     Device,
     Engine,
+    Merge,
     Precision,
     RunArgument,
     Sets,
@@ -49,6 +50,7 @@ def predict(
     device: Device = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
+    merge: Merge = "off",
     as_json: AsJson = False,
 ) -> None:
     """Name the class of each image, or all its classes: those with a probability of 0.5 or more.
@@ -64,12 +66,16 @@ def predict(
     if similar_to is not None and not similar:
         raise UsageError("--similar-to says what to compare with; say how many, too: --similar 3.")
     method = check_method(sets_by)
-    classifier = load(run, device=device, engine=engine, precision=precision, announce=print_note)
+    classifier = load(
+        run, device=device, engine=engine, precision=precision, merge=merge, announce=print_note
+    )
     if classes is not None:
         classifier = named(classifier, classes)
     files = find_images(images)
     refuse_overwrite(files, csv_)
-    if classifier.foreign is None and classifier.classes:
+    if classifier.merge:
+        print_note("merge     whether a picture is foreign is not said of merged tokens")
+    elif classifier.foreign is None and classifier.classes:
         print_note(cannot_tell_foreign(run))
     rule = None if sets is None else classifier.set_rule(sets, method)
     if rule is not None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +27,7 @@ from vitral.data.near_duplicates import Tick
 from vitral.data.order import MicroBatch, Order, SampleKey, share, steps_per_epoch
 from vitral.data.sources import Arrays, Problem, Split
 from vitral.errors import DataError, MachineError, UsageError
+from vitral.images import preprocess
 from vitral.images.augment import View, alter, cut, flip, prepare
 from vitral.images.preprocess import pixels
 from vitral.images.seeds import seed_of
@@ -301,3 +303,22 @@ __all__ = [
     "train_batches",
     "with_progress",
 ]
+
+
+def ready_images(
+    split: Split, spec: ImageSpec, most: int
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Read at most so many images of a split, drawn from a seed, normalised, and their labels.
+
+    Raises DataError where none can be read.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
+    images: list[NDArray[np.float32]] = []
+    labels: list[NDArray[Any]] = []
+    for batch in eval_batches(split.select(rows), spec, batch=64, workers=0):
+        if len(batch.images):
+            images.append(preprocess.normalise(batch.images, spec).numpy())
+            labels.append(batch.labels.numpy())
+    if not images:
+        raise DataError(f"None of the {len(rows):,} images that were drawn can be read.")
+    return np.concatenate(images), np.concatenate(labels)

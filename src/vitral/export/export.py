@@ -17,17 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.fitting_sets import FittingSet, open_for_fitting
+from vitral.data.loader import ready_images
 from vitral.engines.openvino_graph import to_openvino
 from vitral.engines.torch_engine import TorchEngine, best_device
 from vitral.errors import DataError, ModelError, UsageError
 from vitral.export import int8, proof, run, write
 from vitral.export.proof import LIMIT, Proof
+from vitral.loading import load
 from vitral.model import ViT
+from vitral.specs.merging import AUTO, OFF, merge_counts
 from vitral.storage import files
 from vitral.weights import artifact
 from vitral.weights.card import Card
 from vitral.weights.read import Weights, read_weights
 
+MOST = 1000  # images of a proof
+MERGED = 64  # of those, by which merging there is compared with torch's
 Target = Literal["openvino", "onnx", "torch", "web"]
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8-weights"]
 POSSIBLE: dict[Target, tuple[ExportPrecision, ...]] = {
@@ -85,6 +90,7 @@ def export(
     *,
     precision: str = "fp32",
     data: str | os.PathLike[str] | None = None,
+    merge: str = OFF,
     announce: Callable[[str], None] = print,
 ) -> Export:
     """Write a network for another runtime into a new folder, proved on real images.
@@ -96,6 +102,8 @@ def export(
         precision: "fp32", "bf16", "fp16", "int8" or "int8-weights", as far as `to` has it.
         data: labelled images for the proof, and of 8 bits for the calibration; those of the
             training by default.
+        merge: tokens that each block merges, as `vitral.load` reads it; the proof says what that
+            costs and saves.
         announce: told of what takes long, and of layers that stay in floating point.
 
     Raises UsageError for settings that do not go together or a folder that exists, DataError
@@ -109,10 +117,20 @@ def export(
     card = weights.card
     if not card.classes:
         raise ModelError("This model has no head: there is nothing that an export could answer.")
-    model = artifact.network(weights.tensors, card.model)
+    if merge == AUTO:
+        counts = load(source, device="cpu", merge=merge, announce=announce).merge
+    else:
+        counts = merge_counts(merge, card.model)
+    plain = artifact.network(weights.tensors, card.model)
+    model = plain.merged(counts)
+    if counts:
+        # what tells foreign pictures was fitted to tokens that were not merged
+        kept = {name: x for name, x in weights.fitted.items() if not name.startswith("foreign.")}
+        card = replace(card, made_by={**card.made_by, "merge": list(counts)})
+        weights = replace(weights, card=card, fitted=kept)
     images = _images(card, data)
-    ready, labels = proof.read_images(images.held_out, card.images)
-    before = TorchEngine(model, best_device("cpu"), "fp32").logits
+    ready, labels = ready_images(images.held_out, card.images, MOST)
+    before = TorchEngine(plain, best_device("cpu"), "fp32").logits
     made: dict[str, Any] = {}
 
     def fill(fresh: Path) -> None:
@@ -202,17 +220,30 @@ def _fill(  # noqa: PLR0913, PLR0917 - everything that an export is made of
             more = _web(model, card, folder, before, ready, labels)
             after = run.onnx(folder / "onnx" / "model.onnx")
     main = proof.compare(before, after, ready, labels, _size(folder))
-    if precision == "fp32" and main.max_difference > LIMIT:
-        raise ModelError(
-            f"The exported network computes something else: logits differ by up to "
-            f"{main.max_difference:.2g}, more than {LIMIT:g}. Nothing was written; please report "
-            f"the model {card.model.name}."
-        )
+    if precision == "fp32":
+        _refuse_another(model, card, after, ready, main)
     result = Export(folder=folder, to=to, precision=precision, proof=main, more=more, kept=kept)
     write.script(card, to, folder)
     write.readme(card, to, precision, result.lines(), folder)
     files.write_json(folder / "proof.json", result.to_dict() | {"out": ""})
     return result
+
+
+def _refuse_another(
+    model: ViT, card: Card, after: run.Run, ready: NDArray[np.float32], main: Proof
+) -> None:
+    """Raise ModelError where the exported network computes something else in float32."""
+    difference = main.max_difference
+    if model.merge:  # which changes the answers itself: torch merges here too
+        images = ready[:MERGED]
+        logits = TorchEngine(model, best_device("cpu"), "fp32").logits(images)
+        difference = float(np.abs(logits - after(images)).max())
+    if difference > LIMIT:
+        raise ModelError(
+            f"The exported network computes something else: logits differ by up to "
+            f"{difference:.2g}, more than {LIMIT:g}. Nothing was written; please report "
+            f"the model {card.model.name}."
+        )
 
 
 def _openvino_graph(  # noqa: PLR0913, PLR0917 - what int8.quantise has
@@ -227,7 +258,7 @@ def _openvino_graph(  # noqa: PLR0913, PLR0917 - what int8.quantise has
 ) -> int8.Quantised:
     match precision:
         case "int8":
-            calibration, _ = proof.read_images(images.learnt, card.images, int8.CALIBRATION)
+            calibration, _ = ready_images(images.learnt, card.images, int8.CALIBRATION)
             announce(f"int8      calibrating on {len(calibration):,} training images")
             return int8.quantise(
                 lambda: to_openvino(model),

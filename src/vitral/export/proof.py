@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.data.loader import eval_batches
-from vitral.data.sources import Split
 from vitral.engines.measure import interleaved
-from vitral.errors import DataError, ModelError
+from vitral.errors import ModelError
 from vitral.evaluation.intervals import wilson
 from vitral.export.run import Run
-from vitral.images import preprocess
-from vitral.specs import ImageSpec
 from vitral.wording import byte_size
 
 LIMIT = 1e-3  # of a logit, between the runtimes in float32
-MOST = 1000  # images of a proof
 BATCH = 8  # that both are timed with
 ROUNDS = 5
 
@@ -76,25 +71,6 @@ class Proof:
 
 def _bounds(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
-
-
-def read_images(
-    split: Split, spec: ImageSpec, most: int = MOST
-) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Read at most so many ready images of a split, drawn from a seed, and their labels.
-
-    Raises DataError where none can be read.
-    """
-    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
-    parts: list[NDArray[np.float32]] = []
-    labels: list[NDArray[Any]] = []
-    for batch in eval_batches(split.select(rows), spec, batch=64, workers=0):
-        if len(batch.images):
-            parts.append(preprocess.normalise(batch.images, spec).numpy())
-            labels.append(batch.labels.numpy())
-    if not parts:
-        raise DataError("None of the images to prove the export with can be read.")
-    return np.concatenate(parts), np.concatenate(labels)
 
 
 def compare(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitral.model.merging import Merging
 from vitral.model.positions import (
     PositionContext,
     attention_bias,
@@ -65,6 +66,19 @@ class Attention(nn.Module):
 
         With `attention_out`, the softmax that the tokens go through is appended to it.
         """
+        return self.with_keys(x, context, attention_out)[0]
+
+    def with_keys(
+        self,
+        x: Tensor,
+        context: PositionContext | None = None,
+        attention_out: list[Tensor] | None = None,
+        key_bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return `forward`, and the keys (B, heads, T, head_width), which token merging goes by.
+
+        `key_bias` (B, 1, 1, T) is added to every query's logits.
+        """
         q, k, v = self.project(x, context)
         if attention_out is not None:  # a fused kernel keeps no softmax to differentiate by
             weights = self._softmax(q, k, context)
@@ -72,8 +86,11 @@ class Attention(nn.Module):
             mixed = weights.to(v.dtype) @ v
         else:
             dropout = self.dropout if self.training else 0.0
-            mixed = attend(q, k, v, self._bias(q, context), context, dropout)
-        return self.out(mixed.transpose(1, 2).flatten(2))  # b h t d -> b t (h d)
+            bias = self._bias(q, context)
+            if key_bias is not None:
+                bias = key_bias.to(q.dtype) if bias is None else bias + key_bias
+            mixed = attend(q, k, v, bias, context, dropout)
+        return self.out(mixed.transpose(1, 2).flatten(2)), k  # b h t d -> b t (h d)
 
     def weights(self, x: Tensor, context: PositionContext | None = None) -> Tensor:
         """Return the softmax inside `forward`, (B, heads, T, T), row = query, in float32 or better.
@@ -146,13 +163,19 @@ class Block(nn.Module):
         context: PositionContext | None = None,
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
+        merging: Merging | None = None,
     ) -> Tensor:
-        """Return the tokens (B, T, width) that leave the block; arguments as in `Attention`."""
+        """Return the tokens (B, T, width) that leave the block; arguments as in `Attention`.
+
+        With `merging`, fewer tokens than came in.
+        """
         # Pre-norm: the branches read normed tokens, the residual stream x itself is never normed
         # before the end. Padding is cleared here too, for the gradients of the norms and the MLP.
         x = without_padding(x, context)
-        mixed = self.attention(self.norm1(x), context, attention_out)
+        bias = None if merging is None else merging.key_bias()
+        mixed, keys = self.attention.with_keys(self.norm1(x), context, attention_out, bias)
         x = x + self._branch(mixed, self.scale1, samples)
+        x = x if merging is None else merging.merge(x, keys)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)
 
     def _branch(self, x: Tensor, scale: Tensor | None, samples: StepSamples | None) -> Tensor:
@@ -175,8 +198,16 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec, Dropouts())
 
-    def forward(self, x: Tensor, attention_out: list[Tensor] | None = None) -> Tensor:
-        """Return (B, width) of tokens (B, T, width); the softmax is (B, heads, 1, T)."""
+    def forward(
+        self,
+        x: Tensor,
+        attention_out: list[Tensor] | None = None,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B, width) of tokens (B, T, width); the softmax is (B, heads, 1, T).
+
+        `key_bias` (B, 1, 1, T) is added to the probe's logits.
+        """
         attention = self.attention
         widths = [attention.width, 2 * attention.width]
         weight = attention.qkv.weight.split(widths)  # the probe alone asks, the tokens answer
@@ -185,7 +216,7 @@ class AttentionPool(nn.Module):
         k, v = F.linear(x, weight[1], bias[1]).chunk(2, dim=-1)
         q, k, v = (part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in (q, k, v))
         if attention_out is None:
-            mixed = attend(q, k, v)
+            mixed = attend(q, k, v, None if key_bias is None else key_bias.to(q.dtype))
         else:
             attention_out.append((q * attention.scale @ k.mT).softmax(-1))
             mixed = attention_out[-1] @ v

@@ -4,6 +4,7 @@ Read `ViT._embed` (images become tokens, equation 1), `_encode` (the blocks, equ
 `_head_inputs` (what the heads read, equation 4); the public methods put them together.
 """
 
+import copy
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitral.errors import ModelError
 from vitral.model.layers import Attention, AttentionPool, Block, StepSamples, drop, uniform
+from vitral.model.merging import Merging, mean_of_patches
 from vitral.model.patches import PatchProjection
 from vitral.model.positions import Grid, PositionContext, Positions, position_context
 from vitral.model.resnet import ResNet
@@ -84,6 +86,7 @@ class ViT(nn.Module):
         self.spec = spec
         self.dropouts = dropouts
         self.checkpointing = checkpointing
+        self.merge: tuple[int, ...] = ()  # tokens that each block merges when the network answers
         self.stem: nn.Module = nn.Identity()
         self.patches: nn.Module = nn.Identity()
         self.norm: nn.Module = nn.Identity()
@@ -169,19 +172,23 @@ class ViT(nn.Module):
         """
         embedded = self._embed(images, any_size=False)
         late = (round(0.75 * self.spec.depth), self.spec.depth)
-        tokens, entered = self._encode(embedded, {*self._read_blocks, *late})
-        read = self._head_inputs((*(entered[index] for index in self._read_blocks), tokens))
-        statistics = [_mean(read).float(), *self._mean_and_deviation(embedded.tokens)]
+        merging = self._merging()
+        tokens, entered = self._encode(embedded, {*self._read_blocks, *late}, merging=merging)
+        after = (*(entered[index] for index in self._read_blocks), tokens)
+        read = self._head_inputs(after, merging=merging)
+        statistics = [_mean(read).float(), *self._mean_and_deviation(embedded.tokens, None)]
         for index in late:
-            mean, deviation = self._mean_and_deviation(entered[index])
+            sizes = None if merging is None else merging.sizes[index]
+            mean, deviation = self._mean_and_deviation(entered[index], sizes)
             statistics += [mean, (deviation + 1e-6).log()]
         return _mean(self._head_logits(read)), torch.cat(statistics, dim=1)
 
-    def _mean_and_deviation(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, width) each, of the patch tokens."""
+    def _mean_and_deviation(self, tokens: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, width) each, of the patch tokens; merged ones count as what they stand for."""
         patches = tokens[:, self.spec.prefix :].float()
-        mean = patches.mean(1)
-        return mean, (patches - mean[:, None]).square().mean(1).sqrt()
+        sizes = None if sizes is None else sizes[:, self.spec.prefix :]
+        mean = mean_of_patches(patches, sizes)
+        return mean, mean_of_patches((patches - mean[:, None]).square(), sizes).sqrt()
 
     def features(
         self, images: Tensor, blocks: Collection[int] = (), *, any_size: bool = False
@@ -251,6 +258,16 @@ class ViT(nn.Module):
         features = self.features(images, [block], any_size=any_size)
         attention, x = self._attention(block, features.per_block[block])
         return attention.project(x, position_context(self.spec, features.grid, features.patches))
+
+    def merged(self, counts: tuple[int, ...]) -> "ViT":
+        """Return the same network, of the same weights, whose blocks merge so many tokens each.
+
+        They do so where it answers (`forward`, `representation`), not in training, nor for those
+        who look inside. See `specs.merging.merge_counts`.
+        """
+        network = copy.copy(self)
+        network.merge = counts
+        return network
 
     def resized(self, size: tuple[int, int]) -> "ViT":
         """Return a copy for images of another size (height, width).
@@ -327,6 +344,7 @@ class ViT(nn.Module):
         wanted: Collection[int] = (),
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
+        merging: Merging | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Equations 2 and 3, L times; beside the result, what entered the wanted blocks."""
         x, tables, context, _ = embedded
@@ -340,7 +358,7 @@ class ViT(nn.Module):
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, context, None, samples, use_reentrant=False)
             else:
-                x = block(x, context, attention_out, samples)
+                x = block(x, context, attention_out, samples, merging)
         if self.spec.depth in wanted:
             entered[self.spec.depth] = x
         return x, entered
@@ -364,8 +382,14 @@ class ViT(nn.Module):
         attention_out: list[Tensor] | None = None,
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
-        tokens, entered = self._encode(embedded, self._read_blocks, attention_out, samples)
-        return self._head_inputs((*entered.values(), tokens), attention_out)
+        # those who look at attention look at the network as it was trained
+        merging = self._merging() if attention_out is None else None
+        tokens, entered = self._encode(embedded, self._read_blocks, attention_out, samples, merging)
+        return self._head_inputs((*entered.values(), tokens), attention_out, merging)
+
+    def _merging(self) -> Merging | None:
+        """The merging of a pass that answers; None where nothing is to be merged."""
+        return Merging(self.merge, self.spec.prefix) if self.merge and not self.training else None
 
     @property
     def _read_blocks(self) -> range:
@@ -373,13 +397,17 @@ class ViT(nn.Module):
         return range(self.spec.depth - self.spec.pool_blocks + 1, self.spec.depth)
 
     def _head_inputs(
-        self, tokens: tuple[Tensor, ...], attention_out: list[Tensor] | None = None
+        self,
+        tokens: tuple[Tensor, ...],
+        attention_out: list[Tensor] | None = None,
+        merging: Merging | None = None,
     ) -> tuple[Tensor, ...]:
         """What each head reads of the tokens after the last blocks, those of the very last last."""
         vectors = []
         for back, which in self.spec.readout:
             after = tokens[max(len(tokens) - 1 - back, 0)]
-            vectors.append(self._pooled(after, which, attention_out))
+            sizes = None if merging is None else merging.sizes[-1 - back]
+            vectors.append(self._pooled(after, which, attention_out, sizes))
         pooled = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
         pooled = pooled if self.pre_logits is None else torch.tanh(self.pre_logits(pooled))
         return (pooled,) if self.distillation is None else (pooled, self.norm(tokens[-1][:, 1]))
@@ -388,8 +416,17 @@ class ViT(nn.Module):
         heads = (self.head, self.distillation_head)
         return tuple(x if head is None else head(x) for head, x in zip(heads, read, strict=False))
 
-    def _pooled(self, x: Tensor, which: str, attention_out: list[Tensor] | None) -> Tensor:
-        """(B, width): equation 4, or another way to make one vector of the tokens."""
+    def _pooled(
+        self,
+        x: Tensor,
+        which: str,
+        attention_out: list[Tensor] | None,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """(B, width): equation 4, or another way to make one vector of the tokens.
+
+        `sizes` (B, T, 1) are of merged tokens.
+        """
         first = self.spec.prefix
         match which:
             case "cls" if attention_out is None or len(self.spec.readout) == 1:
@@ -404,9 +441,10 @@ class ViT(nn.Module):
                 raise ModelError(f"There is no pool '{which}'.")
         x = self.norm(x) if self.spec.pool_norm == "before" or which == "cls" else x
         if self.pool is not None:
-            x = self.pool(x, attention_out)
+            bias = None if sizes is None else sizes.log().mT[:, None]
+            x = self.pool(x, attention_out, bias)
         elif attention_out is None:
-            x = x[:, tokens].mean(1)
+            x = mean_of_patches(x[:, tokens], None if sizes is None else sizes[:, tokens])
         else:  # the same mean, as attention whose weights are all equal: d logits / d A exists
             share = x.new_zeros(len(x), 1, 1, x.shape[1])
             share[..., tokens] = 1 / x[0, tokens].shape[0]

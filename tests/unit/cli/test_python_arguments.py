@@ -94,6 +94,7 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "steps": "of the test, which a command always makes",
             "details": "a command keeps them of one image",
             "task": "that of the classifier, which sets it",
+            "merge": "an explanation is of every token",
         },
     ),
     "embed": (
