@@ -172,10 +172,13 @@ class Block(nn.Module):
         # Pre-norm: the branches read normed tokens, the residual stream x itself is never normed
         # before the end. Padding is cleared here too, for the gradients of the norms and the MLP.
         x = without_padding(x, context)
-        bias = None if merging is None else merging.key_bias()
-        mixed, keys = self.attention.with_keys(self.norm1(x), context, attention_out, bias)
-        x = x + self._branch(mixed, self.scale1, samples)
-        x = x if merging is None else merging.merge(x, keys)
+        if merging is None:
+            mixed = self.attention(self.norm1(x), context, attention_out)
+            x = x + self._branch(mixed, self.scale1, samples)
+        else:
+            bias = merging.key_bias()
+            mixed, keys = self.attention.with_keys(self.norm1(x), context, attention_out, bias)
+            x = merging.merge(x + self._branch(mixed, self.scale1, samples), keys)
         return x + self._branch(self.mlp(self.norm2(x)), self.scale2, samples)
 
     def _branch(self, x: Tensor, scale: Tensor | None, samples: StepSamples | None) -> Tensor:
