@@ -21,6 +21,7 @@ from vitral.images.decode_errors import Source
 from vitral.specs import ImageSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -57,14 +58,25 @@ def normalise(pixels: Tensor, spec: ImageSpec) -> Tensor:
     """Normalises uint8 (..., 3, H, W) to float32 of the same shape: (value / 255 - mean) / std."""
     import torch
 
-    mean = torch.tensor(spec.mean, device=pixels.device).view(-1, 1, 1)
-    std = torch.tensor(spec.std, device=pixels.device).view(-1, 1, 1)
+    mean, std = (channel_constants(values, pixels.device) for values in (spec.mean, spec.std))
     if pixels.ndim == 4 and pixels.device.type == "cpu":  # an image at a time stays in the cache
         values = torch.empty(pixels.shape, dtype=torch.float32)
         for value, image in zip(values, pixels, strict=True):
             value.copy_(image).div_(255).sub_(mean).div_(std)
         return values
     return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Gives a number for each channel, float32 (C, 1, 1).
+
+    Filled on the device: a copy from here would wait for all that a GPU was asked before.
+    """
+    import torch
+
+    if device.type == "cpu":
+        return torch.tensor(values).view(-1, 1, 1)
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def tensor(source: Source, spec: ImageSpec) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.training.distributed.process_group import full
+from vitral.training.distributed.process_group import full, local
 
 
 class Lamb(torch.optim.Optimizer):
@@ -21,7 +21,13 @@ class Lamb(torch.optim.Optimizer):
     The trust ratio |x| / |u| is 1 where either is 0, and in groups without weight decay (biases
     and norms; timm's and Apex's rule), so that weight_decay 0 makes it Adam. Clipping is the
     caller's. Sharded parameters (DTensor) take their norms over all processes.
+
+    Attributes:
+        found_inf: float32 (), set by the caller: where it is 1 no parameter moves, as in torch's
+            fused optimizers, and nobody waits for the answer.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -47,7 +53,11 @@ class Lamb(torch.optim.Optimizer):
                 updates = self._updates(parameters, beta1, beta2, group["eps"])
                 if group["weight_decay"]:
                     torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-                    torch._foreach_mul_(updates, _ratios(parameters, updates))
+                    pieces = [local(update) for update in updates]
+                    torch._foreach_mul_(pieces, _ratios(parameters, updates))
+                if self.found_inf is not None:
+                    for update in updates:
+                        local(update).masked_fill_(self.found_inf > 0, 0)
                 torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _updates(
@@ -65,6 +75,9 @@ class Lamb(torch.optim.Optimizer):
         means = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.found_inf is not None:
+            for gradient in gradients:
+                local(gradient).masked_fill_(self.found_inf > 0, 0)
         torch._foreach_lerp_(means, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
@@ -76,9 +89,9 @@ class Lamb(torch.optim.Optimizer):
         return list(updates)
 
 
-def _ratios(parameters: list[nn.Parameter], updates: list[Tensor]) -> list[float]:
+def _ratios(parameters: list[nn.Parameter], updates: list[Tensor]) -> list[Tensor]:
     """|x| / |u| of each pair, 1 where either is 0; from one exchange between processes."""
     norms = full(torch.stack(torch._foreach_norm([*parameters, *updates])))
     weights, steps = norms.double().chunk(2)
     ratios = torch.where((weights > 0) & (steps > 0), weights / steps, 1.0)
-    return [float(ratio) for ratio in ratios.tolist()]
+    return list(ratios.float().unbind())

@@ -34,7 +34,8 @@ def solve(session: Session) -> StepResult:
     targets = torch.from_numpy(y)
     loss = nn.functional.cross_entropy(logits, targets).item()
     right = int((logits.argmax(1) == targets).sum())
-    return StepResult(loss=loss, images=len(y), measures={"accuracy": float(right)})
+    rate: float = session.optimizer.param_groups[0]["lr"]
+    return StepResult(loss=loss, images=len(y), measures={"accuracy": float(right)}, lr=rate)
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from vitral.training import (
     run_folder,
     sample_sheet,
     state,
+    trailing,
     validation,
 )
 from vitral.training.display import Display
@@ -44,7 +45,7 @@ from vitral.training.recipe import Recipe
 from vitral.training.recovery import restore, roll_back, split_further
 from vitral.training.run_folder import Run
 from vitral.training.session import RunContext, Session
-from vitral.training.step import Diverged, StepResult, step, steps_left
+from vitral.training.step import Diverged, StepResult, read, step, steps_left
 from vitral.weights.read import Weights
 
 LOG_LINES = 400  # lines of metrics.jsonl that a whole run writes, whatever its length
@@ -225,17 +226,26 @@ def run_steps(session: Session, stop_requests: list[int]) -> None:
         save_state(session)
     with contextlib.closing(steps_left(session)) as steps:
         while not session.finished:
+            stops = False
+            save_due = False
             if recipe.tune.kind == "probe":
-                result = linear_probe.solve(session)
+                progress.step += 1
+                record(session, progress.step, linear_probe.solve(session))
             else:
                 due = time.monotonic() - saved >= recipe.save_seconds
-                result = step(session, next(steps), stop_requests=stop_requests, save_due=due)
-            record(session, result)
-            stops = result.stop_requested or (group.world_size == 1 and bool(stop_requests))
+                taken = step(session, next(steps), stop_requests=stop_requests, save_due=due)
+                progress.step += 1
+                session.unread.append(taken)
+                stops = taken.stop_requested
+                save_due = taken.save_due
+                record_all_but(session, trailing.steps_behind(session.device))
+            stops = stops or (group.world_size == 1 and bool(stop_requests))
             validates = session.validation_due and not stops
+            if validates or stops or save_due or session.finished:
+                record_all_but(session, 0)  # before a step that was not finite can reach the disk
             if validates:
                 validation.validate(session)
-            if validates or stops or result.save_due:
+            if validates or stops or save_due:
                 save_state(session)
                 saved = time.monotonic()
             if stops and (not session.finished or session.validation_due):
@@ -251,11 +261,16 @@ def run_steps(session: Session, stop_requests: list[int]) -> None:
     group.barrier()
 
 
-def record(session: Session, result: StepResult) -> None:
-    """Count a step, show it, and write a line of metrics.jsonl now and then."""
+def record_all_but(session: Session, count: int) -> None:
+    """Read and record the steps under way, without the newest `count`; raises Diverged."""
+    while len(session.unread) > count:
+        taken = session.unread.popleft()
+        record(session, taken.number + 1, read(session, taken))
+
+
+def record(session: Session, done: int, result: StepResult) -> None:
+    """Show a step, the last of the `done` first, and write a line of metrics.jsonl now and then."""
     progress = session.progress
-    lr = session.optimizer.param_groups[0]["lr"]
-    progress.step += 1
     if result.images:
         progress.loss_sum += result.loss
         progress.loss_count += 1
@@ -265,20 +280,20 @@ def record(session: Session, result: StepResult) -> None:
         progress.seen += result.images
     session.tick()
     session.run.display.step(
-        progress.step,
+        done,
         session.total,
         result.images,
         loss=result.loss,
-        lr=lr,
+        lr=result.lr,
         measures={n: total / max(result.images, 1) for n, total in result.measures.items()},
     )
-    if progress.step % max(1, session.total // LOG_LINES) and progress.step != session.total:
+    if done % max(1, session.total // LOG_LINES) and done != session.total:
         return
     line: dict[str, object] = {
-        "step": progress.step,
-        "epoch": session.epoch,
+        "step": done,
+        "epoch": session.epochs_of(done),
         "loss": progress.loss_sum / max(progress.loss_count, 1),
-        "lr": lr,
+        "lr": result.lr,
         "seconds": round(progress.seconds, 2),
         "memory": session.run.display.memory,
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral.errors import SpecError
+from vitral.training.distributed.process_group import local
 from vitral.training.lamb import Lamb
 from vitral.training.objectives.base import short_name
 from vitral.training.recipe import Optimizer
@@ -39,7 +40,13 @@ class Momentum(torch.optim.Optimizer):
     """SGD: b = momentum * b + gradient; x -= lr * (b + weight_decay * x).
 
     torch's own puts the decay into the gradient, and so into the momentum.
+
+    Attributes:
+        found_inf: float32 (), set by the caller: where it is 1 no parameter moves, as in torch's
+            fused optimizers, and nobody waits for the answer.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, momentum: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -52,15 +59,23 @@ class Momentum(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            gradients = [p.grad for p in parameters]
             for parameter in parameters:
                 if "momentum_buffer" not in self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+            values = [local(p) for p in parameters]
+            gradients = [local(p.grad) for p in parameters if p.grad is not None]
+            buffers = [local(self.state[p]["momentum_buffer"]) for p in parameters]
+            is_bad = None if self.found_inf is None else self.found_inf > 0
+            if is_bad is not None:
+                gradients = [gradient.masked_fill(is_bad, 0) for gradient in gradients]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, gradients)
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+            moved = torch._foreach_mul(values, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(moved, buffers, alpha=-group["lr"])
+            if is_bad is not None:
+                kept = zip(values, moved, strict=True)
+                moved = tuple(torch.where(is_bad, old, new) for old, new in kept)
+            torch._foreach_copy_(values, moved)
 
 
 def is_kernel(name: str, parameter: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from vitral.training.loggers import Loggers
 from vitral.training.objectives.base import Objective
 from vitral.training.optimizer import build as build_optimizer
 from vitral.training.recipe import Recipe
+from vitral.training.trailing import UnreadStep
 from vitral.weights.adapt import adapt
 from vitral.weights.read import Weights
 
@@ -72,6 +74,7 @@ class Session:
         fitted: to its images, once the run is finished.
         failed: files that could not be read so far, by path.
         rolled_back_to: the step that a return to a saved state went to last.
+        unread: steps that were asked for and are counted, but not read, the oldest first.
     """
 
     run: RunContext
@@ -84,6 +87,7 @@ class Session:
     fitted: Fitted | None = None
     failed: dict[str, Problem] = field(default_factory=dict)
     rolled_back_to: int = -1
+    unread: deque[UnreadStep] = field(default_factory=deque)
     ticked: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
@@ -149,7 +153,11 @@ class Session:
     @property
     def epoch(self) -> float:
         """Passes over the training images so far."""
-        return round(self.progress.step / self.epoch_steps, 4)
+        return self.epochs_of(self.progress.step)
+
+    def epochs_of(self, steps: int) -> float:
+        """Return how many passes over the training images so many steps are."""
+        return round(steps / self.epoch_steps, 4)
 
     @property
     def grad_accumulation(self) -> int:

@@ -22,6 +22,7 @@ from vitral.training.distributed import wrap
 from vitral.training.distributed.process_group import full
 from vitral.training.objectives.base import Loss, StepPosition, short_name
 from vitral.training.session import Session
+from vitral.training.trailing import Fetched, UnreadStep, to_device
 
 
 class Diverged(ModelError):
@@ -36,15 +37,13 @@ class StepResult:
         loss: mean over its images.
         images: how many could be read.
         measures: what the objective measured beside the loss, sums over the images.
-        stop_requested: whether somebody asked the run to stop.
-        save_due: whether the first process wants the state saved.
+        lr: learning rate of the head's parameters.
     """
 
     loss: float
     images: int
     measures: Mapping[str, float]
-    stop_requested: bool = False
-    save_due: bool = False
+    lr: float = 0.0
 
 
 def steps_left(session: Session) -> Generator[list[Batch]]:
@@ -73,19 +72,21 @@ def step(
     *,
     stop_requests: Sequence[int] = (),
     save_due: bool = False,
-) -> StepResult:
+) -> UnreadStep:
     """Take one optimizer step on this process's micro-batches; weights move, progress does not.
 
     The gradient is that of the mean loss over all images of the step that could be read, however
-    many processes and micro-batches they came in. `stop_requests` fills when somebody wants the
-    run to stop, `save_due` says that this process wants the state saved. Raises Diverged, in all
-    processes, before anything is applied.
+    many processes and micro-batches they came in. Nothing here waits for a GPU: `read` tells what
+    came of it. A step whose loss or gradient is not finite leaves the weights as they are.
+    `stop_requests` fills when somebody wants the run to stop, `save_due` says that this process
+    wants the state saved.
     """
     recipe = session.run.recipe
     group = session.run.group
     number = session.progress.step
     report_unreadable(session, [problem for batch in micro_batches for problem in batch.failed])
-    (images,) = group.all_reduce_sum(sum(len(batch.images) for batch in micro_batches))
+    counts = (sum(len(batch.images) for batch in micro_batches), bool(stop_requests), save_due)
+    images, stops, saves = group.all_reduce_sum(*map(float, counts))
     rate = recipe.optimizer.lr * session.progress.rate
     rate *= schedule.multiplier(recipe.schedule, number, session.total, session.epoch_steps)
     for settings in session.optimizer.param_groups:
@@ -94,36 +95,70 @@ def step(
     measured: dict[str, Tensor] = {}
     for index, batch in enumerate(micro_batches):
         wrap.sync_gradients(session.forward, index == len(micro_batches) - 1)
-        read = len(batch.images) > 0
+        readable = len(batch.images) > 0
         # the other processes wait for the gradients of one that could read nothing
-        part = batch if read else _black(batch)
+        part = batch if readable else _black(batch)
         loss: Loss = session.forward(part, _position(session, batch, index))
         # DDP and FSDP average the gradients of the processes, which a sum over all images is not
-        (loss.total * (read * group.world_size / max(images, 1))).backward()
-        total = total + loss.total.detach() * read
+        (loss.total * (readable * group.world_size / max(images, 1))).backward()
+        total = total + loss.total.detach() * readable
         for name, value in loss.measures.items():
-            measured[name] = measured.get(name, 0) + value * read
-    stats = [total.item(), *(value.item() for value in measured.values())]
-    lost, *sums, stops, saves = group.all_reduce_sum(
-        *stats, float(bool(stop_requests)), float(save_due)
-    )
-    result = StepResult(
-        loss=lost / max(images, 1),
-        images=int(images),
-        measures=dict(zip(measured, sums, strict=True)),
-        stop_requested=stops > 0,
-        save_due=saves > 0,
-    )
-    limit = recipe.optimizer.clip or float("inf")
-    norm = full(nn.utils.clip_grad_norm_(session.objective.parameters(), limit))
-    if not bool(torch.isfinite(norm)) or not math.isfinite(result.loss):
-        raise _diverged(session, micro_batches, result.loss)
+            measured[name] = measured.get(name, 0) + value * readable
+    sums = torch.stack([value.to(precise(total)) for value in (total, *measured.values())])
+    group.all_reduce_in_place(sums)
+    gradients, norms = _clipped(session, recipe.optimizer.clip)
     if images:
+        fine = torch.isfinite(sums[0]) & torch.isfinite(norms).all()
+        # the name by which torch's own optimizers are told, without anybody waiting for the answer
+        session.optimizer.found_inf = (~fine).float()  # type: ignore[attr-defined]
         _update(session)
         session.ema.update(session.objective, number)
         session.objective.after_update(number)
     session.optimizer.zero_grad(set_to_none=True)
-    return result
+    return UnreadStep(
+        number=number,
+        images=int(images),
+        lr=session.optimizer.param_groups[0]["lr"],
+        indices=tuple(int(i) for batch in micro_batches for i in batch.indices),
+        measures=tuple(measured),
+        gradients=gradients,
+        values=Fetched(torch.cat([sums, norms.to(sums)])),
+        stop_requested=stops > 0,
+        save_due=saves > 0,
+    )
+
+
+def read(session: Session, taken: UnreadStep) -> StepResult:
+    """Wait for what a step measured.
+
+    Raises Diverged, in all processes, with the progress back at that step: neither it nor one that
+    was asked for after it may reach a saved state.
+    """
+    lost, *numbers = taken.values.read()
+    sums = numbers[: len(taken.measures)]
+    norms = numbers[len(taken.measures) :]
+    loss = lost / max(taken.images, 1)
+    if not all(map(math.isfinite, (loss, *norms))):
+        session.progress.step = taken.number
+        raise _diverged(session, taken, loss, dict(zip(taken.gradients, norms, strict=True)))
+    measures = dict(zip(taken.measures, sums, strict=True))
+    return StepResult(loss=loss, images=taken.images, measures=measures, lr=taken.lr)
+
+
+def precise(like: Tensor) -> torch.dtype:
+    """Return the type in which sums of a device are kept; Apple's has no float64."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
+
+
+def _clipped(session: Session, limit: float) -> tuple[tuple[str, ...], Tensor]:
+    """The names of the gradients and the norm of each, before all of them were clipped together."""
+    learning = session.objective.named_parameters()
+    named = [(short_name(name), p) for name, p in learning if p.grad is not None]
+    norms = full(torch.stack(torch._foreach_norm([p.grad for _, p in named if p.grad is not None])))
+    if limit:
+        total = torch.linalg.vector_norm(norms)
+        nn.utils.clip_grads_with_norm_([p for _, p in named], limit, total)
+    return tuple(name for name, _ in named), norms
 
 
 def _update(session: Session) -> None:
@@ -156,7 +191,9 @@ def _position(session: Session, batch: Batch, index: int) -> StepPosition:
     sample_ids = [rows[place] for place in batch.places[: len(batch.images)]] or rows[:1]
     return StepPosition(
         seed=seed_of(recipe.seed, "step", number),
-        samples=StepSamples(torch.tensor(sample_ids, device=session.device), session.batch_size),
+        samples=StepSamples(
+            to_device(torch.tensor(sample_ids), session.device), session.batch_size
+        ),
     )
 
 
@@ -189,20 +226,19 @@ def report_unreadable(session: Session, failed: list[Problem]) -> None:
     )
 
 
-def _diverged(session: Session, micro_batches: list[Batch], loss: float) -> Diverged:
+def _diverged(
+    session: Session, taken: UnreadStep, loss: float, norms: Mapping[str, float]
+) -> Diverged:
     """The error for a loss or gradient that is not finite, with the first tensor that shows it."""
     named = [(short_name(name), p) for name, p in session.objective.named_parameters()]
-    suspects: list[tuple[str, Tensor]] = [(f"weight '{name}'", p) for name, p in named]
-    suspects += [(f"gradient of '{name}'", p.grad) for name, p in named if p.grad is not None]
-    finite = ((what, bool(torch.isfinite(full(tensor)).all())) for what, tensor in suspects)
-    bad = next((what for what, fine in finite if not fine), "the loss itself")
-    local_indices = [int(i) for batch in micro_batches for i in batch.indices]
-    indices = [i for process in session.run.group.all_gather(local_indices) for i in process]
+    fine = ((name, bool(torch.isfinite(full(parameter)).all())) for name, parameter in named)
+    suspects = [f"weight '{name}'" for name, finite in fine if not finite]
+    suspects += [f"gradient of '{name}'" for name, norm in norms.items() if not math.isfinite(norm)]
+    bad = next(iter(suspects), "the loss itself")
+    indices = [i for process in session.run.group.all_gather(taken.indices) for i in process]
     keys = ", ".join(session.run.data.train.key(i) for i in indices[:3])
-    lr = session.optimizer.param_groups[0]["lr"]
-    session.optimizer.zero_grad(set_to_none=True)
     return Diverged(
-        f"Step {session.progress.step} is not finite: loss {loss:g}, first bad tensor: {bad}, "
-        f"learning rate {lr:.2g}, batch of {len(indices)} beginning with {keys}. It was not "
+        f"Step {taken.number} is not finite: loss {loss:g}, first bad tensor: {bad}, "
+        f"learning rate {taken.lr:.2g}, batch of {len(indices)} beginning with {keys}. It was not "
         f"applied."
     )

@@ -16,7 +16,7 @@ from vitral.planning.request import Request
 from vitral.training import run_folder
 from vitral.training.display import Display
 from vitral.training.session import Session, begin_run
-from vitral.training.step import Diverged, step, steps_left
+from vitral.training.step import Diverged, StepResult, read, step, steps_left
 
 CHANGES = [
     "data.workers=0",
@@ -49,6 +49,10 @@ def begin(photos: Path, out: Path, *changes: str) -> Session:
 def parts(session: Session) -> list[Batch]:
     with contextlib.closing(steps_left(session)) as steps:
         return next(steps)
+
+
+def learn(session: Session, batches: list[Batch]) -> StepResult:
+    return read(session, step(session, batches))
 
 
 def gradients(session: Session) -> dict[str, torch.Tensor]:
@@ -97,7 +101,7 @@ def test_a_step_without_a_readable_image_moves_nothing(photos: Path, tmp_path: P
     before = {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
     batch = parts(session)[0]
     empty = replace(batch, views=(batch.images[:0],), labels=batch.labels[:0])
-    learnt = step(session, [empty])
+    learnt = learn(session, [empty])
     assert learnt.images == 0
     assert all(torch.equal(p, before[name]) for name, p in session.backbone.named_parameters())
 
@@ -112,7 +116,7 @@ def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> Non
     session.backbone.dropouts = replace(session.backbone.dropouts, patch_dropout=0.0)
     first, second = parts(session)
     lost = replace(second, views=(second.images[:2],), labels=second.labels[:2])
-    learnt = step(session, [first, lost])
+    learnt = learn(session, [first, lost])
     assert learnt.images == 8
     fresh = begin(photos, tmp_path, "augment.mixup=0", "augment.cutmix=0", "noise.drop_path=0")
     fresh.backbone.dropouts = replace(fresh.backbone.dropouts, patch_dropout=0.0)
@@ -121,15 +125,15 @@ def test_unreadable_images_count_in_no_mean(photos: Path, tmp_path: Path) -> Non
         views=(torch.cat([first.images, lost.images]),),
         labels=torch.cat([first.labels, lost.labels]),
     )
-    assert step(fresh, [together]).loss == pytest.approx(learnt.loss, rel=1e-6)
+    assert learn(fresh, [together]).loss == pytest.approx(learnt.loss, rel=1e-6)
 
 
 def test_accuracy_of_training_is_known_where_labels_are_one(photos: Path, tmp_path: Path) -> None:
     session = begin(photos, tmp_path, "augment.mixup=0", "augment.cutmix=0")
-    learnt = step(session, parts(session))
+    learnt = learn(session, parts(session))
     assert 0 <= learnt.measures["accuracy"] <= learnt.images == 12
     mixed = begin(photos, tmp_path)
-    assert step(mixed, parts(mixed)).measures == {}
+    assert learn(mixed, parts(mixed)).measures == {}
 
 
 @pytest.mark.parametrize("where", ["weight", "image"])
@@ -146,7 +150,7 @@ def test_a_step_that_is_not_finite_names_what_it_met_and_applies_nothing(
     before = {name: p.detach().clone() for name, p in session.backbone.named_parameters()}
     batch = parts(session)
     with pytest.raises(Diverged, match=r"Step 0 is not finite.*first bad tensor: (\w+)") as caught:
-        step(session, batch)
+        learn(session, batch)
     assert session.run.data.train.key(int(batch[0].indices[0])) in str(caught.value)
     if where == "weight":
         assert "weight 'blocks.0.mlp.fc1.weight'" in str(caught.value)

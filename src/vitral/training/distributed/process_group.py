@@ -56,9 +56,15 @@ class ProcessGroup:
         """Each value summed over all processes."""
         if self.world_size == 1:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        # on the CPU, where no process waits for what its GPU was asked to compute before
+        tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
+
+    def all_reduce_in_place(self, tensor: Tensor) -> None:
+        """Sum a tensor of the device over all processes, there; nothing waits for a GPU."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
 
     def all_gather(self, value: T) -> list[T]:
         """Return what every process gave, in their order, for all of them."""
@@ -130,7 +136,7 @@ def initialised(device: str | None = None, *, alone: bool = True) -> Iterator[Pr
         yield ProcessGroup(best_device(device), restarts=restarts)
         return
     chosen = _process_device(device)
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
         missing = [
             name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ

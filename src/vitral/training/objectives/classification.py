@@ -19,6 +19,7 @@ from vitral.specs.task import TaskKind
 from vitral.specs.tree import ClassTree
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import Classification, Recipe
+from vitral.training.trailing import to_device
 
 
 class ClassificationObjective(Objective):
@@ -111,8 +112,8 @@ class ClassificationObjective(Objective):
 
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the images, normalised, and the labels of a batch on the objective's device."""
-        pixels = batch.images.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
+        pixels = to_device(batch.images, self.device)
+        labels = to_device(batch.labels, self.device)
         return preprocess.normalise(pixels, self.images), labels
 
 

@@ -28,6 +28,7 @@ from vitral.model import PatchCorruption, StepSamples, ViT
 from vitral.specs import ModelSpec
 from vitral.training.objectives.base import Loss, Objective, Observed, StepPosition
 from vitral.training.recipe import MaskedPatches, Recipe
+from vitral.training.trailing import to_device
 
 LEVELS = 8  # 3 bits for each channel
 COLOURS = LEVELS**3
@@ -79,7 +80,8 @@ class MaskedPatchObjective(Objective):
     def forward(self, batch: Batch, position: StepPosition) -> Loss:
         """Return the summed loss of the images, each the mean over its corrupted patches."""
         numbers = draw(position.samples, self.patches, self.device)
-        losses, right = self._losses(self.backbone, batch, numbers, position.samples)
+        pixels = to_device(batch.images, self.device)
+        losses, right, _ = self._losses(self.backbone, pixels, numbers, position.samples)
         return Loss(losses.mean(1).sum(), {"patch_accuracy": right.mean(1).sum()})
 
     def observe(self, batch: Batch, backbone: ViT | None = None) -> Tensor:
@@ -93,8 +95,8 @@ class MaskedPatchObjective(Objective):
             for index in batch.indices
         ]
         drawn = torch.stack(numbers).to(self.device)
-        losses, right = self._losses(backbone or self.backbone, batch, drawn, None)
-        targets = self._targets(batch).gather(1, _chosen(drawn, self.settings))
+        pixels = to_device(batch.images, self.device)
+        losses, right, targets = self._losses(backbone or self.backbone, pixels, drawn, None)
         means = torch.stack([losses.mean(1), right.mean(1)], dim=1)
         return torch.cat([means, targets.to(means)], dim=1)
 
@@ -112,12 +114,15 @@ class MaskedPatchObjective(Objective):
         )
 
     def _losses(
-        self, backbone: ViT, batch: Batch, numbers: Tensor, samples: StepSamples | None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of each corrupted patch, (B, K), and 1 where its colour was right."""
+        self, backbone: ViT, pixels: Tensor, numbers: Tensor, samples: StepSamples | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of each corrupted patch, (B, K), 1 where its colour was right, and the colour.
+
+        The colours are those of the pixels before they are normalised.
+        """
         chosen = _chosen(numbers, self.settings)
-        targets = self._targets(batch).gather(1, chosen)
-        images = preprocess.normalise(batch.images.to(self.device, non_blocking=True), self.images)
+        targets = colours(pixels, backbone.spec.grid).gather(1, chosen)
+        images = preprocess.normalise(pixels, self.images)
         with self.autocast():
             corruption = corrupt(numbers, self.settings, self.mask_token())
             tokens = backbone.forward_patches(images, corruption=corruption, samples=samples)
@@ -125,11 +130,7 @@ class MaskedPatchObjective(Objective):
             logits = self.answer(read.flatten(0, 1))
         losses = F.cross_entropy(logits.float(), targets.flatten(), reduction="none")
         right = (logits.detach().argmax(1) == targets.flatten()).float()
-        return losses.view(targets.shape), right.view(targets.shape)
-
-    def _targets(self, batch: Batch) -> Tensor:
-        """The colours (B, N) of all patches, of the pixels before they are normalised."""
-        return colours(batch.images.to(self.device, non_blocking=True), self.backbone.spec.grid)
+        return losses.view(targets.shape), right.view(targets.shape), targets
 
 
 def colours(pixels: Tensor, grid: tuple[int, int]) -> Tensor:

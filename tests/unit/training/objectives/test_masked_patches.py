@@ -94,7 +94,7 @@ def test_real_pictures_have_many_colours() -> None:
 def test_the_target_of_a_flat_patch_is_its_colour_whatever_is_normalised(spec: ImageSpec) -> None:
     made = objective(spec)
     batch = Batch((flat(200, 100, 50).contiguous(),), torch.tensor([-1]), torch.tensor([0]))
-    assert set(made._targets(batch).flatten().tolist()) == {64 * 6 + 8 * 3 + 1}
+    assert set(made.observe(batch)[:, 2:].flatten().tolist()) == {64 * 6 + 8 * 3 + 1}
 
 
 def test_of_the_patches_half_are_corrupted_and_of_those_80_10_10() -> None:
