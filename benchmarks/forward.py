@@ -43,18 +43,20 @@ def peer(library: str, name: str, spec: ModelSpec) -> nn.Module:
     module = importlib.import_module(library)
     match library:
         case "timm":
-            return module.create_model(TIMM[name])
+            return module.create_model(TIMM[name], img_size=spec.size[0], num_classes=spec.classes)
         case "torchvision":
             return module.models.VisionTransformer(
-                image_size=224,
+                image_size=spec.size[0],
                 patch_size=16,
                 num_layers=spec.depth,
                 num_heads=spec.heads,
                 hidden_dim=spec.width,
                 mlp_dim=spec.mlp_width,
+                num_classes=spec.classes,
             )
         case "transformers":
             config = module.ViTConfig(
+                image_size=spec.size[0],
                 hidden_size=spec.width,
                 num_hidden_layers=spec.depth,
                 num_attention_heads=spec.heads,
@@ -64,7 +66,7 @@ def peer(library: str, name: str, spec: ModelSpec) -> nn.Module:
             return module.ViTForImageClassification(config)
         case "vit_pytorch":
             return module.ViT(
-                image_size=224,
+                image_size=spec.size[0],
                 patch_size=16,
                 num_classes=spec.classes,
                 dim=spec.width,

@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/gpu.py cifar CIFAR10/ [--minutes 9.5] [--goal 96] [--alone]
     .venv/bin/python benchmarks/gpu.py photos imagenette128/ [--minutes 9.5] [--goal 93]
-    .venv/bin/python benchmarks/gpu.py speed [--model B/16] [--batch 256]
+    .venv/bin/python benchmarks/gpu.py speed [--models S/16 B/16 L/16] [--minutes 9] [--size 224]
+        [--batch N] [--rounds 7] [--calls 10] [--device cuda] [--plain]
 
 cifar: a plain ViT, patch 4, from scratch. A BiT learns the same images first, for a fifth of the
 minutes, and the ViT learns from its answers beside the labels (DeiT, arXiv:2012.12877); --alone
@@ -10,32 +11,43 @@ leaves it out. photos: the hybrid of the recipe scratch-small, four times as wid
 train` and nothing else: two short runs tell how many epochs fit into the minutes that are left, and
 the held-out images are counted once, at the end. Status 1 when the goal is missed.
 
-speed: images per second of whole steps at 224 pixels in bfloat16 (forward, backward, clip, AdamW),
-compiled, and their share of the largest rate of a plain matrix product in the same process, with
-three forward passes of ModelSpec.flops to a step. Writes benchmarks/results/gpu_NAME.json.
+speed: images per second in bfloat16 beside timm, both by torch's compiler (--plain: neither), of
+whole training steps (Vitral's by the `step` of its own loop) and of forward passes; blocks of calls
+in turn, and a ratio for each round. Each is also a share of the rate of the largest plain matrix
+product in the same process, with ModelSpec.flops to a forward pass and three of them to a step.
+Calls in Vitral's step that wait for the GPU are looked for by torch's own check; one of them makes
+the status 1. What does not fit into the minutes is named and left out.
+
+Writes benchmarks/results/gpu_NAME.json.
 """
 
 import argparse
+import gc
+import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
 
+from forward import TIMM, peer
 from record import spread, trained, write
 from scratch import longest
+from steps import Step, our_step, step_of
 from vitral import catalog
+from vitral.images import augment
 from vitral.model import build
 from vitral.specs import counts
-from vitral.training import optimizer
-from vitral.training.distributed import wrap
-from vitral.training.recipe import Optimizer
 
 BEGUN = time.monotonic()
+BATCH = {"Ti/16": 1024, "S/16": 512, "B/16": 256, "L/16": 128}
 STRONG = (
     'augment.flavour="timm"',
     "augment.crop_scale=[0.5, 1.0]",
@@ -100,43 +112,134 @@ def photos(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"vit": stage("vit", arguments, words, changes, 60 * arguments.minutes)[1]}
 
 
-def rates(call: Callable[[], object], rounds: int) -> list[float]:
-    """Calls per second, of several rounds of ten after a warm-up."""
-    found = []
-    for _ in range(rounds + 1):
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
-        started = time.perf_counter()
-        for _ in range(10):
-            call()
-        torch.cuda.synchronize()
-        found.append(10 / (time.perf_counter() - started))
-    return found[1:]
+
+
+def rounds_of(
+    calls: dict[str, Step], rounds: int, repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Calls per second of each, round by round, in another order every round."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    for number in range(-1, rounds):
+        random.Random(number).shuffle(order)
+        for name in order:
+            wait(device)
+            started = time.perf_counter()
+            for _ in range(repeats):
+                calls[name]()
+            wait(device)
+            if number >= 0:
+                found[name].append(repeats / (time.perf_counter() - started))
+    return found
+
+
+def matrix_product(device: torch.device) -> float:
+    """Operations per second of the best of several sides of a bfloat16 product."""
+    best = 0.0
+    for side in (4096, 8192, 16384) if device.type == "cuda" else (512, 1024):
+        one, other = torch.randn(2, side, side, device=device).to(torch.bfloat16)
+        rates = rounds_of({"product": partial(torch.mm, one, other)}, 5, 10, device)
+        best = max(best, 2 * side**3 * max(rates["product"]))
+    return best
+
+
+def forward_of(network: torch.nn.Module, images: torch.Tensor) -> Step:
+    """Logits, in bfloat16 throughout."""
+    network = network.to(images.device, torch.bfloat16).eval()
+
+    def call() -> object:
+        with torch.inference_mode():
+            return network(images)
+
+    return call
+
+
+def pair(name: str, kind: str, arguments: argparse.Namespace) -> tuple[dict[str, Step], int]:
+    """The same work of Vitral and of timm, and the images in a batch."""
+    device, compiles = torch.device(arguments.device), not arguments.plain
+    batch = arguments.batch or BATCH[name]
+    spec = replace(catalog.model(name, size=arguments.size), gelu="erf")  # as timm computes it
+    theirs = peer("timm", name, spec)
+    if compiles:
+        theirs.compile()
+    if kind == "training":
+        ours = our_step(spec, batch, precision="bf16", device=device, compiles=compiles)
+        other = step_of(theirs, spec, batch, precision="bf16", device=device)
+        return {"vitral": ours, "timm": other}, batch
+    network = build(spec)
+    if compiles:
+        network.compile()
+    images = torch.randn(batch, spec.channels, *spec.size, device=device).to(torch.bfloat16)
+    return {"vitral": forward_of(network, images), "timm": forward_of(theirs, images)}, batch
+
+
+def waits_of(step: Step, device: torch.device) -> list[str]:
+    """What torch's own check says of calls in a step that wait for the GPU; none is right."""
+    step()  # compiles, and makes the optimizer's state
+    wait(device)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        for _ in range(3):
+            step()
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    return [f"{each.filename}:{each.lineno}" for each in said if "synchroniz" in str(each.message)]
+
+
+def compared(name: str, kind: str, best: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides' images per second, their shares of the matrix product, and the ratio."""
+    device = torch.device(arguments.device)
+    calls, batch = pair(name, kind, arguments)
+    began = time.monotonic()
+    waits = waits_of(calls["vitral"], device) if kind == "training" else []
+    rates = rounds_of(calls, arguments.rounds, arguments.calls, device)
+    flops = counts.flops(catalog.model(name, size=arguments.size))
+    flops *= 3 if kind == "training" else 1
+    images = {side: [batch * rate for rate in found] for side, found in rates.items()}
+    shares = {side: median(found) * flops / best for side, found in images.items()}
+    ratios = [a / b for a, b in zip(rates["vitral"], rates["timm"], strict=True)]
+    low, middle, high = quantiles(ratios, n=4)
+    row: dict[str, Any] = {"model": name, "kind": kind, "batch": batch, "waits": waits}
+    row |= {"images_per_second": {side: spread(found) for side, found in images.items()}}
+    row |= {"share_of_matrix_product": shares, "ratio": middle, "quartiles": [low, high]}
+    row["seconds"] = round(time.monotonic() - began, 1)
+    print(
+        f"{name} {kind}: Vitral {median(images['vitral']):,.0f} images/s "
+        f"({100 * shares['vitral']:.1f} % of the matrix product), "
+        f"{middle:.3f} [{low:.3f}, {high:.3f}] times timm" + "; it waits" * bool(waits),
+        flush=True,
+    )
+    return row
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Whole training steps of a compiled network, beside the largest matrix product."""
-    spec = catalog.model(arguments.model)
-    network = build(spec).cuda().train()
-    wrap.compile_blocks(network)
-    learner = optimizer.build(network, Optimizer())
-    images = torch.randn(arguments.batch, 3, *spec.size, device="cuda")
-    labels = torch.randint(spec.classes, (arguments.batch,), device="cuda")
-
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(network(images).float(), labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        learner.step()
-        learner.zero_grad()
-
-    steps = [arguments.batch * rate for rate in rates(step, arguments.rounds)]
-    side = 8192
-    one, other = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    best = 2 * side**3 * max(rates(lambda: torch.mm(one, other), arguments.rounds))
-    share = median(steps) * 3 * counts.flops(spec) / best
-    print(f"{median(steps):,.0f} images/s, {100 * share:.1f} % of {best / 1e12:.0f} TFLOP/s")
-    return {"images_per_second": spread(steps), "matrix_flops": best, "share": share}
+    """Training and forward passes of each model beside timm's, as far as the minutes reach."""
+    device = torch.device(arguments.device)
+    augment.transforms()  # makes torchvision importable where its wheel is of another torch
+    best = matrix_product(device)
+    print(f"matrix product {best / 1e12:.3g} TFLOP/s", flush=True)
+    found: dict[str, Any] = {"matrix_flops": best, "rows": [], "left_out": []}
+    longest_part = 0.0
+    for name in arguments.models:
+        for kind in ("training", "forward"):
+            left = 60 * arguments.minutes - (time.monotonic() - BEGUN)
+            if left < 1.5 * longest_part:  # a larger model compiles longer
+                print(f"{name} {kind} is left out: {left:.0f} s are left", flush=True)
+                found["left_out"].append(f"{name} {kind}")
+                continue
+            began = time.monotonic()
+            found["rows"].append(compared(name, kind, best, arguments))
+            longest_part = max(longest_part, time.monotonic() - began)
+            write(arguments.name or "gpu_speed", {"rows": found})  # a command that ends loses none
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return found
 
 
 TASKS = {"cifar": cifar, "photos": photos, "speed": speed}
@@ -147,21 +250,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("data", nargs="?", default="", help="class folders under train/ and val/")
-    parser.add_argument("--minutes", type=float, default=9.5)
+    parser.add_argument("--minutes", type=float, help="of the command: 9.5, or 8.5 of speed")
     parser.add_argument("--goal", type=float, help="per cent")
     parser.add_argument("--alone", action="store_true", help="cifar without a teacher")
     parser.add_argument("--changes", nargs="*", default=[], help="of the recipes, as after --set")
     parser.add_argument("--probes", type=float, nargs=2, default=(1, 4), help="epochs")
-    parser.add_argument("--model", default="B/16", help="of speed")
-    parser.add_argument("--batch", type=int, default=256, help="of speed")
-    parser.add_argument("--rounds", type=int, default=9, help="of speed")
+    speeds = parser.add_argument_group("speed")
+    speeds.add_argument("--models", nargs="+", default=["S/16", "B/16", "L/16"], choices=TIMM)
+    speeds.add_argument("--size", type=int, default=224)
+    speeds.add_argument("--batch", type=int, help="default: 512, 256 and 128 from S to L")
+    speeds.add_argument("--rounds", type=int, default=7)
+    speeds.add_argument("--calls", type=int, default=10, help="in a round")
+    speeds.add_argument("--device", default="cuda")
+    speeds.add_argument("--plain", action="store_true", help="without torch's compiler")
+    speeds.add_argument("--name", help="of the file under results/")
     arguments = parser.parse_args()
+    if arguments.minutes is None:
+        arguments.minutes = 8.5 if arguments.task == "speed" else 9.5
     with tempfile.TemporaryDirectory() as place:
         arguments.place = place
         rows = TASKS[arguments.task](arguments)
     settings = {name: value for name, value in vars(arguments).items() if name != "place"}
     settings["data"] = Path(arguments.data).name
-    print(write(f"gpu_{arguments.task}", {"settings": settings, "rows": rows}))
+    print(write(arguments.name or f"gpu_{arguments.task}", {"settings": settings, "rows": rows}))
+    if any(row["waits"] for row in rows.get("rows", [])):
+        return 1
     goal = GOALS.get(arguments.task, 0.0) if arguments.goal is None else arguments.goal
     return int("vit" in rows and 100 * rows["vit"]["accuracy"] < goal)
 
