@@ -52,6 +52,8 @@ benchmarks: .venv/.dev
 	$(BIN)/python benchmarks/first_runs.py $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/performance.py
 	$(BIN)/python benchmarks/loading.py $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python benchmarks/learning.py
 	$(if $(PHOTOS),$(BIN)/python benchmarks/scratch.py $(PHOTOS))
