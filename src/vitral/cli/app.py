@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -101,3 +102,15 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
     if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
         raise UsageError(f"--size is pixels, 224 or HEIGHTxWIDTH like 224x320, not '{size}'.")
     return int(parts[0]), int(parts[-1])
+
+
+def typed_without(*dropped: str) -> list[str]:
+    """Return the words of the command as typed, without these options and their values."""
+    words: list[str] = []
+    typed = iter(sys.argv[1:])
+    for word in typed:
+        if word in dropped:
+            next(typed, None)
+        elif word.partition("=")[0] not in dropped:
+            words.append(word)
+    return words

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitral.cli import in_parts
 from vitral.cli.app import (
     USE,
     AsJson,
@@ -18,6 +19,7 @@ from vitral.cli.app import (
     app,
     refuse_part_of,
 )
+from vitral.cli.in_parts import Devices
 from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
 from vitral.errors import MachineError, UsageError
 
@@ -32,19 +34,40 @@ def embed(
         list[str],
         typer.Argument(help="Images, folders of images, or one source of labelled images."),
     ],
-    out_: Annotated[Path, typer.Option("--out", help="F.npy, with F.csv beside, or F.parquet.")],
+    out_: Annotated[
+        Path,
+        typer.Option("--out", help="F.npy, with F.csv beside; F.parquet; of shards, a folder."),
+    ],
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
     device: Device = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     merge: Merge = "off",
+    devices: Devices = None,
     as_json: AsJson = False,
 ) -> None:
     """Write what the head reads of each image, one row of numbers per image.
 
     F.npy holds the rows (float32), F.csv their paths and labels in the same order; F.parquet holds
-    both, in the columns path, label and embedding.
+    both, in the columns path, label and embedding. Of tar shards a folder gets a parquet file for
+    each, in any number of processes, and goes on where it was when it is asked for again.
     """
+    asked = in_parts.Asked(
+        run=run,
+        data=data,
+        out=None if out_.suffix in (".npy", ".parquet") else out_,
+        devices=devices,
+        device=device,
+        engine=engine,
+        precision=precision,
+        merge=merge,
+        batch=batch,
+    )
+    if in_parts.wanted(asked):
+        from vitral import parts
+
+        in_parts.write_and_tell(asked, lambda _: parts.embedding(), as_json=as_json)
+        return
     _check_target(out_, data)
     from vitral import features
     from vitral.loading import load

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from vitral.cli import in_parts
 from vitral.cli.app import (
     UNDERSTAND,
     AsJson,
@@ -28,6 +29,7 @@ from vitral.cli.app import (
     refuse_part_of,
 )
 from vitral.cli.class_file import named
+from vitral.cli.in_parts import Devices
 from vitral.cli.printing import print_json, print_lines, print_note, print_skipped, progress
 from vitral.cli.tables import evaluation_lines
 from vitral.errors import UsageError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from vitral.evaluation import Comparison, Evaluation
     from vitral.evaluation.answer_sets import SetRule
     from vitral.evaluation.foreign_score import ForeignScore
+    from vitral.parts import Job
 
 PROBES_ALONE = (
     "--probe learns the classes anew from the features and goes with --json and --device alone; "
@@ -135,6 +138,8 @@ def evaluate(
     precision: Precision = "auto",
     merge: Merge = "off",
     as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Of shards: folder of parquet files.")] = None,
+    devices: Devices = None,
     csv: Annotated[Path | None, typer.Option(help="Write one line per image here.")] = None,
 ) -> None:
     """Score a model on labelled images: intervals, each class, calibration, confusions.
@@ -145,6 +150,19 @@ def evaluate(
     """
     _check_targets(csv, report, lang, data)
     others = (compare, foreign, report, csv, sets is not None)
+    asked_of_shards = in_parts.Asked(
+        run=run,
+        data=[data],
+        out=out,
+        devices=devices,
+        device=device,
+        engine=engine,
+        precision=precision,
+        merge=merge,
+    )
+    if in_parts.wanted(asked_of_shards, *others, probe, unlabelled, allow_unknown, labels, classes):
+        _evaluate_parts(asked_of_shards, as_json=as_json)
+        return
     if probe is not None and (any(others) or allow_unknown):
         raise UsageError(PROBES_ALONE)
     if unlabelled and (any(others) or probe or allow_unknown or labels):
@@ -317,6 +335,27 @@ def _write_page(
         compared=result.compared,
     )
     print_note(f"written: {path}")
+
+
+def _evaluate_parts(asked: in_parts.Asked, *, as_json: bool) -> None:
+    """Score images in tar shards, from the parts that hold what the model says of each."""
+    from vitral import parts
+
+    def job(classifier: Classifier) -> Job:
+        classifier.refuse_without_head()
+        return parts.outputs()
+
+    finished = in_parts.written(asked, job, held_out=True)
+    if finished is None:
+        return
+    evaluation, unreadable = parts.evaluation(*finished)
+    if as_json:
+        print_json(evaluation.to_dict() | {"out": str(asked.out), "unreadable": unreadable})
+        return
+    print_lines(
+        [f"data       {asked.data[0]}: {evaluation.samples:,} images, {unreadable:,} unreadable"]
+    )
+    print_lines(evaluation_lines(evaluation))
 
 
 def _print_json(result: _Result) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitral.cli import in_parts
 from vitral.cli.app import (
     USE,
     AsJson,
@@ -22,6 +23,7 @@ from vitral.cli.app import (
     refuse_overwrite,
 )
 from vitral.cli.class_file import named
+from vitral.cli.in_parts import Devices
 from vitral.cli.printing import print_json, print_lines, print_note, progress
 from vitral.cli.tables import cannot_tell_foreign, doubts_of, truth
 from vitral.errors import DataError, UsageError
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
     from vitral.answers import Answer, AnswerRequest
     from vitral.classifier import Classifier
     from vitral.evaluation.neighbours import Similar
+    from vitral.parts import Job
 
 
 @app.command(rich_help_panel=USE)
 def predict(
     run: RunArgument,
-    images: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Images, folders of images, or one source of tar shards.")
+    ],
     top: Annotated[int, typer.Option(help="Classes to name per image.", min=1)] = 3,
     sets: Sets = None,
     sets_by: SetsBy = "adaptive",
@@ -46,6 +51,8 @@ def predict(
     csv_: Annotated[
         Path | None, typer.Option("--csv", help="Write the answers to this file.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Of shards: folder of parquet files.")] = None,
+    devices: Devices = None,
     classes: ClassFile = None,
     device: Device = None,
     engine: Engine = "auto",
@@ -57,7 +64,8 @@ def predict(
 
     An answer is unsure below the probability that training found to be worth believing, and an
     image is foreign where it looks like none that the model has learnt from. Of classes that have
-    groups (train --tree) the group is named where the class is unsure.
+    groups (train --tree) the group is named where the class is unsure. Of tar shards --out gets a
+    parquet file for each, as `embed` writes them.
     """
     from vitral.data.datasets import find_images
     from vitral.evaluation.answer_sets import check_method
@@ -66,12 +74,24 @@ def predict(
     if similar_to is not None and not similar:
         raise UsageError("--similar-to says what to compare with; say how many, too: --similar 3.")
     method = check_method(sets_by)
+    asked_of_shards = in_parts.Asked(
+        run=run,
+        data=images,
+        out=out,
+        devices=devices,
+        device=device,
+        engine=engine,
+        precision=precision,
+        merge=merge,
+    )
+    if in_parts.wanted(asked_of_shards, csv_, sets, similar, classes):
+        in_parts.write_and_tell(asked_of_shards, lambda clf: _job(clf, top), as_json=as_json)
+        return
     classifier = load(
         run, device=device, engine=engine, precision=precision, merge=merge, announce=print_note
     )
-    if classes is not None:
-        classifier = named(classifier, classes)
-    files = find_images(images)
+    classifier = classifier if classes is None else named(classifier, classes)
+    files = find_images([Path(image) for image in images])
     refuse_overwrite(files, csv_)
     if classifier.merge:
         print_note("merge     whether a picture is foreign is not said of merged tokens")
@@ -98,6 +118,15 @@ def predict(
         _write_table(csv_, results, left_out)
     if all("error" in result for result in results):
         raise DataError(f"None of the {len(results)} files could be read as an image.")
+
+
+def _job(classifier: Classifier, top: int) -> Job:
+    """What is asked of each image of shards."""
+    from vitral import parts
+    from vitral.answers import AnswerRequest
+
+    classifier.refuse_without_head()
+    return parts.answers(AnswerRequest(top=top), several=classifier.task.multi_label)
 
 
 def _answered(

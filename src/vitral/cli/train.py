@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -21,6 +20,7 @@ from vitral.cli.app import (
     Tree,
     app,
     parse_size,
+    typed_without,
 )
 from vitral.cli.printing import is_first_process, print_json, print_lines, print_note
 from vitral.cli.tables import origin_lines, run_lines
@@ -166,7 +166,7 @@ def _resume(run: Path, request: Request, options: RunOptions) -> None:
     refuse_beside_resume(run, request, measured=options.fastest, out=options.out)
     if options.devices is not None and not options.started:
         read(run)  # a wrong folder is reported before processes start
-        _launch(options, run, _typed_without("--devices"))
+        _launch(options, run, typed_without("--devices"))
     finished = resume(
         run, request.data, device=options.device, shard=options.shard, log=options.log
     )
@@ -205,9 +205,9 @@ def _start(request: Request, options: RunOptions, *, dry_run: bool, as_json: boo
         if options.devices is not None and not options.started:
             check_steps(recipe, planned.data, options.devices)
             planned = replace(planned, weights=None)  # each process reads its own
-            words = _typed_without("--devices")
+            words = typed_without("--devices")
             if options.fastest:  # what auto stands for has been measured
-                words = _typed_without("--devices", "--batch")
+                words = typed_without("--devices", "--batch")
                 words.append(f"--set=accumulate={recipe.accumulate}")
             if options.out is None:
                 words += ["--out", str(path)]
@@ -251,18 +251,6 @@ def _names(pair: str) -> tuple[str, str]:
             f"vitral.train(..., rename={{old: new}})."
         )
     return old, new
-
-
-def _typed_without(*dropped: str) -> list[str]:
-    """Return the words of the command as typed, without these options and their values."""
-    words: list[str] = []
-    typed = iter(sys.argv[1:])
-    for word in typed:
-        if word in dropped:
-            next(typed, None)
-        elif word.partition("=")[0] not in dropped:
-            words.append(word)
-    return words
 
 
 def _launch(options: RunOptions, run: Path, words: list[str]) -> NoReturn:

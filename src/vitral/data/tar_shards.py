@@ -176,16 +176,12 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     text = None if is_pattern else _text(f"{folder}/{INDEX}")
     index = None if text is None else read_index(text, f"{folder}/{INDEX}")
     class_names = None if is_pattern else _text(f"{folder}/classes.txt")
-    by_split: dict[str, list[str]] = {}
-    for path, below in sorted(_paths(source, folder, index, is_pattern).items()):
-        text = f"{below} {PurePosixPath(path).name}".lower()
-        words = "".join(char if char.isalpha() else " " for char in text).split()
-        by_split.setdefault(names.split_of(words), []).append(path)
+    by_split = _by_split(_paths(source, folder, index, is_pattern))
     if not by_split:
         raise DataError(f"No tar shards under {source}, and no {INDEX} that names them.")
     classes = tuple(line.strip() for line in (class_names or "").splitlines())
     sides = {
-        name: Shards(f"{source} ({name})", tuple(paths), index, classes, options.labelled)
+        name: Shards(f"{source} ({name})", paths, index, classes, options.labelled)
         for name, paths in by_split.items()
     }
     is_path = not remote.is_remote(source)
@@ -195,6 +191,54 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     train, held_out, held_name = names.divided(sides)
     said = tuple(decisions)
     return DataLayout("tar shards", train, held_out, held_name, source, is_path, decisions=said)
+
+
+def find_shards(source: str, *, held_out: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Find every shard of a source, sorted, and the names of class numbers, without opening one.
+
+    `held_out` finds those that are held out alone, where the names of shards tell them. Raises
+    DataError for a source that is no tar file, no pattern and no folder of them.
+    """
+    is_pattern = source.endswith(".tar") and not Path(source).is_dir()
+    if not (is_pattern or remote.is_remote(source) or _holds_shards(Path(source))):
+        raise DataError(
+            f"{source} is neither a folder of tar shards nor a pattern such as "
+            f"photos-{{0000..0099}}.tar. Write shards with: vitral shard PHOTOS/ OUT/."
+        )
+    folder = source.rstrip("/")
+    text = None if is_pattern else _text(f"{folder}/{INDEX}")
+    index = None if text is None else read_index(text, f"{folder}/{INDEX}")
+    by_split = _by_split(_paths(source, folder, index, is_pattern))
+    if not by_split:
+        raise DataError(f"No tar shards under {source}, and no {INDEX} that names them.")
+    kept = names.divided(by_split)[1] if held_out else None
+    paths = kept or tuple(sorted(path for own in by_split.values() for path in own))
+    class_names = None if is_pattern else _text(f"{folder}/classes.txt")
+    return paths, tuple(line.strip() for line in (class_names or "").splitlines())
+
+
+def read_shard(path: str, class_numbers: tuple[str, ...] = ()) -> ScanResult:
+    """List the samples of one shard, in their order, without looking at the images.
+
+    A shard that is damaged or cut off gives those before the damage, and a problem that says so;
+    one that is not there is DataError.
+    """
+    shards = Shards(path, (path,), classes=class_numbers, labelled=False)
+    scanned = ScanResult(Members(shards.paths, (), np.empty((0, 3), np.int64)))
+    place = remote.local(path)
+    if not place.is_file():
+        raise DataError(f"{path} cannot be read: there is no such shard.")
+    places: list[tuple[int, int, int]] = []
+    try:
+        for sample in _samples(place, path, scanned.problems, labelled=False):
+            places.append((0, sample.offset, sample.size))
+            scanned.add(sample.name, shards._named(sample.labels), sample.size)
+            scanned.multi_label |= sample.multi_label
+    except DataError as error:
+        scanned.problems.append(Problem.left_out(path, error))
+    table = np.array(places, dtype=np.int64).reshape(-1, 3)
+    scanned.reader = Members(shards.paths, tuple(scanned.names), table)
+    return scanned
 
 
 def _by_samples(sides: dict[str, Shards], source: str) -> tuple[dict[str, Shards], list[Decision]]:
@@ -212,6 +256,17 @@ def _by_samples(sides: dict[str, Shards], source: str) -> tuple[dict[str, Shards
     said = Decision("split", f"The samples of {source} say their part of the split: {told}.")
     name = f"{source} ({{}})"
     return {part: replace(shards, name=name.format(part), part=part) for part in parts}, [said]
+
+
+def _by_split(paths: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """The shards of each part of a split, by their names and those of the folders they are in."""
+    by_split: dict[str, tuple[str, ...]] = {}
+    for path, below in sorted(paths.items()):
+        text = f"{below} {PurePosixPath(path).name}".lower()
+        words = "".join(char if char.isalpha() else " " for char in text).split()
+        split = names.split_of(words)
+        by_split[split] = (*by_split.get(split, ()), path)
+    return by_split
 
 
 def _holds_shards(path: Path) -> bool:
