@@ -109,7 +109,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """What a process did.
+    """The work of one process.
 
     Attributes:
         parts: how many it computed; there: how many of its share were there before.

@@ -20,7 +20,7 @@ from vitral.cli.app import (
     refuse_part_of,
 )
 from vitral.cli.in_parts import Devices
-from vitral.cli.printing import print_error, print_json, print_lines, print_note, progress
+from vitral.cli.printing import print_error, print_json, print_lines, progress
 from vitral.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -52,17 +52,9 @@ def embed(
     both, in the columns path, label and embedding. Of tar shards a folder gets a parquet file for
     each, in any number of processes, and goes on where it was when it is asked for again.
     """
-    asked = in_parts.Asked(
-        run=run,
-        data=data,
-        out=None if out_.suffix in (".npy", ".parquet") else out_,
-        devices=devices,
-        device=device,
-        engine=engine,
-        precision=precision,
-        merge=merge,
-        batch=batch,
-    )
+    how = in_parts.How(device, engine, precision, merge)
+    own = None if out_.suffix else out_
+    asked = in_parts.Asked(run, data, own, devices, how, batch)
     if in_parts.wanted(asked):
         from vitral import parts
 
@@ -70,11 +62,8 @@ def embed(
         return
     _check_target(out_, data)
     from vitral import features
-    from vitral.loading import load
 
-    classifier = load(
-        run, device=device, engine=engine, precision=precision, merge=merge, announce=print_note
-    )
+    classifier = how.load(run)
     with progress("embedding") as tick:
         embedding = features.embed(classifier, data, batch=batch, tick=tick)
     for problem in embedding.failed:
@@ -104,7 +93,9 @@ def _check_target(target: Path, data: list[str]) -> None:
             _arrow()  # a missing library is reported before the work
             refuse_part_of(target, *data)  # a data set may be a folder of such files
         case _:
-            raise UsageError(f"--out ends in .npy or .parquet, and {target} does not.")
+            raise UsageError(
+                f"--out ends in .npy or .parquet, or of tar shards is a folder, and {target} is neither."
+            )
 
 
 def _write_array(path: Path, embedding: Embedding) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -150,30 +149,15 @@ def evaluate(
     """
     _check_targets(csv, report, lang, data)
     others = (compare, foreign, report, csv, sets is not None)
-    asked_of_shards = in_parts.Asked(
-        run=run,
-        data=[data],
-        out=out,
-        devices=devices,
-        device=device,
-        engine=engine,
-        precision=precision,
-        merge=merge,
-    )
-    if in_parts.wanted(asked_of_shards, *others, probe, unlabelled, allow_unknown, labels, classes):
-        _evaluate_parts(asked_of_shards, as_json=as_json)
+    how = in_parts.How(device, engine, precision, merge)
+    of_shards = in_parts.Asked(run, [data], out, devices, how)
+    if in_parts.wanted(of_shards, *others, probe, unlabelled, allow_unknown, labels, classes):
+        _evaluate_parts(of_shards, as_json=as_json)
         return
-    if probe is not None and (any(others) or allow_unknown):
-        raise UsageError(PROBES_ALONE)
-    if unlabelled and (any(others) or probe or allow_unknown or labels):
-        raise UsageError(UNLABELLED_ALONE)
+    _refuse_beside(probe, unlabelled, any(others) or allow_unknown, labels)
     from vitral.evaluation import write_predictions
-    from vitral.loading import load
 
-    load_here = partial(
-        load, device=device, engine=engine, precision=precision, announce=print_note
-    )
-    classifier = load_here(run, merge=merge)
+    classifier = how.load(run)
     classifier = classifier if classes is None else named(classifier, classes)
     if probe is not None:
         _probe(classifier, data, probe, as_json=as_json)
@@ -182,7 +166,7 @@ def evaluate(
         _drift(classifier, data, as_json=as_json)
         return
     rule = None if sets is None else _rule(classifier, data, sets, sets_by)
-    other = None if compare is None else load_here(compare)
+    other = None if compare is None else replace(how, merge="off").load(compare)
     asked = _Asked(
         data=data,
         allow_unknown=allow_unknown,
@@ -335,6 +319,14 @@ def _write_page(
         compared=result.compared,
     )
     print_note(f"written: {path}")
+
+
+def _refuse_beside(probe: str | None, unlabelled: bool, others: bool, labels: Path | None) -> None:
+    """Raise UsageError for what does not go with a probe, or with images without labels."""
+    if probe is not None and others:
+        raise UsageError(PROBES_ALONE)
+    if unlabelled and (others or probe or labels):
+        raise UsageError(UNLABELLED_ALONE)
 
 
 def _evaluate_parts(asked: in_parts.Asked, *, as_json: bool) -> None:

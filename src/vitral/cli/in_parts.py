@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,23 +24,43 @@ Devices = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class How:
+    """The options that say how a network computes."""
+
+    device: str | None
+    engine: str
+    precision: str
+    merge: str = "off"
+
+    def load(self, run: str) -> Classifier:
+        """Load a model that computes so."""
+        from vitral.loading import load
+
+        return load(
+            run,
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            merge=self.merge,
+            announce=print_note,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked of shards: the options of these names."""
+    """The options of a command that may be asked of shards."""
 
     run: str
     data: Sequence[str]
     out: Path | None
     devices: int | None
-    device: str | None
-    engine: str
-    precision: str
-    merge: str
+    how: How
     batch: int = 64
 
 
 def wanted(asked: Asked, *others: object) -> bool:
-    """Whether parts are asked for; UsageError for what does not go with them, or without them.
+    """Tell whether parts are asked for; UsageError for what does not go with them.
 
     `others` are options of the command that parts have no room for.
     """
@@ -68,7 +88,6 @@ def written(
     `held_out` leaves out the shards of a training, where the names of shards tell them.
     """
     from vitral import machine, parts
-    from vitral.loading import load
     from vitral.training.distributed import launch
 
     started = launch.launched()
@@ -78,15 +97,13 @@ def written(
     assert asked.out is not None
     (source,) = asked.data
     found = parts.Parts.of(source, asked.out, held_out=held_out)
-    classifier = load(
-        asked.run,
-        device=asked.device or _own_gpu(started),
+    how = asked.how
+    classifier = replace(
+        how,
+        device=how.device or _own_gpu(started),
         # which engine is faster is not measured while others compute, and one gives the same parts
-        engine="torch" if asked.engine == "auto" else asked.engine,
-        precision=asked.precision,
-        merge=asked.merge,
-        announce=print_note,
-    )
+        engine="torch" if how.engine == "auto" else how.engine,
+    ).load(asked.run)
     job = job_of(classifier)
     parts.agree(asked.out, parts.settings_of(classifier, job, asked.batch))
     missing = len(found.missing())
@@ -97,7 +114,7 @@ def written(
         processes = min(asked.devices, missing)
         if processes < asked.devices:
             print_note(f"{processes} processes: there are no more shards left to do")
-        code = launch.launch(processes, typed_without("--devices"), device=asked.device)
+        code = launch.launch(processes, typed_without("--devices"), device=how.device)
         raise typer.Exit(code)  # the first of them has said what there is to say
     with progress("shards") as tick:
         done = parts.write(

@@ -69,27 +69,16 @@ def predict(
     """
     from vitral.data.datasets import find_images
     from vitral.evaluation.answer_sets import check_method
-    from vitral.loading import load
 
     if similar_to is not None and not similar:
         raise UsageError("--similar-to says what to compare with; say how many, too: --similar 3.")
     method = check_method(sets_by)
-    asked_of_shards = in_parts.Asked(
-        run=run,
-        data=images,
-        out=out,
-        devices=devices,
-        device=device,
-        engine=engine,
-        precision=precision,
-        merge=merge,
-    )
-    if in_parts.wanted(asked_of_shards, csv_, sets, similar, classes):
-        in_parts.write_and_tell(asked_of_shards, lambda clf: _job(clf, top), as_json=as_json)
+    how = in_parts.How(device, engine, precision, merge)
+    of_shards = in_parts.Asked(run, images, out, devices, how)
+    if in_parts.wanted(of_shards, csv_, sets, similar, classes):
+        in_parts.write_and_tell(of_shards, lambda clf: _job(clf, top), as_json=as_json)
         return
-    classifier = load(
-        run, device=device, engine=engine, precision=precision, merge=merge, announce=print_note
-    )
+    classifier = how.load(run)
     classifier = classifier if classes is None else named(classifier, classes)
     files = find_images([Path(image) for image in images])
     refuse_overwrite(files, csv_)
@@ -111,11 +100,7 @@ def predict(
     if as_json:
         print_json({"results": results} | ({} if rule is None else {"sets": rule.to_dict()}))
     if csv_ is not None:
-        left_out = set() if classifier.task.multi_label else {"labels"}
-        left_out |= set() if classifier.card.tree else {"group", "group_score"}
-        left_out |= {"set"} if rule is None else set()
-        left_out |= set() if similar else {"similar", "cosine"}
-        _write_table(csv_, results, left_out)
+        _write_table(csv_, results, _left_out(classifier, request))
     if all("error" in result for result in results):
         raise DataError(f"None of the {len(results)} files could be read as an image.")
 
@@ -172,6 +157,15 @@ def _line(answer: Answer) -> str:
     group = "" if answer.group is None else f"{answer.group} {answer.group_score:.3f}:  "
     inside = "" if answer.set is None else f"{{{', '.join(answer.set)}}}  "
     return f"{answer.path}  {doubts_of(answer.to_dict())}{group}{inside}{top}"
+
+
+def _left_out(classifier: Classifier, request: AnswerRequest) -> set[str]:
+    """The columns that answers of this kind have nothing for."""
+    left_out = set() if classifier.task.multi_label else {"labels"}
+    left_out |= set() if classifier.card.tree else {"group", "group_score"}
+    left_out |= {"set"} if request.rule is None else set()
+    left_out |= set() if request.similar else {"similar", "cosine"}
+    return left_out
 
 
 def _write_table(path: Path, results: list[dict[str, Any]], left_out: set[str]) -> None:

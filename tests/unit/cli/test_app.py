@@ -38,7 +38,7 @@ def test_help_groups_every_verb_by_what_one_wants(vitral: Vitral) -> None:
 def test_every_verb_is_a_file_and_has_help(vitral: Vitral) -> None:
     verbs = [verb for group in GROUPS.values() for verb in group]
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    assert files == {*verbs, "__init__", "app", "class_file", "printing", "tables"}
+    assert files == {*verbs, "__init__", "app", "class_file", "in_parts", "printing", "tables"}
     for verb in verbs:
         code, text, _ = vitral(verb, "--help")
         assert code == 0

@@ -22,6 +22,7 @@ PRINTED = "prints what the function returns as a value"
 WRITTEN = "writes what the function returns as a value"
 LOADED = "stands for the classifier, which vitral.load gives once for many questions"
 SHOWN = "what a command shows on its standard error"
+PARTS = "of shards: vitral.parts.write"
 BATCHED = "of no consequence but memory; a command has a fixed one"
 
 
@@ -53,6 +54,8 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "images": "Classifier.predict takes one, as `image`; predict_files takes many",
             "classes": "Classifier.named(data.class_names.read(FILE))",
             "csv": WRITTEN,
+            "out": PARTS,
+            "devices": PARTS,
             "as_json": PRINTED,
         },
         {"image": "images", "announce": SHOWN},
@@ -70,6 +73,8 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "lang": "of the report",
             "classes": "Classifier.named, and Classifier.eval_set(class_file=FILE)",
             "labels": "Classifier.eval_set(label_file=FILE)",
+            "out": PARTS,
+            "devices": PARTS,
             "as_json": PRINTED,
         },
         {
@@ -100,7 +105,7 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
     "embed": (
         embed.embed,
         arguments(features.embed) | arguments(vitral.load),
-        {"out": WRITTEN, "as_json": PRINTED},
+        {"out": WRITTEN, "devices": PARTS, "as_json": PRINTED},
         {"classifier": LOADED, "tick": SHOWN, "announce": SHOWN},
     ),
     "convert": (
