@@ -94,7 +94,7 @@ def _check_target(target: Path, data: list[str]) -> None:
             refuse_part_of(target, *data)  # a data set may be a folder of such files
         case _:
             raise UsageError(
-                f"--out ends in .npy or .parquet, or of tar shards is a folder, and {target} is neither."
+                f"--out ends in .npy or .parquet, or is a folder for tar shards, not {target}."
             )
 
 

@@ -102,9 +102,10 @@ def test_names_that_are_no_text(vitral, run: Path, photos: Path, tmp_path: Path)
 
 
 def test_places_that_are_not_written(vitral, run: Path, photos: Path, tmp_path: Path) -> None:
-    for name in ("vectors.txt", "vectors"):
-        code, _, err = vitral("embed", run, photos, "--out", tmp_path / name)
-        assert code == 2 and ".npy or .parquet" in err
+    code, _, err = vitral("embed", run, photos, "--out", tmp_path / "vectors.txt")
+    assert code == 2 and ".npy or .parquet" in err
+    code, _, err = vitral("embed", run, photos, "--out", tmp_path / "vectors")
+    assert code == 3 and "neither a folder of tar shards" in err
     names = [path.relative_to(tmp_path).as_posix() for path in sorted(photos.rglob("*.jpg"))]
     table = tmp_path / "list.csv"
     table.write_text("path,label\n" + "".join(f"{name},a\n" for name in names))
