@@ -13,7 +13,8 @@ from vitral import machine
 CPU = torch.device("cpu")
 
 
-def test_a_working_environment_is_ready() -> None:
+def test_a_working_environment_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)  # such builds ask for a GPU
     found = machine.survey()
     assert found.problems == []
     assert found.facts["torch"] == metadata.version("torch")
@@ -27,6 +28,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = " ".join(machine.survey().problems)
     assert "not-a-package is not installed" in problems
     assert "GB are free" in problems
+
+
+def test_a_build_for_gpus_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cuda, said in ((None, False), ("12.4", True)):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        problems = " ".join(machine.survey().problems)
+        assert ("built for CUDA 12.4 but finds no usable GPU" in problems) == said
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def train(
     """Train a model on a folder of images; makes a run folder with weights and a report."""
     from vitral.planning.request import Request
     from vitral.training.distributed import launch
+    from vitral.training.distributed.process_group import check_sharding
     from vitral.training.recipe import Tune
 
     request = Request(
@@ -143,6 +144,8 @@ def train(
         started=launch.launched(),
     )
     _refuse(devices, dry_run=dry_run, as_json=json_, resumed=resume is not None)
+    if shard:
+        check_sharding(device)
     if resume is None:
         _start(request, options, dry_run=dry_run, as_json=json_)
         return

@@ -18,7 +18,7 @@ from torch import Tensor
 
 MOST = 2000  # classes of one file
 UNKNOWN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed")
-NO_MAPPING = re.compile(r"Can only SETITEMS? for .* but got <class '(.+?)'>")
+NO_MAPPING = re.compile(r"(?:Can only SETITEMS? for .* but got|items for) <class '(.+?)'>")
 
 
 class StandIn:
@@ -39,6 +39,10 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         """Keep the state as it stood in the file."""
         self.values = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Say that it is a kind of dictionary, which torch 2.6 does not look for."""
+        raise TypeError(f"items for {type(self)}")
 
     @property
     def path(self) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import parquet
 
 import vitral.cli.embed  # noqa: F401 - hangs the verb on the application
 from drawn import hashes
@@ -54,6 +53,7 @@ def test_an_array_with_its_list(vitral, run: Path, photos: Path, tmp_path: Path)
 
 
 def test_parquet_read_back(vitral, run: Path, photos: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="of the extra data")
     (photos / "고양이").mkdir()
     picture = next((photos / "cross").iterdir())
     picture.rename(photos / "고양이" / picture.name)
@@ -72,6 +72,7 @@ def test_parquet_read_back(vitral, run: Path, photos: Path, tmp_path: Path) -> N
 
 
 def test_images_without_labels(vitral, run: Path, photos: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="of the extra data")
     files = sorted(photos.rglob("*.jpg"))[:2]
     bad = tmp_path / "bad.jpg"
     bad.write_text("<html>")
@@ -90,6 +91,7 @@ def test_images_without_labels(vitral, run: Path, photos: Path, tmp_path: Path) 
 
 
 def test_names_that_are_no_text(vitral, run: Path, photos: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="of the extra data")
     stray = tmp_path / "caf\udce9.jpg"
     stray.write_bytes(next(photos.rglob("*.jpg")).read_bytes())
     for suffix in (".npy", ".parquet"):

@@ -3,9 +3,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from vitral.cli import train
+from vitral.errors import MachineError
+from vitral.planning import plan
 from vitral.planning import benchmark
 from vitral.training import run_folder
 from vitral.training.distributed import launch
@@ -91,3 +94,23 @@ def test_processes_start_again_for_memory_alone(
     assert ended.value.exit_code == codes[-1]
     again = ["train", "--resume", str(run), "--shard"]
     assert begun == [["train", "photos"], *[again] * (starts - 1)]
+
+
+@pytest.mark.parametrize("more", [[], ["--devices", "2"], ["--dry-run"]])
+def test_sharding_where_torch_cannot(
+    vitral: Vitral,
+    launched: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+) -> None:
+    """Said before the images are looked for, let alone read."""
+    monkeypatch.setattr(torch.cpu.Stream, "record_event", None, raising=False)
+    monkeypatch.delattr(torch.cpu.Stream, "record_event")
+    words = ["--shard", "--device", "cpu", *more]
+    code, _, err = vitral("train", tmp_path / "absent", *words, "--out", tmp_path / "run")
+    assert code == MachineError.exit_code
+    assert "Leave --shard out" in err
+    assert not launched and not (tmp_path / "run").exists()
+    with pytest.raises(MachineError, match="Leave --shard out"):
+        plan.train(str(tmp_path / "absent"), shard=True, device="cpu")

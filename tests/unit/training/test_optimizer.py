@@ -147,6 +147,9 @@ def alone() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this torch shards on GPUs alone"
+)
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sharded_network_moves_alike(kind: Any) -> None:

@@ -68,6 +68,21 @@ def test_settings_of_any_class(tmp_path: Path, old: bool) -> None:
     assert list(checkpoint_files.read(tmp_path / "w.pth").tensors) == ["a"]
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_dictionaries_of_any_class_with_a_reader_that_does_not_look(
+    tmp_path: Path, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch 2.6 reads: it sets items without asking first what would take them."""
+    reader = torch._weights_only_unpickler.Unpickler
+    monkeypatch.setattr(reader, "_check_set_item_target", lambda *_: None, raising=False)
+    many = collections.defaultdict(list, {"a": [1], "b": [2]})
+    saved = {"state_dict": {"a": torch.ones(2)}, "many": many, "one": Settings(lr=1)}
+    torch.save(saved, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+    read = stand_ins.load(tmp_path / "w.pth")
+    assert read["many"] == {"a": [1], "b": [2]} and read["one"] == {"lr": 1}
+    assert list(checkpoint_files.read(tmp_path / "w.pth").tensors) == ["a"]
+
+
 def test_a_whole_module_gives_its_state_dict(tmp_path: Path) -> None:
     model = nn.DataParallel(Small())
     torch.save({"model": model}, tmp_path / "w.pt")

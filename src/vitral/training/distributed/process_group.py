@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vitral import machine
 from vitral.engines.torch_engine import best_device
-from vitral.errors import UsageError, VitralError
+from vitral.errors import MachineError, UsageError, VitralError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -156,6 +156,18 @@ def initialised(device: str | None = None, *, alone: bool = True) -> Iterator[Pr
     finally:
         gc.collect()  # a reducer that outlives its group aborts the process at exit
         dist.destroy_process_group()
+
+
+def check_sharding(device: str | None = None) -> None:
+    """Raise MachineError where this torch cannot give each process a piece of a network.
+
+    FSDP2 of torch 2.6 asks a CPU for events that it does not have.
+    """
+    if best_device(device).type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise MachineError(
+            f"torch {torch.__version__} shares a network out on GPUs alone, and this is a CPU. "
+            f"Leave --shard out, or install a newer torch (2.13 can)."
+        )
 
 
 def _leave_with_the_launcher() -> None:

@@ -5,7 +5,13 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vitral.errors import DataError, MachineError, UsageError
-from vitral.training.distributed.process_group import ProcessGroup, full, initialised, local
+from vitral.training.distributed.process_group import (
+    ProcessGroup,
+    check_sharding,
+    full,
+    initialised,
+    local,
+)
 
 
 def test_a_process_alone_has_nothing_to_wait_for() -> None:
@@ -24,6 +30,15 @@ def test_an_error_of_the_writer_is_raised() -> None:
     group = ProcessGroup(torch.device("cpu"))
     with pytest.raises(DataError, match="full"), group.on_main():
         raise DataError("full")
+
+
+def test_a_torch_that_shards_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch 2.6, whose CPU has streams without events."""
+    monkeypatch.setattr(torch.cpu.Stream, "record_event", lambda _: None, raising=False)
+    check_sharding("cpu")
+    monkeypatch.delattr(torch.cpu.Stream, "record_event")
+    with pytest.raises(MachineError, match=r"^torch \S+ shares a network out on GPUs alone"):
+        check_sharding("cpu")
 
 
 def test_one_process_can_be_a_group_of_its_own() -> None:
