@@ -78,9 +78,10 @@ class Canvas:
             self.figure.savefig(buffer, format=kind, metadata=undated)
         if kind == "png":
             return buffer.getvalue()
-        # matplotlib names the faces of this machine; the reader's may have others of the list
-        family = b"font-family: " + FONT_STACK.encode()
-        return re.sub(rb'font-family: [^;"]*', family, buffer.getvalue())
+        # matplotlib names the faces of this machine, up to 3.9 behind size and weight (font: bold
+        # 9px ...); the reader's machine may have others of the list
+        family = rb"\g<1>" + FONT_STACK.encode()
+        return re.sub(rb'(font-family: |font: [^;"]*?px )[^;"]*', family, buffer.getvalue())
 
 
 @contextlib.contextmanager

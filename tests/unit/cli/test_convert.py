@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -22,6 +23,7 @@ def saved(folder: Path) -> Path:
 
 
 def test_there_and_back(vitral: Vitral, tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is an oracle of the dev extra")
     code, out, err = vitral("convert", saved(tmp_path / "a"), tmp_path / "b", "--to", "timm")
     assert code == 0, err
     assert "logits    as timm computes them: max |difference|" in out

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vitral.drawing.figure import Canvas, style, style_axes
-from vitral.drawing.palette import PAPER, rgb
+from vitral.drawing.palette import FONT_STACK, PAPER, rgb
 
 
 def test_a_picture_lies_where_it_is_put_and_the_rest_is_paper():
@@ -30,6 +30,17 @@ def test_the_style_ends_with_the_drawing():
     with style():
         assert matplotlib.rcParams["svg.hashsalt"] == "vitral"
     assert matplotlib.rcParams["svg.hashsalt"] == before
+
+
+@pytest.mark.parametrize("written", ["font: bold 9px 'A', 'B'", "font-family: 'A', 'B'"])
+def test_the_fonts_of_an_svg_are_the_readers(monkeypatch, written):
+    """Both ways in which versions of matplotlib write them."""
+    text = f'<text style="fill: #5b5868; {written}; text-anchor: start" x="1">A</text>'
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda _, file, **__: file.write(text.encode())
+    )
+    expected = text.replace("'A', 'B'", FONT_STACK)
+    assert Canvas(1.0, 1.0).to_bytes("svg").decode() == expected
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

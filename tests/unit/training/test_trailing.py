@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.optim import adam
+from torch.optim import adam, adamw
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -91,7 +91,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     monkeypatch.setattr(step_module, "Fetched", Sent)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     # torch 2.6 asks in what follows whether the device has a fused kernel
-    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda _: None, raising=False)
+    for module in (adam, adamw):
+        monkeypatch.setattr(module, "_device_dtype_check_for_fused", lambda _: None, raising=False)
     return device
 
 

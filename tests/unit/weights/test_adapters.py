@@ -82,6 +82,7 @@ def test_the_update_is_added(tmp_path: Path, config: dict[str, Any], scale: floa
     assert weights.card.classes == tuple(f"old {i}" for i in range(5))
     assert "changed 2 of the base's layers" in weights.notes[0]
     done = convert(folder, tmp_path / "out")
+    pytest.importorskip("transformers", reason="transformers is an oracle of the dev extra")
     assert done.difference["transformers"] < 1e-5
 
 

@@ -73,4 +73,6 @@ def test_one_class_among_several_that_may_hold_stays_one(tmp_path: Path) -> None
         card = read_weights(tmp_path).card
         assert (card.classes, card.labels) == (classes, labels)
     done = convert(tmp_path, tmp_path / "a")
-    assert done.exact and done.difference["transformers"] < 1e-5
+    assert done.exact
+    pytest.importorskip("transformers", reason="transformers is an oracle of the dev extra")
+    assert done.difference["transformers"] < 1e-5
