@@ -8,8 +8,7 @@ import typer
 
 from vitral.cli import train
 from vitral.errors import MachineError
-from vitral.planning import plan
-from vitral.planning import benchmark
+from vitral.planning import benchmark, plan
 from vitral.training import run_folder
 from vitral.training.distributed import launch
 
