@@ -114,7 +114,6 @@ def train(
     """Train a model on a folder of images; makes a run folder with weights and a report."""
     from vitral.planning.request import Request
     from vitral.training.distributed import launch
-    from vitral.training.distributed.process_group import check_sharding
     from vitral.training.recipe import Tune
 
     request = Request(
@@ -143,23 +142,26 @@ def train(
         fastest=batch == "auto",
         started=launch.launched(),
     )
-    _refuse(devices, dry_run=dry_run, as_json=json_, resumed=resume is not None)
-    if shard:
-        check_sharding(device)
+    _refuse(options, dry_run=dry_run, as_json=json_, resumed=resume is not None)
     if resume is None:
         _start(request, options, dry_run=dry_run, as_json=json_)
         return
     _resume(resume, request, options)
 
 
-def _refuse(devices: int | None, *, dry_run: bool, as_json: bool, resumed: bool) -> None:
-    """Raise UsageError for options that do not go together."""
+def _refuse(options: RunOptions, *, dry_run: bool, as_json: bool, resumed: bool) -> None:
+    """Raise UsageError for options that do not go together, or that this machine cannot take."""
+    from vitral.training.distributed.process_group import check_sharding
+
+    devices = options.devices
     if as_json and not dry_run:
         raise UsageError("--json belongs to --dry-run; a run's numbers are in its metrics.jsonl.")
     if devices is not None and devices < 1:
         raise UsageError(f"--devices is the number of processes, from 1, not {devices}.")
     if resumed and dry_run:
         raise UsageError("--dry-run shows a run that has not begun; leave it or --resume out.")
+    if options.shard:
+        check_sharding(options.device)
 
 
 def _resume(run: Path, request: Request, options: RunOptions) -> None:

@@ -30,7 +30,6 @@ from vitral.planning.request import Request
 from vitral.planning.resolve import draft, resolve
 from vitral.training import loop, run_folder, state
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import check_sharding
 from vitral.training.recipe import Classification, Data, Recipe, Tune
 from vitral.training.run_folder import Run
 from vitral.weights.adapt import kept_rows
@@ -286,8 +285,6 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         classes=_place("classes", classes),
         labels=_place("labels", labels),
     )
-    if shard:
-        check_sharding(device)
     log = (log,) if isinstance(log, str) else log
     folder = None if out is None else Path(_place("out", out) or "")
     if resume is not None:

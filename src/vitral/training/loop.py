@@ -38,7 +38,7 @@ from vitral.training import (
     validation,
 )
 from vitral.training.display import Display
-from vitral.training.distributed.process_group import initialised
+from vitral.training.distributed.process_group import check_sharding, initialised
 from vitral.training.interrupts import interrupts
 from vitral.training.loggers import Loggers
 from vitral.training.recipe import Recipe
@@ -143,6 +143,8 @@ def _context(  # noqa: PLR0913, PLR0917 - what train and resume were given, in t
     log: Sequence[str],
 ) -> Iterator[RunContext]:
     """The run in its process group; torch's random numbers are put back at the end."""
+    if shard:
+        check_sharding(device)
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(initialised(device, alone=not shard))
         devices = [group.device] if group.device.type == "cuda" else []

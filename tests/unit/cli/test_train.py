@@ -99,11 +99,12 @@ def test_processes_start_again_for_memory_alone(
 def test_sharding_where_torch_cannot(
     vitral: Vitral,
     launched: list[list[str]],
+    photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     more: list[str],
 ) -> None:
-    """Said before the images are looked for, let alone read."""
+    """The command says it before it looks for images; Python, before a folder is made."""
     monkeypatch.setattr(torch.cpu.Stream, "record_event", None, raising=False)
     monkeypatch.delattr(torch.cpu.Stream, "record_event")
     words = ["--shard", "--device", "cpu", *more]
@@ -112,4 +113,5 @@ def test_sharding_where_torch_cannot(
     assert "Leave --shard out" in err
     assert not launched and not (tmp_path / "run").exists()
     with pytest.raises(MachineError, match="Leave --shard out"):
-        plan.train(str(tmp_path / "absent"), shard=True, device="cpu")
+        plan.train(photos, size=32, shard=True, device="cpu", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
