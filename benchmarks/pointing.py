@@ -19,6 +19,7 @@ when the default points worse than another method or below the goal (in per cent
 """
 
 import argparse
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ import vitral
 from record import write
 from vitral.data.shapes import KINDS, draw
 from vitral.evaluation import wilson
-from vitral.explanation import explain
+from vitral.explanation import balanced_gradient, explain
 from vitral.explanation.attention import readout, rollout, to_patches
 from vitral.explanation.faithfulness import faithfulness
 from vitral.explanation.request import ExplainRequest, Method
@@ -45,6 +46,10 @@ from vitral.specs import ImageSpec
 
 METHODS = (
     "occlusion (default)",
+    "balanced gradient",
+    "gradient x input",
+    "value paths alone (LibraGrad)",
+    "LeGrad",
     "relevance",
     "rollout",
     "rollout without residual",
@@ -58,8 +63,9 @@ INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
 def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
     """(B, rows, columns), or (B, H, W) from the package: at least 0."""
     match method:
-        case "occlusion (default)" | "relevance":
-            chosen: Method | None = "relevance" if method == "relevance" else None
+        case "occlusion (default)" | "relevance" | "balanced gradient":
+            named: dict[str, Method] = {"relevance": "relevance", "balanced gradient": "gradient"}
+            chosen = named.get(method)
             request = ExplainRequest(method=chosen, steps=0, details=False)
             explanations = explain(model, images, spec, KINDS, request)
             return torch.stack([torch.as_tensor(each.heatmap) for each in explanations])
@@ -71,11 +77,69 @@ def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSp
             rows = blocks[-1].mean(1) if raw else rollout(blocks, method == "rollout")
             read = readout(model.spec, grid, weights, None)
             return to_patches(rows, read, grid, model.spec.prefix)
+        case "gradient x input" | "value paths alone (LibraGrad)":
+            with changed(method):
+                amounts = balanced_gradient.balanced_gradient(model, images, targets)
+            return as_map(model, amounts.clamp(min=0))
+        case "LeGrad":
+            return legrad(model, images, targets)
         case "GradCAM, last norm1" if INSTALLED:
             return packaged(model, images, targets)
         case "GradCAM, last norm1":
             return grad_cam(model, images, targets)
     raise ValueError(method)
+
+
+@contextlib.contextmanager
+def changed(method: str) -> Iterator[None]:
+    """The same gradient with other rules: none, or attention held fixed (Mehri et al. 2024)."""
+    parts = (balanced_gradient._block, balanced_gradient._halved, balanced_gradient._attention)
+    if method == "gradient x input":
+        balanced_gradient._block = lambda block, x, context: block(x, context)
+    else:
+        balanced_gradient._attention = values_alone
+    try:
+        yield
+    finally:
+        block, halved, attention = parts
+        balanced_gradient._block = block
+        balanced_gradient._halved = halved
+        balanced_gradient._attention = attention
+
+
+def values_alone(attention: Any, x: Tensor, context: Any) -> Tensor:
+    """Attention of which the weights are held fixed."""
+    q, k, v = attention.project(x, context)
+    weights = attention.softmax(q, k, context).detach()
+    return attention.out((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+def legrad(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
+    """LeGrad (Bousselham et al. 2024): relu of each layer's gradient along its attention.
+
+    The score of each layer is the class read from its tokens by the head; averaged over heads,
+    queries and layers.
+    """
+    embedded = model.embed(images, any_size=True)
+    x = embedded.tokens.detach()
+    total = torch.zeros(x.shape[:2])
+    after: list[Tensor] = []
+    for block in model.blocks:
+        kept: list[Tensor] = []
+        with torch.enable_grad():
+            y = block(x.requires_grad_(True), embedded.context, kept)
+            logits = model.logits_from_tokens(*after, y)
+            chosen = logits.gather(1, targets[:, None]).sum()
+        (slope,) = torch.autograd.grad(chosen, [kept[0]])
+        total += slope.clamp(min=0).mean(dim=(1, 2))
+        x = y.detach()
+        after.append(x)
+    return as_map(model, total)
+
+
+def as_map(model: ViT, amounts: Tensor) -> Tensor:
+    """(B, T) to (B, rows, columns)."""
+    return amounts[:, model.spec.prefix :].unflatten(1, model.spec.grid)
 
 
 def as_channels(model: ViT, tokens: Tensor) -> Tensor:

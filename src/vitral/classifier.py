@@ -471,6 +471,7 @@ class Classifier:
             self.classes,
             request,
             logits=None if logits is None else torch.from_numpy(logits),
+            engine=self.engine,
         )
         return [
             replace(each, path=name, answer=answer)

@@ -88,7 +88,7 @@ def test_without_images_the_model_is_explained(
         (["--query", "5,1"], 2, "rows are 1 to 4 and columns 1 to 4"),
         (["--query", "one"], 2, "ROW,COLUMN like 3,5, not 'one'"),
         (["--class", "z"], 2, "its classes are arrow, crescent"),
-        (["--method", "cam"], 2, "occlusion, relevance, rollout, attention"),
+        (["--method", "cam"], 2, "occlusion, gradient, relevance, rollout, attention"),
         (["--data", "digits"], 2, "leave it or the images out"),
         (["--out", "x.jpg"], 2, ".png or .svg"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,7 @@ MAX_IMAGES = 128  # images for the attention distance, as in the paper's figure 
 
 Method = Annotated[
     str | None,
-    typer.Option(help="occlusion (default), relevance (quick), rollout, attention (of a layer)."),
+    typer.Option(help="occlusion (default), gradient, relevance, rollout, attention (a layer)."),
 ]
 Query = Annotated[
     str | None, typer.Option(help="Whose attention: cls, or a patch ROW,COLUMN from 1,1.")
@@ -69,6 +70,9 @@ def explain(
     device: Device = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
+    fast: Annotated[
+        bool, typer.Option("--fast", help="By balanced gradient alone, without the test.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which patches the answer needs, and test whether that is true.
@@ -84,6 +88,8 @@ def explain(
     request = ExplainRequest(
         method=named, target=target, query=_query(query), layer=layer, head=head
     )
+    if fast:
+        request = _fast(request)
     files = list(dict.fromkeys(find_images(images or [])))
     refuse_overwrite(files, out_)
     one = len(files) == 1 and files == images  # named by itself, not found in a folder
@@ -105,6 +111,13 @@ def explain(
         print_lines(f"written: {name}" for name in results["written"])
     elif one:
         _print_answer(results["results"][0])
+
+
+def _fast(request: ExplainRequest) -> ExplainRequest:
+    """Ask for the map alone, in one pass forward and back; UsageError beside another method."""
+    if request.method not in (None, "gradient") or request.query or request.layer or request.head:
+        raise UsageError("--fast is the method gradient: leave --method and what goes with it out.")
+    return replace(request, method="gradient", steps=0, details=False)
 
 
 def _check_place(target: Path, *, one: bool) -> None:

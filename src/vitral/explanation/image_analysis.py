@@ -7,7 +7,7 @@ for explanation in explain(model, images, classes=card.classes):
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitral.engines.base import Engine
 from vitral.errors import UsageError
 from vitral.explanation.attention import normalised_map, readout, rollout, to_patches
+from vitral.explanation.balanced_gradient import balanced_gradient
 from vitral.explanation.faithfulness import faithfulness
 from vitral.explanation.figures import details
 from vitral.explanation.findings import Faithfulness, Findings, Internals, Numbers
@@ -61,11 +63,12 @@ def explain(
     request: ExplainRequest | None = None,
     *,
     logits: Tensor | None = None,
+    engine: Engine | None = None,
 ) -> list[Explanation]:
     """Explain each image: which patches the answer needs, and is that so.
 
-    Computed in float32, in parts that bound the memory; the network's mode and gradients stay as
-    they were.
+    Computed in float32 (masked images in the engine's precision), in parts that bound the memory;
+    the network's mode and gradients stay as they were.
 
     Args:
         model: a vision transformer, a hybrid, or a ResNet (BiT), whose patches are the cells of
@@ -77,6 +80,8 @@ def explain(
         logits: float (B, K) that the images were answered by, which another precision or engine
             may have computed: the probabilities shown and the class explained follow from them.
             Default: the network's own.
+        engine: computes masked images of the network's own size in its place, since most of the
+            time goes there.
 
     Raises ModelError for what the network has not (attention, a class token, a head), UsageError
     for a class, layer, head or patch that does not exist.
@@ -99,12 +104,18 @@ def explain(
     normalised = image_spec or ImageSpec()
     parts = images.split(count)
     answered = [None] * len(parts) if logits is None else logits.to(images.device).split(count)
+    scorer = None if engine is None or tuple(images.shape[2:]) != spec.size else _scorer(engine)
     with evaluating(model), torch.autocast(images.device.type, enabled=False):
         return [
             one
             for part, given in zip(parts, answered, strict=True)
-            for one in _explain_part(model, part, given, normalised, names, resolved)
+            for one in _explain_part(model, part, given, normalised, names, resolved, scorer)
         ]
+
+
+def _scorer(engine: Engine) -> Callable[[Tensor], Tensor]:
+    """The logits of an engine as tensors."""
+    return lambda images: torch.from_numpy(engine.logits(images))
 
 
 def _explain_part(
@@ -114,41 +125,35 @@ def _explain_part(
     image_spec: ImageSpec,
     names: tuple[str, ...],
     request: ExplainRequest,
+    scorer: Callable[[Tensor], Tensor] | None,
 ) -> Iterator[Explanation]:
     spec = model.spec
     grid = spec.grid_at((images.shape[2], images.shape[3]))
-    of_class = request.method in ("occlusion", "relevance")
-    needs_gradient = bool(spec.classes) and (request.details or of_class)
-    relevances = None
-    # the images ask for a gradient, since no parameter may: of a frozen network there is one, too
-    with torch.set_grad_enabled(needs_gradient):
-        inputs = images.detach().clone().requires_grad_(needs_gradient)
-        logits, weights = model.forward_with_attention(inputs, any_size=True)
-        answered = logits.detach() if answered is None else answered
-        targets = _targets(answered, names, request)
-        if needs_gradient:
-            read = readout(spec, grid, weights, None)
-            per_token = relevance(spec, logits, weights, targets, read)
-            relevances = normalised_map(per_token, grid, spec.prefix)
-    weights = [block.detach() for block in weights]
+    seen = _seen(model, images, answered, names, request)
+    weights = seen.weights
+    relevances = seen.relevances
+    targets = seen.targets
     occlusions = None
     if relevances is not None and (request.details or request.method == "occlusion"):
-        occlusions = occlusion(model, images, targets, relevances, request)
+        occlusions = occlusion(model, images, targets, relevances, request, scorer)
     match request.method:
         case "occlusion" if occlusions is not None:
             heatmaps = occlusions
         case "relevance" if relevances is not None:
             heatmaps = relevances
+        case "gradient":
+            per_token = balanced_gradient(model, images, targets).clamp(min=0)
+            heatmaps = normalised_map(per_token, grid, spec.prefix)
         case _:
             heatmaps = _attention_heatmaps(spec, grid, weights, request)
     tests: Sequence[Faithfulness | None] = [None] * len(images)
     if request.steps and spec.classes:
-        tests = faithfulness(model, images, heatmaps, targets, request)
+        tests = faithfulness(model, images, heatmaps, targets, request, scorer)
     internals: Sequence[Internals | None] = [None] * len(images)
     if request.details:
         internals = _internals(model, images, weights, occlusions, relevances, request)
     pictures = as_pictures(images, image_spec)
-    probabilities = request.task.probabilities(answered[:, : spec.classes].float().cpu())
+    probabilities = request.task.probabilities(seen.answered[:, : spec.classes].float().cpu())
     for i, picture in enumerate(pictures):
         yield Explanation(
             picture=picture,
@@ -165,6 +170,52 @@ def _explain_part(
             faithfulness=tests[i],
             internals=internals[i],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One look at images: what they were answered, the classes to explain, and attention.
+
+    Attributes:
+        answered: (B, classes); targets: int64 (B,).
+        weights: attention of each block; [] where nobody asks for it.
+        relevances: (B, rows, columns), where they were asked for.
+    """
+
+    answered: Tensor
+    targets: Tensor
+    weights: list[Tensor]
+    relevances: Tensor | None = None
+
+
+def _seen(
+    model: ViT,
+    images: Tensor,
+    answered: Tensor | None,
+    names: tuple[str, ...],
+    request: ExplainRequest,
+) -> _Seen:
+    spec = model.spec
+    if request.method == "gradient" and not request.details:  # in as few passes as can be
+        if answered is None:
+            with torch.no_grad():
+                answered = model(images, any_size=True)
+        return _Seen(answered, _targets(answered, names, request), [])
+    of_class = request.method in ("occlusion", "relevance")
+    needs_gradient = bool(spec.classes) and (request.details or of_class)
+    # the images ask for a gradient, since no parameter may: of a frozen network there is one, too
+    with torch.set_grad_enabled(needs_gradient):
+        inputs = images.detach().clone().requires_grad_(needs_gradient)
+        logits, weights = model.forward_with_attention(inputs, any_size=True)
+        answered = logits.detach() if answered is None else answered
+        targets = _targets(answered, names, request)
+        relevances = None
+        if needs_gradient:
+            grid = spec.grid_at((images.shape[2], images.shape[3]))
+            read = readout(spec, grid, weights, None)
+            per_token = relevance(spec, logits, weights, targets, read)
+            relevances = normalised_map(per_token, grid, spec.prefix)
+    return _Seen(answered, targets, [block.detach() for block in weights], relevances)
 
 
 def _attention_heatmaps(
@@ -198,8 +249,10 @@ def _internals(
     rolled_maps = to_patches(rolled, read, grid, spec.prefix)
     no_residual_maps = to_patches(no_residual, read, grid, spec.prefix)
     attention_maps = to_patches(torch.stack(blocks, dim=1), read, grid, spec.prefix)
-    norms, cosines = norms_and_cosines(model, images, layer)
-    layer_logits = logit_lens(model, images)[..., : spec.classes]
+    with torch.no_grad():
+        entered = model.features(images, range(spec.depth + 1), any_size=True)
+    norms, cosines = norms_and_cosines(model, entered, layer)
+    layer_logits = logit_lens(model, entered)[..., : spec.classes]
     return [
         Internals(
             attention=np.stack([_numbers(block[i]) for block in blocks]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ def masked_log_probs(
     shown: Tensor,
     targets: Tensor,
     request: ExplainRequest,
+    logits_of: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Score a class while patches are hidden under the mean colour of their image.
 
@@ -29,6 +32,7 @@ def masked_log_probs(
         shown: bool (n, rows, columns), the patches that stay.
         targets: int64 (B,), the class to score in each image.
         request: its task says how logits become probabilities.
+        logits_of: computes logits of images in the model's place, such as a faster engine.
 
     Returns log-probabilities (n,), float32 on the CPU, computed in batches that bound the memory.
     """
@@ -43,7 +47,8 @@ def masked_log_probs(
         for part_owners, masks in zip(owners.split(count), shown.split(count), strict=True):
             owner = part_owners.to(images.device)
             pixels = masks.to(images.device)[:, row][:, :, column][:, None]
-            logits = model(torch.where(pixels, images[owner], mean[owner]), any_size=True)
+            hidden = torch.where(pixels, images[owner], mean[owner])
+            logits = model(hidden, any_size=True) if logits_of is None else logits_of(hidden)
             scores = request.task.log_probabilities(logits)
             log_probs.append(scores.gather(1, targets.to(scores.device)[owner, None])[:, 0].cpu())
     return torch.cat(log_probs)

@@ -5,6 +5,8 @@ Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks" (ECCV 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,12 @@ _WINDOWS = 8  # along the longer side of a grid of more than 8² patches
 
 
 def occlusion(
-    model: ViT, images: Tensor, targets: Tensor, relevance: Tensor, request: ExplainRequest
+    model: ViT,
+    images: Tensor,
+    targets: Tensor,
+    relevance: Tensor,
+    request: ExplainRequest,
+    logits_of: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Measure how much of the log-probability of a class each patch holds up.
 
@@ -37,6 +44,7 @@ def occlusion(
         targets: int64 (B,), the class to score in each image.
         relevance: (B, rows, columns), at least 0; decides within a window.
         request: its task says how logits become probabilities.
+        logits_of: computes logits in the model's place, in float32 too: falls are small.
 
     Returns (B, rows, columns), summing to 1, on the device of `relevance`.
     """
@@ -46,7 +54,7 @@ def occlusion(
     shown = torch.cat([torch.ones(1, *grid, dtype=torch.bool), ~hidden])  # the whole image first
     owners = torch.arange(len(images)).repeat_interleave(len(shown))
     masks = shown.repeat(len(images), 1, 1)
-    scores = masked_log_probs(model, images, owners, masks, targets, request)
+    scores = masked_log_probs(model, images, owners, masks, targets, request, logits_of)
     scores = scores.unflatten(0, (len(images), len(shown)))
     falls = scores[:, :1] - scores[:, 1:]
     falls = torch.where(falls > _ROUNDING, falls, 0).to(device)

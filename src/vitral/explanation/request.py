@@ -14,7 +14,7 @@ from vitral.specs import ModelSpec
 from vitral.specs.task import Task
 from vitral.wording import listed
 
-Method = Literal["occlusion", "relevance", "rollout", "attention"]
+Method = Literal["occlusion", "gradient", "relevance", "rollout", "attention"]
 Query = Literal["cls"] | tuple[int, int]
 
 
@@ -24,7 +24,8 @@ class ExplainRequest:
 
     Attributes:
         method: "occlusion" (how much hiding a patch lowers one class, in up to 64 forward
-            passes), "relevance" (gradient × attention for one class, in one pass forward and
+            passes), "gradient" (balanced gradient for one class, in one pass forward and back),
+            "relevance" (gradient × attention for one class, in one pass forward and
             back), "rollout" (attention of all blocks together) or "attention" (of one layer). None
             is "attention" where a query, a layer or a head is named, and otherwise "occlusion"
             ("rollout" without a head).
@@ -63,7 +64,12 @@ class ExplainRequest:
                 "This model is a ResNet without a transformer, so it has no attention; "
                 "method occlusion or relevance explains the answer of its head."
             )
-        if method in ("occlusion", "relevance") and not spec.classes:
+        if method == "gradient" and not spec.depth:
+            raise ModelError(
+                "This model is a ResNet without a transformer, so it has no tokens that a gradient "
+                "could be read along; method occlusion or relevance explains its answer."
+            )
+        if method in ("occlusion", "gradient", "relevance") and not spec.classes:
             raise ModelError(
                 "This model has no head, so no class to explain; use method rollout or attention."
             )
@@ -71,7 +77,7 @@ class ExplainRequest:
             raise UsageError(
                 f"{method} reads all layers and heads; to see one, use method attention."
             )
-        if method in ("occlusion", "relevance") and self.query is not None:
+        if method in ("occlusion", "gradient", "relevance") and self.query is not None:
             raise UsageError(
                 f"{method} is read from the answer; a query goes with method attention or rollout."
             )

@@ -81,7 +81,7 @@ class Attention(nn.Module):
         """
         q, k, v = self.project(x, context)
         if attention_out is not None:  # a fused kernel keeps no softmax to differentiate by
-            weights = self._softmax(q, k, context)
+            weights = self.softmax(q, k, context)
             attention_out.append(weights)
             mixed = weights.to(v.dtype) @ v
         else:
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         `position_context(spec, grid, tokens)`.
         """
         q, k, _ = self.project(x, context)
-        return self._softmax(q, k, context)
+        return self.softmax(q, k, context)
 
     def project(
         self, x: Tensor, context: PositionContext | None = None
@@ -115,7 +115,8 @@ class Attention(nn.Module):
         q, k = rotate_queries_and_keys(self.positions, q, k, context)
         return q, k, v
 
-    def _softmax(self, q: Tensor, k: Tensor, context: PositionContext | None) -> Tensor:
+    def softmax(self, q: Tensor, k: Tensor, context: PositionContext | None) -> Tensor:
+        """Return A of queries and keys, (B, heads, T, T), in float32 or better."""
         bias = self._bias(q, context)
         precise = torch.promote_types(q.dtype, torch.float32)
         with torch.autocast(q.device.type, enabled=False):  # as the fused kernels accumulate

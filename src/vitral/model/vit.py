@@ -1,6 +1,6 @@
 """The Vision Transformer of the paper (equations 1 to 4), its hybrids, and ways to look inside.
 
-Read `ViT._embed` (images become tokens, equation 1), `_encode` (the blocks, equations 2 and 3) and
+Read `ViT.embed` (images become tokens, equation 1), `_encode` (the blocks, equations 2 and 3) and
 `_head_inputs` (what the heads read, equation 4); the public methods put them together.
 """
 
@@ -170,7 +170,7 @@ class ViT(nn.Module):
         the logarithm of their deviation after three quarters of the blocks, and after the last:
         (B, read width + 6 width).
         """
-        embedded = self._embed(images, any_size=False)
+        embedded = self.embed(images, any_size=False)
         late = (round(0.75 * self.spec.depth), self.spec.depth)
         merging = self._merging()
         tokens, entered = self._encode(embedded, {*self._read_blocks, *late}, merging=merging)
@@ -199,7 +199,7 @@ class ViT(nn.Module):
         """
         if unknown := sorted(set(blocks) - set(range(self.spec.depth + 1))):
             raise ModelError(f"Blocks are 0 to {self.spec.depth}; there is no {unknown[0]}.")
-        embedded = self._embed(images, any_size)
+        embedded = self.embed(images, any_size)
         tokens, entered = self._encode(embedded, blocks)
         if self.spec.pool_norm == "before" or self.spec.pool == "cls":
             tokens = self.norm(tokens)
@@ -225,7 +225,7 @@ class ViT(nn.Module):
         In training, `corruption` changes what the network sees of them and `samples` says which
         samples of their step the images are. Patches are never dropped here.
         """
-        embedded = self._embed(images, any_size=False, corruption=corruption)
+        embedded = self.embed(images, any_size=False, corruption=corruption)
         tokens, _ = self._encode(embedded, samples=samples)
         normed: Tensor = self.norm(tokens[:, self.spec.prefix :])
         return normed
@@ -294,10 +294,10 @@ class ViT(nn.Module):
         assert isinstance(block, Block)
         return block.attention, block.norm1(entered)
 
-    def _embed(
+    def embed(
         self, images: Tensor, any_size: bool, corruption: PatchCorruption | None = None
     ) -> Embedded:
-        """Equation 1: z_0 = [x_class; x_p^1 E; ...; x_p^N E] + E_pos."""
+        """Make tokens of images, equation 1: z_0 = [x_class; x_p^1 E; ...; x_p^N E] + E_pos."""
         self.spec.check_images(images.shape, any_size)
         maps = self.patches(self.stem(images))
         grid = (maps.shape[2], maps.shape[3])
@@ -371,7 +371,7 @@ class ViT(nn.Module):
         samples: StepSamples | None = None,
     ) -> tuple[Tensor, ...]:
         """What each head reads of images."""
-        embedded = self._embed(images, any_size)
+        embedded = self.embed(images, any_size)
         if self.training and self.dropouts.patch_dropout:
             embedded = self._without_some_patches(embedded, samples)
         return self._read_embedded(embedded, attention_out, samples)

@@ -90,6 +90,7 @@ QUESTIONS: dict[str, tuple[Callable[..., Any], set[str], Mapping[str, str], Mapp
             "images": "Classifier.explain takes one, as `image`; explain_files takes many",
             "out": "Explanation.save writes it",
             "data": "without images: vitral.explanation.explain_model",
+            "fast": "ExplainRequest(method=gradient, steps=0, details=False)",
             "as_json": PRINTED,
         },
         {

@@ -6,6 +6,11 @@ from networks import STEM, pictures, randomised, tiny
 
 from vitral.explanation.logit_lens import logit_lens, norms_and_cosines
 
+
+def every_block(model, images):
+    return model.features(images, range(model.spec.depth + 1), any_size=True)
+
+
 KINDS = [
     {},
     {"distillation_token": True, "registers": 1},
@@ -21,7 +26,7 @@ KINDS = [
 def test_the_last_row_is_the_answer(changes):
     spec = tiny(depth=3, **changes)
     model, images = randomised(spec), pictures(spec)
-    found = logit_lens(model, images)
+    found = logit_lens(model, every_block(model, images))
     assert found.shape == (2, 4, 5)
     torch.testing.assert_close(found[:, -1], model(images).detach())
     assert not torch.allclose(found[:, 0], found[:, -1])
@@ -30,7 +35,7 @@ def test_the_last_row_is_the_answer(changes):
 def test_a_row_is_what_a_shallower_network_answers():
     spec = tiny(depth=3)
     model, images = randomised(spec), pictures(spec)
-    found = logit_lens(model, images)
+    found = logit_lens(model, every_block(model, images))
     for depth in (2, 1, 0):
         del model.blocks[depth]
         model.spec = tiny(depth=max(depth, 1))
@@ -40,7 +45,7 @@ def test_a_row_is_what_a_shallower_network_answers():
 def test_lengths_and_angles_by_hand():
     spec = tiny(registers=1)
     model, images = randomised(spec), pictures(spec)
-    norms, cosines = norms_and_cosines(model, images, 2)
+    norms, cosines = norms_and_cosines(model, every_block(model, images), 2)
     assert norms.shape == (2, 3, 2, 4, spec.tokens)
     q, k, v = model.queries_keys_values(images, 0)
     for part, found in zip((q, k, v), norms[:, :, 0].unbind(1), strict=True):

@@ -108,7 +108,7 @@ def test_the_one_patch_that_matters_is_found(changes, place):
     assert found.heatmap.max() > 0.95
     test = found.faithfulness
     # in random orders the one patch is as likely anywhere, the first place is 1.7 deviations out
-    assert min(test.deletion_score, test.insertion_score) > 1.2 * test.random_spread
+    assert min(test.deletion_score, test.insertion_score) > 1.1 * test.random_spread
 
 
 class Sum(nn.Module):

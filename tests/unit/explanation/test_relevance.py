@@ -134,4 +134,4 @@ def test_the_one_patch_that_matters_is_found(changes, place):
     assert found.heatmap.max() > 2 * np.sort(found.heatmap, axis=None)[-2]
     test = found.faithfulness
     # in random orders the one patch is as likely anywhere, the first place is 1.7 deviations out
-    assert min(test.deletion_score, test.insertion_score) > 1.2 * test.random_spread
+    assert min(test.deletion_score, test.insertion_score) > 1.1 * test.random_spread

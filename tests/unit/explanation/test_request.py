@@ -58,7 +58,7 @@ def test_a_resnet_answers_but_has_no_attention():
         (
             ExplainRequest(method="cam"),
             UsageError,
-            "one of occlusion, relevance, rollout, attention",
+            "one of occlusion, gradient, relevance, rollout, attention",
         ),
         (ExplainRequest(method="rollout", layer=1), UsageError, "rollout reads all layers"),
         (

@@ -21,7 +21,7 @@ def test_they_are_what_the_head_reads_and_statistics_of_the_patches(name: str) -
         assert detector_features.shape == (2, spec.read_width + 6 * spec.width)
         late = round(0.75 * spec.depth)
         entered = model.features(images, [late, spec.depth]).per_block
-        first = model._embed(images, any_size=False).tokens
+        first = model.embed(images, any_size=False).tokens
     expected = []
     for tokens, scale in ((first, torch.clone), *((x, torch.log) for x in entered.values())):
         deviation, mean = torch.std_mean(tokens[:, spec.prefix :], dim=1, correction=0)

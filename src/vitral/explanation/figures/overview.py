@@ -73,11 +73,13 @@ def draw(findings: Findings, kind: Kind) -> Canvas:
 def title_of(findings: Findings, kind: Kind) -> tuple[str, str]:
     """Say what the map shows: a heading and a note."""
     match findings.method:
-        case "occlusion" | "relevance" as method if findings.target is not None:
+        case "occlusion" | "gradient" | "relevance" as method if findings.target is not None:
             index = findings.classes.index(findings.target)
             name = fonts.class_label(findings.classes, index, kind)
             if method == "occlusion":
                 return "What the answer needs", f"how far hiding it lowers log p of {name}"
+            if method == "gradient":
+                return "What spoke for it", f"balanced gradient for {name}"
             return "What spoke for it", f"gradient × attention for {name}"
         case "attention":
             head = "mean of heads" if findings.head is None else f"head {findings.head}"
