@@ -137,7 +137,7 @@ def training_lines(content: dict[str, Any]) -> list[str]:
     """The section of training.py: every library at its settings, Vitral's best beside its best."""
     settings = content["figures"]["settings"]
     rows = content["figures"]["rows"]
-    titles = list(next(iter(rows.values()))["seconds"])
+    titles = list(dict.fromkeys(title for row in rows.values() for title in row["seconds"]))
     lines = [
         f"### A training step of {settings['model']} beside others",
         "",
@@ -148,7 +148,8 @@ def training_lines(content: dict[str, Any]) -> list[str]:
     ]
     for library, row in rows.items():
         low, high = row["quartiles"]
-        cells = [library, *(seconds(row["seconds"][title]) for title in titles)]
+        taken = row["seconds"]
+        cells = [library, *(seconds(taken[title]) if title in taken else "" for title in titles)]
         cells += [f"{row['images_per_second']:.1f}"]
         cells += [f"{row['vitral_ratio']:.3f} ({low:.3f} to {high:.3f})"]
         lines.append(f"| {' | '.join(cells)} |")

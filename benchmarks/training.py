@@ -5,11 +5,12 @@
 
 Whole steps, forward to AdamW, with ready images: Vitral's by the `step` of its own loop, which also
 normalises the pixels and reads loss and accuracy. Each library in float32 and under bfloat16's
-autocast, and with --compile by torch's compiler too; its best setting is the one whose median is
-smallest. One call each in turn, in another order every round; a ratio is Vitral's best over theirs
-in the same round, with its median and quartiles: below 1 Vitral is faster. vit-pytorch has no bias
-of q, k and v, and is compared with Vitral's network without one. Writes
-benchmarks/results/NAME.json.
+autocast, timm and transformers with attention by torch's fused kernel and written out, and with
+--compile all of it by torch's compiler too; a best setting is the one whose median is smallest.
+One call each in turn, in another order every round; a ratio is Vitral's best over theirs in the
+same round, with its median and quartiles: below 1 Vitral is faster. vit-pytorch has no bias of q, k
+and v, and is compared with Vitral's network without one. Sixteen networks with their optimizers
+are in memory at once, of S/16 6 GB. Writes benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -17,11 +18,12 @@ import importlib.util
 import random
 import time
 from dataclasses import replace
-from importlib import metadata
+from importlib import import_module, metadata
 from statistics import median, quantiles
 from typing import Any
 
 import torch
+from torch import nn
 
 from forward import OURS, PEERS, TIMM, peer
 from record import write
@@ -49,12 +51,28 @@ def steps_of(
                     own, arguments.batch, precision=precision, device=device, compiles=compiles
                 )
             for library in arguments.peers:
-                network = peer(library, name, spec)
-                if compiles:
-                    network.compile()
-                found[library, setting] = step_of(
-                    network, spec, arguments.batch, precision=precision, device=device
-                )
+                for suffix, network in networks_of(library, name, spec).items():
+                    if compiles:
+                        network.compile()
+                    found[library, setting + suffix] = step_of(
+                        network, spec, arguments.batch, precision=precision, device=device
+                    )
+    return found
+
+
+def networks_of(library: str, name: str, spec: ModelSpec) -> dict[str, nn.Module]:
+    """A library's network as it comes, and with attention written out where it lets one choose."""
+    found = {"": peer(library, name, spec)}
+    match library:
+        case "timm":
+            layers = import_module("timm.layers")
+            layers.set_fused_attn(False)
+            found[" written out"] = peer(library, name, spec)
+            layers.set_fused_attn(True)
+        case "transformers":
+            eager: Any = peer(library, name, spec)
+            eager.set_attn_implementation("eager")
+            found[" written out"] = eager
     return found
 
 
