@@ -19,7 +19,6 @@ when the default points worse than another method or below the goal (in per cent
 """
 
 import argparse
-import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ import vitral
 from record import write
 from vitral.data.shapes import KINDS, draw
 from vitral.evaluation import wilson
-from vitral.explanation import balanced_gradient, explain
+from vitral.explanation import explain
 from vitral.explanation.attention import readout, rollout, to_patches
 from vitral.explanation.faithfulness import faithfulness
 from vitral.explanation.request import ExplainRequest, Method
@@ -46,9 +45,8 @@ from vitral.specs import ImageSpec
 
 METHODS = (
     "occlusion (default)",
-    "balanced gradient",
+    "integrated gradients (--fast)",
     "gradient x input",
-    "value paths alone (LibraGrad)",
     "LeGrad",
     "relevance",
     "rollout",
@@ -63,9 +61,9 @@ INSTALLED = importlib.util.find_spec("pytorch_grad_cam") is not None
 def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSpec) -> Tensor:
     """(B, rows, columns), or (B, H, W) from the package: at least 0."""
     match method:
-        case "occlusion (default)" | "relevance" | "balanced gradient":
-            named: dict[str, Method] = {"relevance": "relevance", "balanced gradient": "gradient"}
-            chosen = named.get(method)
+        case "occlusion (default)" | "relevance" | "integrated gradients (--fast)":
+            named: dict[str, Method] = {"relevance": "relevance"}
+            chosen = named.get(method) or ("gradient" if method.startswith("int") else None)
             request = ExplainRequest(method=chosen, steps=0, details=False)
             explanations = explain(model, images, spec, KINDS, request)
             return torch.stack([torch.as_tensor(each.heatmap) for each in explanations])
@@ -77,10 +75,8 @@ def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSp
             rows = blocks[-1].mean(1) if raw else rollout(blocks, method == "rollout")
             read = readout(model.spec, grid, weights, None)
             return to_patches(rows, read, grid, model.spec.prefix)
-        case "gradient x input" | "value paths alone (LibraGrad)":
-            with changed(method):
-                amounts = balanced_gradient.balanced_gradient(model, images, targets)
-            return as_map(model, amounts.clamp(min=0))
+        case "gradient x input":
+            return gradient_times_input(model, images, targets)
         case "LeGrad":
             return legrad(model, images, targets)
         case "GradCAM, last norm1" if INSTALLED:
@@ -90,28 +86,13 @@ def maps(method: str, model: ViT, images: Tensor, targets: Tensor, spec: ImageSp
     raise ValueError(method)
 
 
-@contextlib.contextmanager
-def changed(method: str) -> Iterator[None]:
-    """The same gradient with other rules: none, or attention held fixed (Mehri et al. 2024)."""
-    parts = (balanced_gradient._block, balanced_gradient._halved, balanced_gradient._attention)
-    if method == "gradient x input":
-        balanced_gradient._block = lambda block, x, context: block(x, context)
-    else:
-        balanced_gradient._attention = values_alone
-    try:
-        yield
-    finally:
-        block, halved, attention = parts
-        balanced_gradient._block = block
-        balanced_gradient._halved = halved
-        balanced_gradient._attention = attention
-
-
-def values_alone(attention: Any, x: Tensor, context: Any) -> Tensor:
-    """Attention of which the weights are held fixed."""
-    q, k, v = attention.project(x, context)
-    weights = attention.softmax(q, k, context).detach()
-    return attention.out((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+def gradient_times_input(model: ViT, images: Tensor, targets: Tensor) -> Tensor:
+    """The positive part of the gradient times the image less its mean colour, by patches."""
+    asked = images.clone().requires_grad_(True)
+    chosen = model(asked).gather(1, targets[:, None]).sum()
+    (slope,) = torch.autograd.grad(chosen, [asked])
+    amounts = (slope * (images - images.mean(dim=(2, 3), keepdim=True))).sum(1, keepdim=True)
+    return F.adaptive_avg_pool2d(amounts, model.spec.grid)[:, 0].clamp(min=0)
 
 
 def legrad(model: ViT, images: Tensor, targets: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def explain(
     engine: Engine = "auto",
     precision: Precision = "auto",
     fast: Annotated[
-        bool, typer.Option("--fast", help="By balanced gradient alone, without the test.")
+        bool, typer.Option("--fast", help="By integrated gradients alone, without the test.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +114,7 @@ def explain(
 
 
 def _fast(request: ExplainRequest) -> ExplainRequest:
-    """Ask for the map alone, in one pass forward and back; UsageError beside another method."""
+    """Ask for the map alone, in three passes forward and back; UsageError beside another method."""
     if request.method not in (None, "gradient") or request.query or request.layer or request.head:
         raise UsageError("--fast is the method gradient: leave --method and what goes with it out.")
     return replace(request, method="gradient", steps=0, details=False)

@@ -9,6 +9,7 @@ by 2026.4.1 it gives other means over the patches.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,9 @@ def _compile(graph: Any, outputs: tuple[int, ...], goal: str, precision: str) ->
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": goal,
     }
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):  # the share of one of several processes
+        settings["INFERENCE_NUM_THREADS"] = int(threads)
     if goal == "THROUGHPUT":  # more groups than images would leave cores idle
         settings["PERFORMANCE_HINT_NUM_REQUESTS"] = GROUPS
     compiled = openvino.Core().compile_model(chosen, "CPU", settings)

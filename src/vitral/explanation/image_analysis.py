@@ -19,10 +19,10 @@ from torch import Tensor
 from vitral.engines.base import Engine
 from vitral.errors import UsageError
 from vitral.explanation.attention import normalised_map, readout, rollout, to_patches
-from vitral.explanation.balanced_gradient import balanced_gradient
 from vitral.explanation.faithfulness import faithfulness
 from vitral.explanation.figures import details
 from vitral.explanation.findings import Faithfulness, Findings, Internals, Numbers
+from vitral.explanation.integrated_gradients import integrated_gradients
 from vitral.explanation.logit_lens import logit_lens, norms_and_cosines
 from vitral.explanation.occlusion import occlusion
 from vitral.explanation.relevance import relevance
@@ -142,8 +142,8 @@ def _explain_part(
         case "relevance" if relevances is not None:
             heatmaps = relevances
         case "gradient":
-            per_token = balanced_gradient(model, images, targets).clamp(min=0)
-            heatmaps = normalised_map(per_token, grid, spec.prefix)
+            amounts = integrated_gradients(model, images, targets, grid).clamp(min=0)
+            heatmaps = normalised_map(amounts.flatten(1), grid, 0)
         case _:
             heatmaps = _attention_heatmaps(spec, grid, weights, request)
     tests: Sequence[Faithfulness | None] = [None] * len(images)

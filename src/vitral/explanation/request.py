@@ -24,7 +24,7 @@ class ExplainRequest:
 
     Attributes:
         method: "occlusion" (how much hiding a patch lowers one class, in up to 64 forward
-            passes), "gradient" (balanced gradient for one class, in one pass forward and back),
+            passes), "gradient" (integrated gradients for one class, three passes forward and back),
             "relevance" (gradient × attention for one class, in one pass forward and
             back), "rollout" (attention of all blocks together) or "attention" (of one layer). None
             is "attention" where a query, a layer or a head is named, and otherwise "occlusion"
@@ -63,11 +63,6 @@ class ExplainRequest:
             raise ModelError(
                 "This model is a ResNet without a transformer, so it has no attention; "
                 "method occlusion or relevance explains the answer of its head."
-            )
-        if method == "gradient" and not spec.depth:
-            raise ModelError(
-                "This model is a ResNet without a transformer, so it has no tokens that a gradient "
-                "could be read along; method occlusion or relevance explains its answer."
             )
         if method in ("occlusion", "gradient", "relevance") and not spec.classes:
             raise ModelError(

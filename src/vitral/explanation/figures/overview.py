@@ -79,7 +79,7 @@ def title_of(findings: Findings, kind: Kind) -> tuple[str, str]:
             if method == "occlusion":
                 return "What the answer needs", f"how far hiding it lowers log p of {name}"
             if method == "gradient":
-                return "What spoke for it", f"balanced gradient for {name}"
+                return "What spoke for it", f"integrated gradients for {name}"
             return "What spoke for it", f"gradient × attention for {name}"
         case "attention":
             head = "mean of heads" if findings.head is None else f"head {findings.head}"
