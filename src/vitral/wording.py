@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from rich import filesize
+
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def visible(text: str, but: str = "") -> str:
+    """Write control characters as their escapes, except those of `but`.
+
+    A class or a file may have any name, and none may break a line or command a terminal.
+    """
+    return CONTROLS.sub(
+        lambda found: found[0] if found[0] in but else found[0].encode("unicode_escape").decode(),
+        text,
+    )
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

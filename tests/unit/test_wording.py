@@ -2,7 +2,20 @@
 
 import pytest
 
-from vitral.wording import byte_size, clock, closest, did_you_mean, first_lines, listed
+from vitral.wording import (
+    byte_size,
+    clock,
+    closest,
+    did_you_mean,
+    first_lines,
+    listed,
+    visible,
+)
+
+
+def test_no_name_commands_a_terminal() -> None:
+    assert visible("\x1b[31m두\n줄\t\x9b é [red]") == r"\x1b[31m두\n줄\t\x9b é [red]"
+    assert visible("a\nb\rc", but="\n") == "a\nb\\rc"
 
 
 def test_listed() -> None:

@@ -35,9 +35,11 @@ def demo(
     place = shlex.quote(str(path))
     print_lines(
         [
-            f"\none digit    {path / 'digit.png'} is {answer.label} ({answer.score:.3f}), "
+            "",
+            f"one digit    {path / 'digit.png'} is {answer.label} ({answer.score:.3f}), "
             f"explained in {path / 'explained.png'}",
-            "\nNow type:",
+            "",
+            "Now type:",
             f"  vitral predict {place} {place}/digit.png --top 3",
             f"  vitral evaluate {place} digits",
             f"  vitral explain {place} {place}/digit.png --out {place}/explained",

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from vitral.wording import first_lines
+from vitral.wording import first_lines, visible
 
 if TYPE_CHECKING:
     from vitral.data.sources import Problem
 
 
 def print_lines(lines: Iterable[Any]) -> None:
-    """Print text as it is, and tables, on stdout."""
+    """Print lines of text, in which nothing is markup, and tables, on stdout."""
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     for line in lines:
-        console.print(line, markup=False)
+        console.print(visible(line) if isinstance(line, str) else line, markup=False)
 
 
 def print_json(values: Any) -> None:
@@ -30,8 +30,9 @@ def print_json(values: Any) -> None:
 
 
 def print_note(message: str) -> None:
-    """Print one line on stderr that is no result."""
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(message, markup=False)
+    """Print what is no result on stderr; what other libraries say may have several lines."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    console.print(visible(message, but="\n"), markup=False)
 
 
 def print_error(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from vitral.wording import listed
+from vitral.wording import listed, visible
 
 if TYPE_CHECKING:
     from vitral.bench import Bench
@@ -45,7 +45,7 @@ def bench_table(result: Bench) -> Table:
     height, width = result.size
     rates = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.matrix_rates.items())
     table = Table(
-        title=f"{result.model} at {height}x{width}, {result.flops / 1e9:.2f} GFLOPs",
+        title=Text(f"{visible(result.model)} at {height}x{width}, {result.flops / 1e9:.2f} GFLOPs"),
         header_style="bold",
         caption=f"{result.threads} threads; a matrix product reaches {rates} GFLOPs a second",
     )
@@ -111,7 +111,7 @@ def _rich(table: PlainTable) -> Table:
         first = not drawn.columns
         drawn.add_column(heading, justify="left" if first else "right", no_wrap=not first)
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(visible(cell)) for cell in row))
     return drawn
 
 

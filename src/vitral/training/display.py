@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vitral import machine
-from vitral.wording import byte_size, clock
+from vitral.wording import byte_size, clock, visible
 
 LINE_SECONDS = 10.0
 MEMORY_SECONDS = 1.0  # asking a GPU's allocator at every step would cost a small model some speed
@@ -64,7 +64,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, markup=False)
+        self.console.print(visible(text), markup=False)
 
     def pause(self) -> None:
         """The clock of the rate does not run while the run evaluates or saves."""

@@ -3,14 +3,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vitral import cli
 from vitral.cli.app import parse_size, refuse_overwrite, refuse_part_of
-from vitral.cli.printing import print_skipped
+from vitral.cli.printing import print_lines, print_note, print_skipped
+from vitral.cli.tables import evaluation_lines
 from vitral.data.sources import Problem
 from vitral.errors import UsageError, WeightsError
+from vitral.evaluation import Table
+from vitral.training.display import Display
 
 Vitral = Callable[..., tuple[int, str, str]]
 GROUPS = {
@@ -106,3 +110,20 @@ def test_the_first_of_what_was_left_out(capsys: pytest.CaptureFixture[str]) -> N
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "vitral: 0.jpg: [It is empty.]"
     assert lines[5:] == ["vitral: ... and 2 more; see elsewhere"]
+
+
+NAME = "\x1b[31mred\n[b]x[/b]"  # of a class, a file or a table's cell
+
+
+def test_names_are_printed_on_their_line_and_command_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table(headings=("class", "images"), rows=((NAME, "3"),))
+    print_lines([f"a {NAME}", *evaluation_lines(SimpleNamespace(lines=lambda: [table]))])
+    print_note(f"b {NAME}")
+    Display().note(f"c {NAME}")
+    out, err = capsys.readouterr()
+    escaped = r"\x1b[31mred\n[b]x[/b]"
+    assert out.splitlines()[0] == f"a {escaped}" and out.count(escaped) == 2
+    assert err == "b \\x1b[31mred\n[b]x[/b]\n" + f"c {escaped}\n"
+    assert "\x1b" not in out + err
