@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from rich import filesize
 
-
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -88,6 +88,8 @@ class Table:
                 scanned.problems.append(Problem.left_out(name, error))
                 continue
             scanned.add(name, row.labels, status.st_size, header, status.st_mtime_ns)
+            if row.owner:
+                scanned.owners[name] = row.owner
         named = {label for row in rows for label in row.labels}
         scanned.empty_classes = sorted(named - set(scanned.classes))
         scanned.problems += _case(rows, self.path.name)

@@ -33,7 +33,13 @@ from vitral.data.sources import (
     SourceOptions,
     Split,
 )
-from vitral.data.splits import DuplicateGroups, duplicate_groups, stratified
+from vitral.data.splits import (
+    DuplicateGroups,
+    duplicate_groups,
+    owners_decided,
+    stratified,
+    together,
+)
 from vitral.errors import DataError, UsageError
 from vitral.wording import listed
 
@@ -192,7 +198,8 @@ def divide(
         refuse(layout, remarked, held, allow_unreadable, options.known)
     if held is None:
         numbers = scanned.numbers(classes)
-        sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, group_ids)
+        whole = together(group_ids, scanned)
+        sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, whole)
         if len(sides[1]) == 0:
             each = f"Each class in {where}" if scanned.labelled else where
             raise DataError(f"{each} has one image; add more, to hold some out.")
@@ -241,6 +248,7 @@ def decisions_of(
     own = layout.held_out is not None and layout.held_name == "val"
     if not (own and any(one.topic == "split" for one in decisions)):  # said by who found it
         decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
+    decisions += owners_decided(scanned, held)
     return in_order([*decisions, *problems.decided(remarks, parts)])
 
 

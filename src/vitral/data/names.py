@@ -38,6 +38,12 @@ MULTI_LABEL_COLUMNS = frozenset(  # of which the name says that a cell may hold 
 )
 TAG_COLUMNS = frozenset({"tags", "attribute_ids", "keywords"})  # which spaces usually separate
 
+# Columns that say whose picture it is: those of one are alike, and no test of one another.
+OWNER_COLUMNS = (
+    *("patient_id", "patient", "patient_name", "patient_number", "subject_id", "subject"),
+    *("participant_id", "participant", "person_id", "lesion_id", "case_id", "study_id", "video_id"),
+)
+
 # Columns that say which part of a split a row belongs to.
 SPLIT_COLUMNS = (
     *("split", "subset", "partition", "usage", "data_set", "dataset", "set", "phase", "data_split"),

@@ -114,7 +114,7 @@ def groups(thumbnails: np.ndarray, contents: list[bytes]) -> np.ndarray:
             pairs = one[part][apart], other[part][apart]
             alike = _correlation(flat[pairs[0]], flat[pairs[1]]) >= CORRELATION
             if alike.any():
-                group_ids = _merged(group_ids, pairs[0][alike], pairs[1][alike])
+                group_ids = merged(group_ids, pairs[0][alike], pairs[1][alike])
     return group_ids
 
 
@@ -261,7 +261,7 @@ def _correlation(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return both / np.maximum(np.sqrt(norms[0].astype(float) * norms[1]), 1.0)
 
 
-def _merged(group_ids: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def merged(group_ids: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """`group_ids` with the groups of each pair joined."""
     from scipy.sparse import coo_array  # noqa: PLC0415 - a fifth of a second, where there are copies
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415

@@ -148,6 +148,7 @@ class ScanResult:
             others. They hold no copies and no damage, so nothing looks for either.
         decisions: what was chosen while looking, such as the column of the labels.
         tree: the groups of the classes, where the source has them.
+        owners: whose picture each is, by its name, as "patient_id=7"; empty where nothing says it.
     """
 
     reader: Reader
@@ -165,6 +166,7 @@ class ScanResult:
     made_from: str = ""
     decisions: list[Decision] = field(default_factory=list)
     tree: ClassTree | None = None
+    owners: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,

@@ -50,6 +50,7 @@ class Row:
         labels: sorted.
         part: of a split; None where the table has none, or the row's cell is empty.
         lacks: what is wrong with it, such as "no label"; "" for a row that can be used.
+        owner: what a column of patients or the like says, as "patient_id=7"; "" where none does.
     """
 
     line: int
@@ -57,6 +58,7 @@ class Row:
     labels: tuple[str, ...]
     part: Part | None = None
     lacks: str = ""
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -141,6 +143,7 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
     written = [name.replace("\\", "/") for name in reading.text(path_column)]
     _refuse_addresses(written, path)
     parts = _split(reading)
+    owners = _owners(reading)
     labels: list[tuple[str, ...]] = [()] * len(written)
     multi_label = False
     may_be_empty = True
@@ -163,7 +166,8 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
             )
         part = parts[number] if parts else None
         row_name = posixpath.normpath(name) if name else ""
-        sheet.rows.append(Row(line, row_name, labels[number], part, lacks))
+        owner = owners[number] if owners else ""
+        sheet.rows.append(Row(line, row_name, labels[number], part, lacks, owner))
     if parts:
         sheet.parts = tuple(part for part in names.PARTS if part in parts)
     return sheet
@@ -382,6 +386,19 @@ def _labels_of_folders(reading: _Reading, written: Sequence[str]) -> list[tuple[
         f"'{folders[0]}' of {written[0]}.",
     )
     return [(unicodedata.normalize("NFC", folder),) if folder else () for folder in folders]
+
+
+def _owners(reading: _Reading) -> list[str]:
+    """Whose picture each row is, by a column beside that of the labels; empty without one."""
+    others = reading.others()
+    known = names.positions(reading.grid.header, names.OWNER_COLUMNS)
+    index = next((index for index in known if index in others), None)
+    if index is None or len(others) == 1:
+        return []
+    reading.taken.add(index)
+    name = reading.header[index]
+    cells = [cell.strip() for cell in reading.text(index)]
+    return [f"{name}={cell}" if cell.casefold() not in UNKNOWN else "" for cell in cells]
 
 
 def _split(reading: _Reading) -> list[Part | None]:
