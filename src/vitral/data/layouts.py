@@ -16,6 +16,7 @@ from vitral.data import (
     tar_shards,
 )
 from vitral.data.sources import DataLayout, SourceOptions
+from vitral.data.table_columns import read_sheet
 from vitral.errors import DataError
 
 # In this order: a folder of a built-in name is reached as ./digits, a folder that holds train.csv
@@ -49,6 +50,8 @@ def find(source: str, options: SourceOptions) -> DataLayout:
         if kind is not None:
             way = f"{kind.way[0].upper()}{kind.way[1:]}."
             raise DataError(f"{source} is of a kind ({kind.name}) that Vitral does not read. {way}")
+        if source.lower().endswith(".json"):
+            read_sheet(Path(source.removeprefix("file://")), options.labelled)  # raises the reason
         holding = "one folder for each class" if options.labelled else "images"
         raise DataError(f"{source} is a file; name a folder that holds {holding}.")
     return layout

@@ -133,7 +133,7 @@ def _folder_content(folder: Path, join: Joined | None) -> Content:
     if not paths and not several:
         raise WeightsError(
             f"{folder} is neither a run folder nor an artifact, and it holds no checkpoint "
-            f"({', '.join(SUFFIXES)})."
+            f"({', '.join(SUFFIXES)}).{_below(folder)}"
         )
     contents = {path.name: file_content(path) for path in paths or several}
     if len(contents) == 1:
@@ -146,6 +146,12 @@ def _folder_content(folder: Path, join: Joined | None) -> Content:
             f"{folder} holds several checkpoints ({listed(files)}); name one of them."
         )
     return Content(dict(joined), {}, {})
+
+
+def _below(folder: Path) -> str:
+    """Name the folders inside that hold checkpoints, as those of transformers' Trainer do."""
+    holding = sorted({file.parent for file in folder.glob("*/*") if file.name.endswith(SUFFIXES)})
+    return f" Of its folders these do: {listed(holding)}; name one of them." if holding else ""
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -361,7 +367,10 @@ def json_file(path: Path) -> dict[str, Any] | None:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    return lines[0][:120] if any(map(str.isalpha, lines[0])) else f"{kind} {lines[0][:120]}"
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

@@ -8,6 +8,7 @@ the tensors inside are read all the same.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,7 +68,10 @@ def load(path: Path) -> Any:
     kinds: dict[str, type[StandIn]] = dict.fromkeys(_names(path), StandIn)
     for _ in range(MOST):
         try:
-            with torch.serialization.safe_globals([_class(n, kind) for n, kind in kinds.items()]):
+            classes = [_class(name, kind) for name, kind in kinds.items()]
+            with torch.serialization.safe_globals(classes), warnings.catch_warnings():
+                # a program is refused in our own words
+                warnings.filterwarnings("ignore", message=".*TorchScript archive")
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # broken bytes raise anything at all in there
             message = str(error)

@@ -390,7 +390,8 @@ def test_boxes_are_not_used_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [("a.xlsx", "workbooks.*Save the table as CSV"), ("a.zip", "archives.*Unpack them"),
-     ("a.mp4", "videos.*ffmpeg"), ("a.txt", "is a file; name a folder")],
+     ("a.mp4", "videos.*ffmpeg"), ("a.txt", "is a file; name a folder"),
+     ("a.json", "a.json is no JSON: ")],
 )  # fmt: skip
 def test_files_that_are_no_tables(tmp_path, name, sentence):
     (tmp_path / name).write_text("no picture here\nnor here")
