@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data import class_tree, corrections, folders, layouts, problems
+from vitral.data import class_tree, corrections, folders, layouts, owners, problems
 from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
@@ -33,13 +33,7 @@ from vitral.data.sources import (
     SourceOptions,
     Split,
 )
-from vitral.data.splits import (
-    DuplicateGroups,
-    duplicate_groups,
-    owners_decided,
-    stratified,
-    together,
-)
+from vitral.data.splits import DuplicateGroups, duplicate_groups, stratified
 from vitral.errors import DataError, UsageError
 from vitral.wording import listed
 
@@ -180,7 +174,7 @@ def divide(
     failed = duplicates.failed
     group_ids = np.delete(duplicates.group_ids, list(failed))
     scanned = scanned.without(failed)
-    held = held and held.without(broken)
+    held = held and replace(held.without(broken), problems=[*held.problems, *broken.values()])
     if held is not None and held.multi_label != scanned.multi_label:  # in one of two lists alone
         scanned = replace(scanned, multi_label=True)
         held = replace(held, multi_label=True)
@@ -191,14 +185,12 @@ def divide(
         *problems.empty_classes(scanned, where, layout.root),
     ]
     classes = _classes(scanned, options.known)
-    if held is not None:
-        held = replace(held, problems=[*held.problems, *broken.values()])
     if failed or broken:  # some of which may have been all there was of a class
         remarked = replace(scanned, problems=remarks)
         refuse(layout, remarked, held, allow_unreadable, options.known)
     if held is None:
         numbers = scanned.numbers(classes)
-        whole = together(group_ids, scanned)
+        whole = owners.together(group_ids, scanned)
         sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, whole)
         if len(sides[1]) == 0:
             each = f"Each class in {where}" if scanned.labelled else where
@@ -248,7 +240,7 @@ def decisions_of(
     own = layout.held_out is not None and layout.held_name == "val"
     if not (own and any(one.topic == "split" for one in decisions)):  # said by who found it
         decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
-    decisions += owners_decided(scanned, held)
+    decisions += owners.decided(scanned, held)
     return in_order([*decisions, *problems.decided(remarks, parts)])
 
 

@@ -1,7 +1,7 @@
 """Translations of preprocessing between formats: what they say, and what they refuse by name."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.errors import WeightsError
@@ -99,6 +99,7 @@ def test_resize_and_cut_in_pixels_are_kept_exactly(size, more):
 sides = st.integers(8, 300)
 
 
+@settings(deadline=None)  # a first import may fall into one of them
 @given(
     size=st.tuples(sides, sides),
     fit=st.sampled_from(["crop", "pad", "squash"]),
