@@ -1,7 +1,7 @@
 """Keep pictures of one patient together: they are no test of one another.
 
-Two X-rays, or two close-ups of a lesion, are alike by whose they are, which a table may say. So those of one belong on one
-side of a split, as copies do.
+Two X-rays, or two close-ups of a lesion, are alike by whose they are, which a table may say. So
+those of one belong on one side of a split, as copies do.
 """
 
 from __future__ import annotations
