@@ -160,8 +160,8 @@ def measured(point: Point, kind: str, arguments: argparse.Namespace) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for name in order:
         calls[name]()  # makes the optimizer's state
-    for number in range(2):
-        for name in order if number else reversed(order):
+    for number in range(3):
+        for name in order if number % 2 else reversed(order):
             memory[name].append(grown(calls[name], device))
     number = 0
     began = time.monotonic()

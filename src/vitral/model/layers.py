@@ -174,8 +174,10 @@ class Block(nn.Module):
         # before the end. Padding is cleared here too, for the gradients of the norms and the MLP.
         x = without_padding(x, context)
         if merging is None:
-            mixed = self.attention(self.norm1(x), context, attention_out)
-            x = x + self._branch(mixed, self.scale1, samples)
+            # what attention gives has no name, which would hold it while the MLP computes
+            x = x + self._branch(
+                self.attention(self.norm1(x), context, attention_out), self.scale1, samples
+            )
         else:
             bias = merging.key_bias()
             mixed, keys = self.attention.with_keys(self.norm1(x), context, attention_out, bias)
