@@ -28,6 +28,7 @@ from vitral.data.folders import (
 )
 from vitral.data.names import HeldOutName, Part
 from vitral.data.sources import DataLayout, Problem, SourceOptions
+from vitral.data.unpacked_twice import Repeated, repeated
 from vitral.wording import listed
 
 Inside = Literal["classes", "pictures", "nothing"]
@@ -71,16 +72,45 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     kind = "class folders" if parts else "class folders without splits"
     beside = tuple(Problem(f"{relative(one, root)}/", _BESIDE, "beside") for one in split.beside)
     train = held_out = None
+    again: list[Repeated] = [] if inner == root else repeated(root)
     if split.train is not None or not parts:
-        train = ClassFolders(split.train or inner, root, beside, nested=options.nested)
+        train = class_folders(split.train or inner, root, again, beside, nested=options.nested)
     if split.held_out is not None:
         others = () if train else beside
-        held_out = ClassFolders(split.held_out, root, others, nested=options.nested)
+        held_out = class_folders(split.held_out, root, again, others, nested=options.nested)
     decisions = (
         Decision("labels", "The label of an image is the name of its class folder."),
         *_chosen(root, inner, split),
+        *(said_of(one, root) for one in again),
     )
     return DataLayout(kind, train, held_out, split.held_name, source, decisions=decisions)
+
+
+def class_folders(
+    folder: Path,
+    root: Path,
+    again: list[Repeated],
+    beside: tuple[Problem, ...] = (),
+    *,
+    nested: bool = False,
+) -> ClassFolders:
+    """Makes the part of a source that a folder is, without the copies in it; adds them to again."""
+    own = repeated(folder)
+    again += (one for one in own if one not in again)
+    copies = tuple(one.folder for one in own)
+    return ClassFolders(folder, root, beside, nested=nested, repeated=copies)
+
+
+def said_of(again: Repeated, root: Path) -> Decision:
+    """Says that a folder holds again what is read elsewhere."""
+    there = relative(again.original, root)
+    where = "the class folders beside it" if again.folder.parent == again.original else f"{there}/"
+    return Decision(
+        "files",
+        f"{relative(again.folder, root)}/ holds the pictures of {where} again ({again.same:,} of "
+        f"its {again.count:,}, by name, size and content), as an archive does that was unpacked "
+        f"twice; it is no class and is not read.",
+    )
 
 
 def _of_inner_parts(root: Path, source: str) -> DataLayout | None:
@@ -172,11 +202,13 @@ def descended(root: Path) -> Path:
         children = visible_folders(root)
         if any(names.part_of(child.name) for child in children) or _has_loose_pictures(root):
             return root
-        holding = list(itertools.islice((child for child in children if holds(child)), 2))
+        copies = {one.folder for one in repeated(root)}
+        whole = (child for child in children if child not in copies and holds(child))
+        holding = list(itertools.islice(whole, 2))
         if len(holding) != 1 or inside(holding[0]) != "classes":
             return root
         (child,) = holding
-        again = names.key(child.name) == names.key(root.absolute().name)
+        again = bool(copies) or names.key(child.name) == names.key(root.absolute().name)
         if not (again or child.name.casefold() in _OF_PICTURES or find(child).train):
             return root
         root = child

@@ -63,6 +63,7 @@ class ClassFolders:
         labelled: whether folders are classes; otherwise images may lie anywhere below the folder.
         nested: whether every folder that holds images is a class, and those above it are groups.
         part: of a split, where each class folder holds a folder of it: cat/train/, dog/train/.
+        repeated: folders that hold again what is read elsewhere, and are no classes.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class ClassFolders:
     labelled: bool = True
     nested: bool = False
     part: Part | None = None
+    repeated: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return str(self.folder) if self.part is None else f"{self.folder}@{self.part}"
@@ -92,6 +94,8 @@ class ClassFolders:
         _remark_passed_over(self.folder, self.root, scanned.problems)
         scanned.problems += self._stray()
         for child in visible_folders(self.folder):
+            if child in self.repeated:
+                continue
             twins.setdefault(unicodedata.normalize("NFC", child.name), []).append(child)
         for name in sorted(twins):
             if len(twins[name]) > 1:

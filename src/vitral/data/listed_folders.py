@@ -21,7 +21,6 @@ from vitral.data.csv_files import Table
 from vitral.data.decisions import Decision
 from vitral.data.folder_splits import has_labels, holds, inside, unwrapped
 from vitral.data.folders import (
-    ClassFolders,
     is_passed_over,
     named_like_an_image,
     relative,
@@ -31,6 +30,7 @@ from vitral.data.names import HeldOutName, Part
 from vitral.data.sources import DataLayout, SourceOptions, SplitSource
 from vitral.data.table_columns import Row, read_sheet
 from vitral.data.table_text import LINES, SEPARATED, SUFFIXES, WORDS, read_grid
+from vitral.data.unpacked_twice import Repeated
 from vitral.errors import DataError
 from vitral.wording import listed
 
@@ -220,7 +220,9 @@ def _of_parts(root: Path, source: str) -> DataLayout | None:
             sources[part] = there[0]
             used.append(there[0].path)
         elif inside(inner) == "classes" and (child == learnt or has_labels(inner, learnt)):
-            sources[part] = ClassFolders(inner, root)
+            again: list[Repeated] = []
+            sources[part] = folder_splits.class_folders(inner, root, again)
+            said += (folder_splits.said_of(one, root) for one in again)
         elif inside(inner) != "nothing":
             said.append(folder_splits.without_labels(child, root))
     held_out = sources.get("val", sources.get("test"))
