@@ -8,6 +8,7 @@ from pathlib import Path
 from vitral.data import (
     builtin,
     csv_files,
+    file_names,
     folder_splits,
     hub,
     listed_folders,
@@ -27,6 +28,7 @@ KINDS = (
     csv_files.layout,
     listed_folders.layout,
     tar_shards.layout,
+    file_names.layout,
     folder_splits.layout,
 )
 

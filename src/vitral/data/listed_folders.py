@@ -206,7 +206,7 @@ def _of_parts(root: Path, source: str) -> DataLayout | None:
     )
     learnt = next((child for child in children if spoken[child] == "train"), root)
     sources: dict[Part, SplitSource] = {}
-    said = []
+    said: list[Decision] = []
     used = []
     for child in children:
         inner = unwrapped(child)
