@@ -89,4 +89,4 @@ def test_a_picture_is_no_source_and_says_so_when_it_has_to_be_one(tmp_path):
 def test_a_name_is_one_kind_of_source_alone():
     """A kind that knows a name gives its layout, and every other says None."""
     options = SourceOptions()
-    assert [kind("digits", options) is None for kind in layouts.KINDS] == [False] + 5 * [True]
+    assert [kind("digits", options) is None for kind in layouts.KINDS] == [False] + 6 * [True]
