@@ -248,7 +248,7 @@ def refuse_inside(target: Path, source: str) -> None:
     if data.is_dir() and target.resolve().is_relative_to(data.resolve()):
         raise UsageError(
             f"{target} lies inside the images in {data}, where it would become a class. Choose a "
-            f"place outside of it (--out)."
+            f"place outside of it."
         )
 
 
@@ -284,7 +284,7 @@ def write_error(error: OSError, path: Path, needed: int = 0, written: int = 0) -
             f"limit or write elsewhere; what was saved before is untouched."
         )
     return MachineError(
-        f"Cannot write {path}: {error.strerror or error}. Choose a writable place (--out)."
+        f"Cannot write {path}: {error.strerror or error}. Choose a writable place."
     )
 
 
