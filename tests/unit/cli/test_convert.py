@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def saved(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is an oracle of the dev extra")
 def test_there_and_back(vitral: Vitral, tmp_path: Path) -> None:
-    pytest.importorskip("timm", reason="timm is an oracle of the dev extra")
     code, out, err = vitral("convert", saved(tmp_path / "a"), tmp_path / "b", "--to", "timm")
     assert code == 0, err
     assert "logits    as timm computes them: max |difference|" in out
