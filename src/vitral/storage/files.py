@@ -283,9 +283,7 @@ def write_error(error: OSError, path: Path, needed: int = 0, written: int = 0) -
             f"Cannot write {path}: files may not grow that large here (see `ulimit -f`). Raise the "
             f"limit or write elsewhere; what was saved before is untouched."
         )
-    return MachineError(
-        f"Cannot write {path}: {error.strerror or error}. Choose a writable place."
-    )
+    return MachineError(f"Cannot write {path}: {error.strerror or error}. Choose a writable place.")
 
 
 def _bytes_on_disk(path: Path) -> int:
