@@ -28,6 +28,7 @@ from vitral.data.sources import (
     Dataset,
     Division,
     Files,
+    Groups,
     Problem,
     ScanResult,
     SourceOptions,
@@ -51,6 +52,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     tree: str | None = None,
     class_file: str = "",
     label_file: str = "",
+    groups: Groups = "auto",
     tick: Tick | None = None,
 ) -> Dataset:
     """Finds the classes, the images and the splits of what the user named.
@@ -67,7 +69,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         known: classes that the data set has beside those of its images; with them one class of
             images is enough.
         tree: as in SourceOptions.
-        class_file, label_file: as in SourceOptions.
+        class_file, label_file, groups: as in SourceOptions.
         tick: called with (pictures looked at, of how many) while copies are looked for.
 
     Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
@@ -85,6 +87,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         tree=tree,
         class_file=class_file,
         label_file=label_file,
+        groups=groups,
     )
     class_tree.refuse(options, str(source))
     layout = layouts.find(str(source), options)
@@ -190,7 +193,7 @@ def divide(
         refuse(layout, remarked, held, allow_unreadable, options.known)
     if held is None:
         numbers = scanned.numbers(classes)
-        whole = owners.together(group_ids, scanned)
+        whole = owners.together(group_ids, scanned) if options.groups == "auto" else group_ids
         sides = stratified(scanned.names, numbers, options.seed, options.val_fraction, whole)
         if len(sides[1]) == 0:
             each = f"Each class in {where}" if scanned.labelled else where
@@ -240,7 +243,7 @@ def decisions_of(
     own = layout.held_out is not None and layout.held_name == "val"
     if not (own and any(one.topic == "split" for one in decisions)):  # said by who found it
         decisions.append(Decision("split", _split_sentence(layout, scanned, options)))
-    decisions += owners.decided(scanned, held)
+    decisions += owners.decided(scanned, held, options)
     return in_order([*decisions, *problems.decided(remarks, parts)])
 
 
@@ -361,6 +364,7 @@ def open_as_trained(source: str | Path, division: Division, size: int | None) ->
         known=division.known,
         class_file=division.class_file,
         label_file=division.label_file,
+        groups=division.groups,
         tree="folders" if division.nested else "none",
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from vitral.data import near_duplicates
 from vitral.data.decisions import Decision
-from vitral.data.sources import ScanResult
+from vitral.data.sources import ScanResult, SourceOptions
 
 
 def together(group_ids: np.ndarray, scanned: ScanResult) -> np.ndarray:
@@ -31,17 +31,22 @@ def together(group_ids: np.ndarray, scanned: ScanResult) -> np.ndarray:
     return near_duplicates.merged(first[own], left, right)
 
 
-def decided(scanned: ScanResult, held: ScanResult | None) -> Iterator[Decision]:
+def decided(
+    scanned: ScanResult, held: ScanResult | None, options: SourceOptions
+) -> Iterator[Decision]:
     """Says that pictures of one patient stay on one side, or that an own split divides them."""
     known = set(scanned.owners.values())
     if not known or (held is not None and not held.owners):
         return
     column = min(known).partition("=")[0]
+    if held is None and options.groups == "none":
+        yield Decision("split", f"Column '{column}' is not heeded (data.groups=none).")
+        return
     if held is None:
         yield Decision(
             "split",
             f"Pictures of the same '{column}' stay on one side, unless a class has no other "
-            f"({len(known):,} of them).",
+            f"({len(known):,} of them). Otherwise: --set data.groups=none.",
         )
         return
     both = sorted(known & set(held.owners.values()))

@@ -48,6 +48,7 @@ Code = Literal[
     "repeated",
     "labels-unused",
 ]
+Groups = Literal["auto", "none"]
 LEFT_OUT = frozenset({"unreadable", "truncated"})
 QUIET = frozenset({"hidden"})  # problems that only `vitral check` speaks of
 
@@ -271,6 +272,8 @@ class SourceOptions:
             "none"; None looks for classes.csv beside the images.
         class_file: of class names (`--classes`); "" for none but one that lies beside them.
         label_file: of corrections (`--labels`); "" for none.
+        groups: "auto" keeps pictures of one patient or the like on one side of the split that is
+            made here, where a column says whose they are; "none" does not.
     """
 
     labelled: bool = True
@@ -282,6 +285,7 @@ class SourceOptions:
     tree: str | None = None
     class_file: str = ""
     label_file: str = ""
+    groups: Groups = "auto"
 
     @property
     def nested(self) -> bool:
@@ -415,7 +419,8 @@ class Division:
 
     Attributes:
         source, fingerprint: of the data; None where the artifact does not say them.
-        seed, val_fraction, count, known, class_file, label_file: what open_dataset was told.
+        seed, val_fraction, count, known, class_file, label_file, groups: what open_dataset was
+            told.
         nested: whether classes were folders within folders.
     """
 
@@ -428,6 +433,7 @@ class Division:
     nested: bool = False
     class_file: str = ""
     label_file: str = ""
+    groups: Groups = "none"
 
 
 @dataclass(frozen=True, slots=True)

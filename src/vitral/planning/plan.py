@@ -146,6 +146,7 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         tree=settings.tree,
         class_file=settings.class_file,
         label_file=settings.label_file,
+        groups=settings.groups,
         labelled=labelled,
     )
 

@@ -44,6 +44,8 @@ class Data:
             looks for classes.csv beside the images.
         class_file: of class names (--classes); "" for none but one that lies beside the images.
         label_file: of corrections of labels (--labels); "" for none.
+        groups: "auto" keeps pictures of one patient or the like on one side of the split that is
+            made here, where a column of a table says whose they are; "none" does not.
         workers: loading processes; None chooses from the machine. Never changes the result.
         allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
             rows of a CSV without a file or a label.
@@ -58,6 +60,7 @@ class Data:
     tree: str | None = None
     class_file: str = ""
     label_file: str = ""
+    groups: Literal["auto", "none"] = "auto"
     workers: int | None = None
     allow_unreadable: bool = False
 
@@ -367,6 +370,9 @@ class Recipe:
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """The inverse of to_dict; SpecError names unknown fields and wrong types."""
         _refuse_moved(values)
+        data = values.get("data")
+        if isinstance(data, dict) and "groups" not in data:  # a run of before there were groups
+            values = {**values, "data": {**data, "groups": "none"}}
         return from_mapping(cls, values)
 
 

@@ -84,6 +84,7 @@ class Card:
                 nested=settings.get("tree") == "folders",
                 class_file=settings.get("class_file") or "",
                 label_file=settings.get("label_file") or "",
+                groups="auto" if settings.get("groups") == "auto" else "none",
             )
         except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None

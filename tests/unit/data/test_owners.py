@@ -1,5 +1,6 @@
 """Tables that say whose picture each is: those of one patient are no test of one another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 from PIL import Image
 
 from vitral.data.check import check
-from vitral.data.datasets import open_dataset
+from vitral.data.datasets import divided_by_training, open_dataset
+from vitral.data.sources import Division
+from vitral.errors import SpecError
+from vitral.recipes import scratch_small
+from vitral.training.recipe import Recipe, override
 
 
 def table(folder: Path, header: str, *cells: str, count: int = 48) -> Path:
@@ -42,7 +47,9 @@ def test_pictures_of_one_patient_stay_on_one_side(tmp_path: Path, column: str) -
     train, val = sides(path)
     assert val and train and not train & val
     assert f"Pictures of the same '{column}' stay on one side" in said(path)
-    assert "(12 of them)" in " ".join(one.sentence for one in check(path).decisions)
+    assert "(12 of them). Otherwise: --set data.groups=none." in " ".join(
+        one.sentence for one in check(path).decisions
+    )
 
 
 def test_without_such_a_column_and_with_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -78,3 +85,23 @@ def test_a_split_that_divides_patients_is_said(tmp_path: Path) -> None:
 def test_the_only_other_column_is_the_label(tmp_path: Path) -> None:
     path = table(tmp_path, "path,subject", "{i}.png", "{c}")
     assert open_dataset(path).classes == ("a", "b")
+
+
+def test_runs_of_before_are_divided_as_they_were(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,patient_id", "{i}.png", "{c}", "p{p}")
+    old, new = open_dataset(path, groups="none"), open_dataset(path)
+    assert old.fingerprint != new.fingerprint
+    assert "Column 'patient_id' is not heeded (data.groups=none)." in [
+        one.sentence for one in old.decisions
+    ]
+    division = Division(source=str(path), fingerprint=old.fingerprint)
+    again = divided_by_training(path, division, None)
+    assert again is not None and np.array_equal(again.val.rows, old.val.rows)
+    division = replace(division, fingerprint=new.fingerprint, groups="auto")
+    assert divided_by_training(path, division, None) is not None
+    values = scratch_small.recipe.to_dict()
+    assert Recipe.from_dict(values).data.groups == "auto"
+    del values["data"]["groups"]
+    assert Recipe.from_dict(values).data.groups == "none"
+    with pytest.raises(SpecError, match="groups"):
+        override(scratch_small.recipe, ["data.groups=doctor"])
