@@ -15,7 +15,9 @@ from vitral.cli.printing import print_json, print_lines, print_note
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    to: Annotated[str, typer.Option(help="openvino, onnx, torch, or web (transformers.js).")],
+    to: Annotated[
+        str, typer.Option(help="openvino, onnx, torch, executorch, or web (transformers.js).")
+    ],
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, fp16, int8, or int8-weights, as far as --to has it.")
     ] = "fp32",

@@ -33,12 +33,13 @@ from vitral.weights.read import Weights, read_weights
 
 MOST = 1000  # images of a proof
 MERGED = 64  # of those, by which merging there is compared with torch's
-Target = Literal["openvino", "onnx", "torch", "web"]
+Target = Literal["openvino", "onnx", "torch", "executorch", "web"]
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8-weights"]
 POSSIBLE: dict[Target, tuple[ExportPrecision, ...]] = {
     "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights"),
     "onnx": ("fp32", "fp16", "int8"),
     "torch": ("fp32",),
+    "executorch": ("fp32",),
     "web": ("fp32",),  # with the smaller files that transformers.js may ask for beside it
 }
 
@@ -97,7 +98,7 @@ def export(
 
     Args:
         source: a run, an artifact, a checkpoint or its id.
-        to: "openvino", "onnx", "torch" or "web".
+        to: "openvino", "onnx", "torch", "executorch" or "web".
         out: a folder that does not exist yet.
         precision: "fp32", "bf16", "fp16", "int8" or "int8-weights", as far as `to` has it.
         data: labelled images for the proof, and of 8 bits for the calibration; those of the
@@ -216,6 +217,9 @@ def _fill(  # noqa: PLR0913, PLR0917 - everything that an export is made of
         case "torch":
             write.torch_program(model, card, folder / "model.pt2")
             after = run.torch_program(folder / "model.pt2")
+        case "executorch":
+            write.executorch(model, card, folder / "model.pte")
+            after = run.executorch(folder / "model.pte")
         case "web":
             more = _web(model, card, folder, before, ready, labels)
             after = run.onnx(folder / "onnx" / "model.onnx")
@@ -311,5 +315,5 @@ def _web(
 
 def _size(folder: Path) -> int:
     """Count the bytes of the network's main files."""
-    names = ("model.xml", "model.bin", "model.onnx", "model.pt2", "onnx/model.onnx")
+    names = ("model.xml", "model.bin", "model.onnx", "model.pt2", "model.pte", "onnx/model.onnx")
     return sum((folder / name).stat().st_size for name in names if (folder / name).exists())

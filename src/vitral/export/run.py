@@ -57,3 +57,27 @@ def torch_program(path: Path) -> Run:
         return logits
 
     return compute
+
+
+def executorch(path: Path) -> Run:
+    """Return logits of an ExecuTorch program, image by image."""
+    import torch  # noqa: PLC0415 - as above
+
+    method = executorch_runtime().Runtime.get().load_program(str(path)).load_method("forward")
+
+    def compute(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = [method.execute([torch.from_numpy(image[None])])[0].numpy() for image in images]
+        return np.concatenate([np.array(logits, np.float32) for logits in found])
+
+    return compute
+
+
+def executorch_runtime() -> Any:
+    """Import ExecuTorch's runtime, or raise MachineError."""
+    try:
+        from executorch import runtime  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MachineError(
+            "Exporting to ExecuTorch needs its library: pip install 'vitral[executorch]'."
+        ) from None
+    return runtime

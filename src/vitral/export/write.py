@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitral.engines.openvino_runtime import runtime
 from vitral.errors import MachineError, ModelError
 from vitral.export import metadata
-from vitral.export.run import onnxruntime
+from vitral.export.run import executorch_runtime, onnxruntime
 from vitral.model import ViT
 from vitral.storage import files
 from vitral.weights.card import CARD, FITTED, Card
@@ -61,6 +61,40 @@ def torch_program(model: ViT, card: Card, path: Path) -> None:
             _Logits(model.eval()), (_example(card),), dynamic_shapes=(_batch(),)
         )
         torch.export.save(program, path, extra_files=metadata.model_info(card))
+
+
+def executorch(model: ViT, card: Card, path: Path) -> None:
+    """Write an ExecuTorch program for XNNPACK (CPUs of telephones and others), one image at a time.
+
+    Raises MachineError without the library, ModelError for a network that cannot be exported.
+    """
+    executorch_runtime()
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415
+            XnnpackPartitioner,
+        )
+        from executorch.exir import to_edge_transform_and_lower  # noqa: PLC0415
+
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(_Logits(model.eval()), (_example(card)[:1],))
+            # what standardises the weights of hybrids is not among its operations
+            program = program.run_decompositions(
+                {torch.ops.aten.var_mean.correction: _variance_and_mean}
+            )
+            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            content = lowered.to_executorch().buffer
+    except Exception as error:  # whatever the exporter makes of what it does not know
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = (lines or [type(error).__name__])[0]
+        raise ModelError(f"ExecuTorch cannot take {card.model.name}: {reason[:200]}") from None
+    files.write_bytes(path, content)
+
+
+def _variance_and_mean(
+    x: Tensor, dim: list[int], *, correction: float, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    variance = torch.ops.aten.var.correction(x, dim, correction=correction, keepdim=keepdim)
+    return variance, torch.ops.aten.mean.dim(x, dim, keepdim)
 
 
 def onnx(model: ViT, card: Card, path: Path, name: str = "images") -> None:
@@ -157,6 +191,11 @@ logits = onnxruntime.InferenceSession("model.onnx").run(["logits"], {"images": x
     "torch": """import torch
 logits = torch.export.load("model.pt2").module()(torch.from_numpy(x)).detach().numpy()[0]
 """,
+    "executorch": """import torch
+from executorch.runtime import Runtime
+method = Runtime.get().load_program("model.pte").load_method("forward")
+logits = method.execute([torch.from_numpy(x)])[0].numpy()[0]
+""",
     "web": """import onnxruntime
 session = onnxruntime.InferenceSession("onnx/model.onnx")
 logits = session.run(["logits"], {"pixel_values": x})[0][0]
@@ -169,6 +208,7 @@ NEEDS = {
     "openvino": "openvino numpy pillow",
     "onnx": "onnxruntime numpy pillow",
     "torch": "torch numpy pillow",
+    "executorch": "executorch torch numpy pillow",
     "web": "onnxruntime numpy pillow",
 }
 

@@ -30,12 +30,14 @@ def pictures(trained: Path) -> list[Path]:
     return sorted((trained / "photos").rglob("*.jpg"))[:6]
 
 
-@pytest.mark.parametrize("to", ["openvino", "onnx", "torch"])
+@pytest.mark.parametrize("to", ["openvino", "onnx", "torch", "executorch"])
 def test_what_is_exported_answers_the_same_without_vitral(
     to: str, trained: Path, pictures: list[Path], tmp_path: Path, vitral: Vitral
 ) -> None:
     if to == "onnx":
         pytest.importorskip("onnxscript")
+    if to == "executorch":
+        pytest.importorskip("executorch")
     before = hashes(trained)
     out = tmp_path / "out"
     code, text, err = vitral("export", trained / "run", "--to", to, "--out", out, "--json")
@@ -169,7 +171,7 @@ def test_settings_that_cannot_be_are_answered(
     run = trained / "run"
     out = tmp_path / "out"
     code, _, err = vitral("export", run, "--to", "tflite", "--out", out)
-    assert code == 2 and "one of openvino, onnx, torch, web" in err
+    assert code == 2 and "one of openvino, onnx, torch, executorch, web" in err
     code, _, err = vitral("export", run, "--to", "torch", "--precision", "int8", "--out", out)
     assert code == 2 and "--precision fp32, not 'int8'" in err
     (tmp_path / "mine").mkdir()
