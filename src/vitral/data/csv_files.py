@@ -44,6 +44,7 @@ class Table:
         sheet: the rows, where they are read already.
         source: the folder by which the user names them, where that says the split; None for the
             file.
+        label_column: the name of the column of the labels; "" where the usual names tell it.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Table:
     root: Path | None = None
     sheet: Sheet | None = field(default=None, compare=False, repr=False)
     source: str | None = None
+    label_column: str = ""
 
     def __str__(self) -> str:
         called = self.source or str(self.path)
@@ -62,7 +64,7 @@ class Table:
 
         Raises DataError where the file is no table with a path and a label.
         """
-        sheet = self.sheet or read_sheet(self.path, self.labelled)
+        sheet = self.sheet or read_sheet(self.path, self.labelled, self.label_column)
         root = self.root or self.path.parent
         rows = [row for row in sheet.rows if self.part is None or row.part == self.part]
         scanned = ScanResult(Files(str(root), ()), multi_label=sheet.multi_label)
@@ -131,7 +133,7 @@ class Table:
 
 def divided(table: Table, source: str) -> DataLayout:
     """Gives the layout of one table, whose rows may say to which part of a split they belong."""
-    sheet = table.sheet or read_sheet(table.path, table.labelled)
+    sheet = table.sheet or read_sheet(table.path, table.labelled, table.label_column)
     table = replace(table, sheet=sheet)
     kind = f"{kind_of(table.path)} file"
     if table.part is not None:
@@ -196,9 +198,10 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     path = Path(source if asked is None else asked[0])
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return None
-    table = Table(path, options.labelled, None if asked is None else asked[1])
+    part = None if asked is None else asked[1]
+    table = Table(path, options.labelled, part, label_column=options.label_column)
     try:
-        table = replace(table, sheet=read_sheet(path, options.labelled))
+        table = replace(table, sheet=read_sheet(path, options.labelled, options.label_column))
     except DataError:
         if path.suffix.lower() in (*WORDS, ".json"):
             return None  # notes, or the settings of something

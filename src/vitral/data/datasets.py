@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data import class_tree, corrections, folders, layouts, owners, problems
+from vitral.data import class_tree, corrections, csv_files, folders, layouts, owners, problems
 from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
@@ -53,6 +53,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     class_file: str = "",
     label_file: str = "",
     groups: Groups = "auto",
+    label_column: str = "",
     tick: Tick | None = None,
 ) -> Dataset:
     """Finds the classes, the images and the splits of what the user named.
@@ -69,7 +70,7 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         known: classes that the data set has beside those of its images; with them one class of
             images is enough.
         tree: as in SourceOptions.
-        class_file, label_file, groups: as in SourceOptions.
+        class_file, label_file, groups, label_column: as in SourceOptions.
         tick: called with (pictures looked at, of how many) while copies are looked for.
 
     Raises DataError for data that cannot be used, UsageError for a setting, MachineError for a
@@ -88,17 +89,10 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         class_file=class_file,
         label_file=label_file,
         groups=groups,
+        label_column=label_column,
     )
     class_tree.refuse(options, str(source))
-    layout = layouts.find(str(source), options)
-    if layout.train is None:
-        if isinstance(layout.held_out, folders.ClassFolders):
-            raise DataError(
-                f"{source} has {layout.held_name}/ but no train/; add the training images."
-            )
-        raise DataError(
-            f"{source} has images of {layout.held_name} and none to train on; add some."
-        )
+    layout = _to_train_on(str(source), options)
     parts = scan((layout.train, layout.held_out), layout, options)
     scanned = parts[0]
     held = parts[1] if len(parts) > 1 else None
@@ -120,6 +114,25 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     data = divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
     banded = scanned.banded or (None if held is None else held.banded)
     return replace(data, banded=banded)
+
+
+def _to_train_on(source: str, options: SourceOptions) -> DataLayout:
+    """The layout of a source with images to train on; DataError for one without."""
+    layout = layouts.find(source, options)
+    if options.label_column and not isinstance(layout.train or layout.held_out, csv_files.Table):
+        raise DataError(
+            f"data.label_column={options.label_column}: {source} is no table "
+            f"({layout.kind}), and none with such a column is in it."
+        )
+    if layout.train is None:
+        if isinstance(layout.held_out, folders.ClassFolders):
+            raise DataError(
+                f"{source} has {layout.held_name}/ but no train/; add the training images."
+            )
+        raise DataError(
+            f"{source} has images of {layout.held_name} and none to train on; add some."
+        )
+    return layout
 
 
 def _unseen(scanned: ScanResult, where: str, tick: Tick | None) -> tuple[Problem, ...]:
@@ -344,7 +357,7 @@ def open_for_scoring(
     split = replace(split, problems=(*split.problems, *remarks))
     split, unknown = without_unknown(split, names, len(classes), source)
     if unknown and not allow_unknown:
-        raise unknown_class(source, min(unknown), classes)
+        raise problems.unknown_class(source, min(unknown), classes)
     decisions = in_order([*layout.decisions, *scanned.decisions])
     return EvalSet(split=split, unknown=unknown, decisions=decisions)
 
@@ -365,6 +378,7 @@ def open_as_trained(source: str | Path, division: Division, size: int | None) ->
         class_file=division.class_file,
         label_file=division.label_file,
         groups=division.groups,
+        label_column=division.label_column,
         tree="folders" if division.nested else "none",
     )
 
@@ -407,15 +421,6 @@ def without_unknown(
     if split.labels.ndim > 1:
         split = replace(split, labels=split.labels[:, :count])
     return split, unknown
-
-
-def unknown_class(source: str | Path, name: str, classes: Sequence[str]) -> DataError:
-    """Make the sentence about a class that the model does not know."""
-    return DataError(
-        f"{source} has a class '{name}' that the model does not know; "
-        f"{problems.closest_class(name, classes)} Rename or remove that class, train again "
-        f"with it, or leave its images out with --allow-unknown."
-    )
 
 
 def common(first: EvalSet, second: EvalSet) -> tuple[EvalSet, EvalSet]:

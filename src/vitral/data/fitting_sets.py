@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data import layouts
-from vitral.data.datasets import divided_by_training, open_dataset, unknown_class, without_unknown
+from vitral.data.datasets import divided_by_training, open_dataset, without_unknown
+from vitral.data.problems import unknown_class
 from vitral.data.sources import Division, Problem, SourceOptions, Split
 
 

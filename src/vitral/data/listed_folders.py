@@ -60,7 +60,7 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
         return None
     if options.nested:  # the folders are the tree of the classes
         return None
-    if options.labelled and (known := published.layout(source)):
+    if options.labelled and not options.label_column and (known := published.layout(source)):
         return known
     files = _lists(root)
     if not options.labelled:
@@ -72,12 +72,12 @@ def layout(source: str, options: SourceOptions) -> DataLayout | None:
     for child in children:  # of lists: meta/train.txt, GroundTruth/labels.csv
         if names.part_of(child.name) is None and not holds(child):
             files += _lists(child)
-    tables = _read(files, root)
+    tables = _read(files, root, options.label_column)
     return (
         _of_lists(tables, source)
-        or _of_parts(root, source)
+        or _of_parts(root, source, options)
         or _of_held_out(tables, source, options)
-        or _of_one(tables, source)
+        or _of_one(tables, source, options)
         or _of_folders(tables, source, options)
     )
 
@@ -136,18 +136,18 @@ def _plain_lists(files: Iterable[Path], source: str) -> DataLayout | None:
     return DataLayout(kind, train, held_out, held_name, source)
 
 
-def _read(files: Iterable[Path], root: Path) -> _Tables:
+def _read(files: Iterable[Path], root: Path, label_column: str) -> _Tables:
     tables = _Tables()
     for path in files:
         try:
-            sheet = read_sheet(path)
+            sheet = read_sheet(path, label_column=label_column)
         except DataError as error:
             tables.refused.append((path, str(error)))
             continue
         if not any(row.labels for row in sheet.rows):
             tables.refused.append((path, f"{path} has no row with a label."))
         else:
-            tables.usable.append(Table(path, root=root, sheet=sheet))
+            tables.usable.append(Table(path, root=root, sheet=sheet, label_column=label_column))
     return tables
 
 
@@ -197,7 +197,7 @@ def _of_lists(tables: _Tables, source: str) -> DataLayout | None:
     return DataLayout(kind, train, held_out, held_name, source, decisions=tuple(said))
 
 
-def _of_parts(root: Path, source: str) -> DataLayout | None:
+def _of_parts(root: Path, source: str, options: SourceOptions) -> DataLayout | None:
     """A table in each part of a split, or in some of them and class folders in others."""
     spoken = {c: names.part_of(c.name, alone=False) for c in visible_folders(root)}
     children = sorted(
@@ -210,7 +210,7 @@ def _of_parts(root: Path, source: str) -> DataLayout | None:
     used = []
     for child in children:
         inner = unwrapped(child)
-        tables = _read(_lists(child), root)
+        tables = _read(_lists(child), root, options.label_column)
         there = [table for table in tables.usable if _is_there(table)]
         part = spoken[child]
         assert part is not None
@@ -265,14 +265,15 @@ def _of_held_out(tables: _Tables, source: str, options: SourceOptions) -> DataLa
     return replace(layout, held_out=held_out, held_name=held_name, decisions=tuple(said))
 
 
-def _of_one(tables: _Tables, source: str) -> DataLayout | None:
+def _of_one(tables: _Tables, source: str, options: SourceOptions) -> DataLayout | None:
     """A table for everything, unless class folders say no less."""
     root = Path(source)
     there = [table for table in tables.usable if _is_there(table)]
     has_folders = _has_class_folders(root)
     if has_folders:  # a list of the test images says nothing of the others
         there = [table for table in there if _part(table.path) in (None, "train")]
-    if not there or (has_folders and _tell_the_same(there[0], root)):
+    asked = bool(options.label_column)
+    if not there or (has_folders and not asked and _tell_the_same(there[0], root)):
         return None
     table = _with_split(there[0], tables, source)
     divided = csv_files.divided(table, source)

@@ -166,6 +166,15 @@ def refuse_unknown_classes(held: ScanResult, classes: Sequence[str], where: str)
         )
 
 
+def unknown_class(source: str | Path, name: str, classes: Sequence[str]) -> DataError:
+    """Make the sentence about a class that the model does not know."""
+    return DataError(
+        f"{source} has a class '{name}' that the model does not know; "
+        f"{closest_class(name, classes)} Rename or remove that class, train again "
+        f"with it, or leave its images out with --allow-unknown."
+    )
+
+
 def refuse_bands(banded: Problem | None, where: str) -> None:
     """Raises DataError for TIFFs of which nobody has chosen three bands."""
     if banded is not None:

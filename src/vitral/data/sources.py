@@ -274,6 +274,7 @@ class SourceOptions:
         label_file: of corrections (`--labels`); "" for none.
         groups: "auto" keeps pictures of one patient or the like on one side of the split that is
             made here, where a column says whose they are; "none" does not.
+        label_column: the column of a table that holds the labels; "" where its name tells it.
     """
 
     labelled: bool = True
@@ -286,6 +287,7 @@ class SourceOptions:
     class_file: str = ""
     label_file: str = ""
     groups: Groups = "auto"
+    label_column: str = ""
 
     @property
     def nested(self) -> bool:
@@ -419,8 +421,8 @@ class Division:
 
     Attributes:
         source, fingerprint: of the data; None where the artifact does not say them.
-        seed, val_fraction, count, known, class_file, label_file, groups: what open_dataset was
-            told.
+        seed, val_fraction, count, known, class_file, label_file, groups, label_column: what
+            open_dataset was told.
         nested: whether classes were folders within folders.
     """
 
@@ -434,6 +436,7 @@ class Division:
     class_file: str = ""
     label_file: str = ""
     groups: Groups = "none"
+    label_column: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,18 +121,19 @@ class _Reading:
         ]
 
 
-def read_sheet(path: Path, labelled: bool = True) -> Sheet:
+def read_sheet(path: Path, labelled: bool = True, label_column: str = "") -> Sheet:
     """Reads a table; DataError where it has no paths, or no labels though they are asked for."""
-    return sheet_of(read_grid(path), path, labelled)
+    return sheet_of(read_grid(path), path, labelled, label_column)
 
 
-def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
+def sheet_of(grid: Grid, path: Path, labelled: bool = True, label_column: str = "") -> Sheet:
     """Tells the columns of a table apart and reads its rows.
 
     Args:
         grid: its cells.
         path: of the file, for messages.
         labelled: whether each row has to have a label.
+        label_column: the name of the column of the labels; "" where the usual names tell it.
     """
     width = max((len(cells) for _, cells in grid.rows), default=0)
     header = grid.header or [f"column {number}" for number in range(1, width + 1)]
@@ -142,6 +143,9 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
     reading.taken.add(path_column)
     written = [name.replace("\\", "/") for name in reading.text(path_column)]
     _refuse_addresses(written, path)
+    asked = _asked_column(reading, label_column) if labelled and label_column else None
+    if asked is not None:
+        reading.taken.add(asked)
     parts = _split(reading)
     owners = _owners(reading)
     labels: list[tuple[str, ...]] = [()] * len(written)
@@ -149,7 +153,7 @@ def sheet_of(grid: Grid, path: Path, labelled: bool = True) -> Sheet:
     may_be_empty = True
     sheet = Sheet(decisions=reading.decisions)
     if labelled:
-        labels, multi_label, may_be_empty = _labels(reading, written)
+        labels, multi_label, may_be_empty = _labels(reading, written, asked)
     else:
         sheet.labels_unused = bool(names.positions(header, names.LABEL_COLUMNS))
     parts = parts or _split_by_folder(reading, written, labels)
@@ -259,9 +263,26 @@ def _refuse_addresses(written: Sequence[str], path: Path) -> None:
         )
 
 
-def _labels(reading: _Reading, written: Sequence[str]) -> tuple[list[tuple[str, ...]], bool, bool]:
+def _asked_column(reading: _Reading, label_column: str) -> int:
+    """The column of labels that was asked for by name."""
+    found = names.positions(reading.header, [label_column]) if reading.grid.header else []
+    if not found or found[0] in reading.taken:
+        why = "names the pictures" if found else "is not there"
+        columns = listed(f"'{name}'" for name in reading.grid.header) or "no names"
+        raise DataError(
+            f"data.label_column={label_column}: that column of {reading.where} {why}; its columns "
+            f"have {columns}."
+        )
+    name = reading.header[found[0]]
+    reading.say("labels", f"Column '{name}' of {reading.where.name} is the label, as was asked.")
+    return found[0]
+
+
+def _labels(
+    reading: _Reading, written: Sequence[str], asked: int | None
+) -> tuple[list[tuple[str, ...]], bool, bool]:
     """(the labels of each row, whether there may be several, whether there may be none)."""
-    column = _label_column(reading)
+    column = _label_column(reading) if asked is None else asked
     where = reading.where.name
     boxes = [name for name in reading.header if names.key(name) in _BOXES]
     if len(boxes) > 1:

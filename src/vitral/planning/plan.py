@@ -147,6 +147,7 @@ def open_data(settings: Data, size: tuple[int, int] | None, *, labelled: bool = 
         class_file=settings.class_file,
         label_file=settings.label_file,
         groups=settings.groups,
+        label_column=settings.label_column,
         labelled=labelled,
     )
 

@@ -46,6 +46,7 @@ class Data:
         label_file: of corrections of labels (--labels); "" for none.
         groups: "auto" keeps pictures of one patient or the like on one side of the split that is
             made here, where a column of a table says whose they are; "none" does not.
+        label_column: the column of a table that holds the labels; "" where its name tells it.
         workers: loading processes; None chooses from the machine. Never changes the result.
         allow_unreadable: go on even if more than 1 % of the files cannot be read; also passes over
             rows of a CSV without a file or a label.
@@ -61,6 +62,7 @@ class Data:
     class_file: str = ""
     label_file: str = ""
     groups: Literal["auto", "none"] = "auto"
+    label_column: str = ""
     workers: int | None = None
     allow_unreadable: bool = False
 

@@ -85,6 +85,7 @@ class Card:
                 class_file=settings.get("class_file") or "",
                 label_file=settings.get("label_file") or "",
                 groups="auto" if settings.get("groups") == "auto" else "none",
+                label_column=settings.get("label_column") or "",
             )
         except (AttributeError, KeyError, TypeError):  # another version or program wrote it
             return None
