@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data import class_tree, corrections, csv_files, folders, layouts, owners, problems
+from vitral.data import class_tree, corrections, folders, layouts, owners, problems
 from vitral.data.contents import contents_of
 from vitral.data.decisions import Decision, in_order
 from vitral.data.near_duplicates import Tick
@@ -92,7 +92,8 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
         label_column=label_column,
     )
     class_tree.refuse(options, str(source))
-    layout = _to_train_on(str(source), options)
+    layout = layouts.find(str(source), options)
+    problems.refuse_nothing_to_train_on(layout, options, str(source))
     parts = scan((layout.train, layout.held_out), layout, options)
     scanned = parts[0]
     held = parts[1] if len(parts) > 1 else None
@@ -114,25 +115,6 @@ def open_dataset(  # noqa: PLR0913 - the settings of a source, each by name
     data = divide(layout, scanned, held, duplicates, broken.failed, options, allow_unreadable)
     banded = scanned.banded or (None if held is None else held.banded)
     return replace(data, banded=banded)
-
-
-def _to_train_on(source: str, options: SourceOptions) -> DataLayout:
-    """The layout of a source with images to train on; DataError for one without."""
-    layout = layouts.find(source, options)
-    if options.label_column and not isinstance(layout.train or layout.held_out, csv_files.Table):
-        raise DataError(
-            f"data.label_column={options.label_column}: {source} is no table "
-            f"({layout.kind}), and none with such a column is in it."
-        )
-    if layout.train is None:
-        if isinstance(layout.held_out, folders.ClassFolders):
-            raise DataError(
-                f"{source} has {layout.held_name}/ but no train/; add the training images."
-            )
-        raise DataError(
-            f"{source} has images of {layout.held_name} and none to train on; add some."
-        )
-    return layout
 
 
 def _unseen(scanned: ScanResult, where: str, tick: Tick | None) -> tuple[Problem, ...]:

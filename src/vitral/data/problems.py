@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.builtin import BUILT_IN
+from vitral.data.csv_files import Table
 from vitral.data.decisions import Decision, Topic
-from vitral.data.folders import named_like_an_image, visible_folders
+from vitral.data.folders import ClassFolders, named_like_an_image, visible_folders
 from vitral.data.names import NO_CLASSES, part_of
 from vitral.data.other_files import label_files, other_files
-from vitral.data.sources import LEFT_OUT, Code, Problem, ScanResult, Split
+from vitral.data.sources import (
+    LEFT_OUT,
+    Code,
+    DataLayout,
+    Problem,
+    ScanResult,
+    SourceOptions,
+    Split,
+)
 from vitral.errors import DataError
 from vitral.wording import closest, did_you_mean, listed
 
@@ -173,6 +182,23 @@ def unknown_class(source: str | Path, name: str, classes: Sequence[str]) -> Data
         f"{closest_class(name, classes)} Rename or remove that class, train again "
         f"with it, or leave its images out with --allow-unknown."
     )
+
+
+def refuse_nothing_to_train_on(layout: DataLayout, options: SourceOptions, source: str) -> None:
+    """Raises DataError for held-out images alone, or a column of labels where no table is."""
+    if options.label_column and not isinstance(layout.train or layout.held_out, Table):
+        raise DataError(
+            f"data.label_column={options.label_column}: {source} is no table "
+            f"({layout.kind}), and none with such a column is in it."
+        )
+    if layout.train is None:
+        if isinstance(layout.held_out, ClassFolders):
+            raise DataError(
+                f"{source} has {layout.held_name}/ but no train/; add the training images."
+            )
+        raise DataError(
+            f"{source} has images of {layout.held_name} and none to train on; add some."
+        )
 
 
 def refuse_bands(banded: Problem | None, where: str) -> None:
