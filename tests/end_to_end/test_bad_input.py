@@ -130,19 +130,17 @@ def test_unknown_model_and_option(vitral: Vitral, untouched: Path, tmp_path: Pat
 
 def test_out_that_cannot_be_written(vitral: Vitral, untouched: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    refused(
-        vitral("train", untouched, "--out", tmp_path / "file" / "run"), 5, "Cannot write", "--out"
-    )
+    refused(vitral("train", untouched, "--out", tmp_path / "file" / "run"), 5, "Cannot write")
     if os.geteuid() == 0:
         place = Path("/proc/vitral-run")  # not even root may write here
     else:
         place = tmp_path / "locked"
         place.mkdir(mode=0o500)
-    refused(vitral("train", untouched, "--out", place / "run"), 5, "Cannot write", "--out")
+    refused(vitral("train", untouched, "--out", place / "run"), 5, "Cannot write")
 
 
 def test_out_inside_the_data(vitral: Vitral, untouched: Path) -> None:
-    refused(vitral("train", untouched, "--out", untouched / "run"), 2, "inside", "--out")
+    refused(vitral("train", untouched, "--out", untouched / "run"), 2, "inside", "outside")
     assert not (untouched / "run").exists()
 
 

@@ -44,7 +44,7 @@ def occlusion(
         targets: int64 (B,), the class to score in each image.
         relevance: (B, rows, columns), at least 0; decides within a window.
         request: its task says how logits become probabilities.
-        logits_of: computes logits in the model's place, in float32 too: falls are small.
+        logits_of: computes logits in the model's place; in bfloat16 a fall has its rounding.
 
     Returns (B, rows, columns), summing to 1, on the device of `relevance`.
     """
