@@ -127,7 +127,10 @@ def test_bad_input_gets_a_sentence(folders: tuple[Path, Path], tmp_path: Path, v
         found, _, err = vitral("train", *SETTINGS, *words, *out)
         assert (found, sentence in err) == (code, True), err
         assert not (tmp_path / "run").exists()
-    found, _, err = vitral("train", pictures, *out)
+    (tmp_path / "nameless").mkdir()  # names of files may hold labels, these hold none
+    for number, path in enumerate(sorted(pictures.iterdir())[:6]):
+        shutil.copy(path, tmp_path / "nameless" / f"{number}.jpg")
+    found, _, err = vitral("train", tmp_path / "nameless", *out)
     assert found == 3 and "--recipe masked-patches" in err
     assert classes.is_dir()
 

@@ -98,7 +98,7 @@ def test_files_that_cannot_be(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="--out"):
+    with pytest.raises(MachineError, match="Choose a writable place"):
         write_predictions(tmp_path / "file" / "predictions.csv", evaluation())
 
 
